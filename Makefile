@@ -1,0 +1,48 @@
+# One command each, the same in CI and by hand. Every target makes ready what it needs (tools/setup.sh).
+.PHONY: help setup demo test lint bench soak docs clean
+PYTHON := .venv/bin/python
+SOAK_S ?= 1800
+
+help:
+	@echo 'make demo    compress 1,500 real files as jobs, on this machine, and watch it'
+	@echo 'make test    every test; the counts are the last line'
+	@echo 'make lint    ruff, mypy, and the arrows of the house'
+	@echo 'make bench   throughput and latency, side by side with the peers'
+	@echo 'make soak    the fault world for SOAK_S=$(SOAK_S) seconds'
+	@echo 'make docs    the generated parts of docs/'
+	@echo 'make setup   the virtual environment, with all that test and lint need'
+	@echo 'make clean   remove what the targets made'
+
+setup:
+	@tools/setup.sh test lint
+
+demo:
+	@tools/setup.sh
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" examples/demo.sh
+
+test:
+	@tools/setup.sh test
+	@$(PYTHON) -m pytest tests
+
+lint:
+	@tools/setup.sh lint
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) tools/lint_house.py
+
+bench:
+	@tools/setup.sh bench
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) bench/run.py
+
+soak:
+	@tools/setup.sh test
+	@LANAI_SOAK_S=$(SOAK_S) $(PYTHON) -m pytest tests/sim --timeout=0
+
+docs:
+	@tools/setup.sh
+	@$(PYTHON) tools/docs.py
+
+clean:
+	rm -rf .venv .setup.log .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo-out bench/out
+	find src tests bench tools examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

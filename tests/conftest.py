@@ -1,0 +1,104 @@
+"""What holds for every test: a home of its own, nothing left running, and no test left out silently."""
+
+import functools
+import os
+import select
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MARK = "LANAI_TEST_MARK"
+GRACE_S = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps tests away from the state and configuration of the person who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LANAI_HOME", raising=False)
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test of which a process is still alive when all its fixtures are torn down, and ends that process.
+
+    A process is known by a mark in its environment, so that daemons with another parent are found too. Fixtures of
+    wider scope start before the mark is set and are left alone.
+    """
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        yield
+    left = [pid for pid in _marked(mark) if not _ends_within(pid, GRACE_S)]
+    if left:
+        shown = [_kill(pid) for pid in left]
+        pytest.fail(f"{request.node.name} left running: " + "; ".join(shown), pytrace=False)
+
+
+def _marked(mark: str) -> list[int]:
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                environment = Path(entry.path, "environ").read_bytes()
+            except OSError:  # gone meanwhile, or somebody else's
+                continue
+            if wanted in environment.split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def _ends_within(pid: int, grace_s: float) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(grace_s * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _kill(pid: int) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return f"{pid} (ended meanwhile)"
+    return f"{pid} {command}"
+
+
+@functools.cache
+def _has_network_namespaces() -> bool:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
+
+
+NOT_RUN: list[str] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("netns") is None or _has_network_namespaces():
+        return
+    if os.environ.get("CI"):
+        pytest.fail("needs root and iproute2 to make network namespaces", pytrace=False)
+    NOT_RUN.append(item.nodeid)
+    pytest.skip("needs root and iproute2 to make network namespaces")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NOT_RUN:
+        what = f"NOT RUN: {len(NOT_RUN)} tests need root and iproute2 (network namespaces)"
+        terminalreporter.write_line(what, red=True)

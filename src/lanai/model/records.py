@@ -1,0 +1,273 @@
+"""What the store is told to keep: the rows of one transaction, as the core emits them.
+
+A record says what is to be true afterwards, never how. Applying one twice is harmless. `Ranges` are ascending, disjoint
+(first, last) pairs of job indices.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lanai.model.batch import BatchSettings, Counts
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.request import Check
+from lanai.model.resources import Capacity, Shape
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """The root of all records."""
+
+
+class SaveEnv(Record):
+    """An environment, kept once however many batches share it. `digest` is the SHA-256 of `blob`, which is msgpack."""
+
+    digest: bytes
+    blob: bytes
+
+
+class OpenBatch(Record):
+    """A batch that is arriving. (user, key) is unique among all batches."""
+
+    batch: BatchId
+    user: str
+    key: str
+    settings: BatchSettings
+    env: bytes
+    opened_at_us: int
+
+
+class SaveShape(Record):
+    """A shape of a batch; the core adds ones of its own for memory retries."""
+
+    batch: BatchId
+    shape: ShapeId
+    request: Shape
+
+
+class SaveChunk(Record):
+    """Jobs first .. first+count-1 of a batch. `runs` are (count, shape) in order; `lines` are joined by NUL."""
+
+    batch: BatchId
+    first: int
+    count: int
+    runs: tuple[tuple[int, ShapeId], ...]
+    lines: bytes
+    checks: dict[int, tuple[Check, ...]] = {}
+
+
+class CloseBatch(Record):
+    """The batch is whole; it may run."""
+
+    batch: BatchId
+    total: int
+    digest: bytes
+    submitted_at_us: int
+
+
+class DropBatch(Record):
+    """An arriving batch was abandoned; everything of it goes."""
+
+    batch: BatchId
+
+
+class SetBatch(Record):
+    """What may change about a batch later.
+
+    Attributes:
+        state: `open`, `held`, `paused` or `ended`.
+        reason: why it is paused or was stopped, else empty.
+        avoided: nodes that this batch stays away from.
+        ended_at_us: 0 while it has not ended.
+    """
+
+    batch: BatchId
+    state: str
+    priority: int
+    max_running: int
+    reason: str = ""
+    avoided: tuple[NodeId, ...] = ()
+    ended_at_us: int = 0
+
+
+class SaveProgress(Record):
+    """The batch's waiting jobs, none of them granted, as of attempt row `upto`, and its counts then."""
+
+    batch: BatchId
+    upto: int
+    pending: Ranges
+    held: Ranges
+    counts: Counts
+
+
+class SaveOverride(Record):
+    """One thing that differs for some jobs of a batch: `cancelled` or `shape` (value: the shape's id).
+
+    Overrides of the same `what` replace each other where they overlap.
+    """
+
+    batch: BatchId
+    first: int
+    last: int
+    what: str
+    value: int = 0
+    at_us: int = 0
+
+
+class DropOverrides(Record):
+    """Jobs first .. last no longer have an override `what`."""
+
+    batch: BatchId
+    first: int
+    last: int
+    what: str
+
+
+class SaveGrant(Record):
+    """A grant, new or with fewer members than before."""
+
+    grant: GrantId
+    node: NodeId
+    batch: BatchId
+    attempt: int
+    ranges: Ranges
+
+
+class DropGrant(Record):
+    """All members have attempt rows or were returned."""
+
+    grant: GrantId
+
+
+AttemptRow = tuple[
+    int,  # row: the core's own counter, ascending in commit order
+    BatchId,
+    Index,
+    int,  # attempt, from 1
+    GrantId,
+    NodeId,
+    str,  # state of the job after it: done, failed, cancelled or queued
+    str,  # outcome
+    int | None,  # exit_code
+    int,  # signal
+    int,  # started_at_us, 0 where it never began
+    int,  # ended_at_us
+    int,  # wall_us
+    int,  # cpu_user_us
+    int,  # cpu_system_us
+    int | None,  # memory_peak_bytes
+    str,  # reason
+]
+
+
+class SaveAttempts(Record):
+    """Attempts that ended, and what became of their jobs."""
+
+    rows: list[AttemptRow]
+
+
+class SaveNode(Record):
+    """A node that has joined at least once. `seen_at_us` is wall time."""
+
+    node: NodeId
+    name: str
+    key_hash: bytes
+    boot_id: str
+    state: str
+    is_drained: bool
+    capacity: Capacity
+    features: tuple[str, ...]
+    started_by: str
+    joined_at_us: int
+    seen_at_us: int
+
+
+class SaveReason(Record):
+    """Why the line (batch, shape) waits. An empty `code` removes it."""
+
+    batch: BatchId
+    shape: ShapeId
+    code: str
+    text: str
+    since_us: int
+
+
+class SaveTail(Record):
+    """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths."""
+
+    batch: BatchId
+    index: Index
+    attempt: int
+    is_failed: bool
+    out: bytes
+    err: bytes
+    out_bytes: int
+    err_bytes: int
+
+
+class SaveEvent(Record):
+    """Something that people may want to read later."""
+
+    at_us: int
+    kind: str
+    subject: str
+    text: str
+
+
+class SaveMeta(Record):
+    """A value of the hub's own: `hub`, `epoch`, `port`, `batch`, `grant`, ..."""
+
+    name: str
+    value: str
+
+
+class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a hub needs at its start: of batches that have not ended only, and never a command line.
+
+    Attributes:
+        meta: all values.
+        last_batch: the highest batch id ever given.
+        last_row: the highest attempt row ever written.
+        batches: those open, held or paused.
+        nodes: all that ever joined and were not removed for good.
+    """
+
+    meta: dict[str, str]
+    last_batch: int
+    last_row: int
+    batches: list[RecoveredBatch]
+    nodes: list[SaveNode]
+
+
+class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One unfinished batch.
+
+    Attributes:
+        runs: (first, count, shape) in order of indices.
+        progress: the last one written, None where there is none (then all jobs were pending at attempt row 0).
+        attempts: rows after `progress.upto`, in order: (row, index, attempt, grant, node, state, outcome, wall_us).
+        charged: attempts of the whole batch whose outcome was not `ok`: (index, attempt, outcome, state, node), by row.
+        grants: with their members that have no attempt row of that grant yet.
+        cancelled: ranges cancelled while waiting.
+        reshaped: (first, last, shape) of memory retries.
+    """
+
+    batch: BatchId
+    user: str
+    key: str
+    settings: BatchSettings
+    env: bytes
+    total: int
+    submitted_at_us: int
+    state: SetBatch | None
+    shapes: dict[ShapeId, Shape]
+    runs: list[tuple[int, int, ShapeId]]
+    progress: SaveProgress | None
+    attempts: list[tuple[int, Index, int, GrantId, NodeId, str, str, int]]
+    charged: list[tuple[Index, int, str, str, NodeId]]
+    grants: list[SaveGrant]
+    cancelled: Ranges
+    reshaped: list[tuple[int, int, ShapeId]]
+
+

@@ -1,0 +1,47 @@
+"""What a job asks for and what a node has."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's request, complete (batch defaults filled in). Jobs of one shape wait in one line.
+
+    Attributes:
+        cpu_milli: thousandths of a cpu, 0..; 1000 is one whole cpu.
+        memory_bytes: request and limit at once; 0 asks for none and sets no limit.
+        gpu_milli: thousandths of a gpu; whole gpus only are handed out by number.
+        named: other resources, sorted by name, counts from 1.
+        time_limit_us: 0 is without limit.
+    """
+
+    cpu_milli: int = 1000
+    memory_bytes: int = 0
+    gpu_milli: int = 0
+    named: tuple[tuple[str, int], ...] = ()
+    time_limit_us: int = 0
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node offers in all.
+
+    Attributes:
+        cpu_milli: thousandths of a cpu.
+        memory_bytes: of RAM that jobs may use together.
+        gpus: the ids as CUDA_VISIBLE_DEVICES takes them.
+        named: other resources, sorted by name.
+    """
+
+    cpu_milli: int
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+    named: tuple[tuple[str, int], ...] = ()
+
+
+MIB = 1 << 20
+
+
+def mebibytes(memory_bytes: int) -> int:
+    """Bytes as whole MiB, rounded up: the unit in which memory is counted."""
+    return -(-memory_bytes // MIB)

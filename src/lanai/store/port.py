@@ -1,0 +1,51 @@
+"""What a store must do, whatever engine is behind it.
+
+One writer, in the hub; any number of readers, in the API process. `commit` is one transaction: after it returns, and
+with `durability = "full"` after the disk has said so, every record of it is kept, and before that none is. The writer's
+methods are called from one thread at a time; readers see whole transactions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lanai.model.ids import BatchId, GrantId, Index
+from lanai.model.records import Record, Recovered, SaveChunk
+
+
+class Writer(Protocol):
+    """The hub's side."""
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Apply all records in their order, in one transaction.
+
+        Raises:
+            StoreFull: there is no space. Nothing of it was kept; the same records may be given again later.
+            StoreError: anything else; the store is not to be trusted until it is opened anew.
+        """
+
+    def checkpoint(self, *, truncate: bool) -> None:
+        """Move what was committed to its final place; may be called from a thread of its own while others commit."""
+
+    def recover(self) -> Recovered:
+        """What the hub needs at its start."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class Lines(Protocol):
+    """Where the hub reads command lines from, on its own loop: one indexed row a call."""
+
+    def chunk(self, batch: BatchId, index: Index) -> SaveChunk:
+        """The chunk that holds this job. Raises NothingThere."""
+
+    def env(self, digest: bytes) -> bytes:
+        """The blob saved under `digest`. Raises NothingThere."""
+
+    def key(self, user: str, key: str) -> tuple[BatchId, bytes] | None:
+        """The batch submitted by `user` under `key` and its digest (empty while it is arriving)."""
+
+    def node_of(self, batch: BatchId, index: Index, attempt: int) -> tuple[int, int, GrantId] | None:
+        """(node, attempt, grant) of an attempt that ended; attempt 0 is the last one."""

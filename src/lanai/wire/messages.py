@@ -1,0 +1,440 @@
+"""Every message between hub, agents and the API process.
+
+Structs are tagged and array-like: fields are only ever added at the end, with a default; an unknown tag is refused.
+Both ends can repeat everything: a Grant already known changes nothing, an unknown Recall is answered Returned, an
+Ended seen twice is only acknowledged.
+
+    agent -> hub   Hello Inventory Heartbeat Started Ended Returned Tail Output InputTaken
+    hub -> agent   Welcome Refused Spec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
+    api -> hub     Hello Open Chunk Close Abandon Command Watch Follow Credit Unfetch Input
+    hub -> api     Welcome Refused Opened ChunkTaken Reply Progress Output InputTaken
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from lanai.model.batch import BatchSettings, Counts
+from lanai.model.errors import ErrorBody
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.job import AttemptResult
+from lanai.model.request import Check
+from lanai.model.resources import Capacity, Shape
+
+PROTOCOL_MIN: Final = 1
+PROTOCOL_MAX: Final = 1
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True):
+    """The root of all messages; the tag is the class's name."""
+
+
+# -- opening a connection
+
+
+class Hello(Message):
+    """The first message of whoever connects.
+
+    Attributes:
+        kind: `agent` or `api`.
+        token: the join token, as hexadecimal digits; empty on the hub's own Unix socket.
+        key: proves that an agent of this name is the one that joined under it first.
+        capacity: None but for agents.
+        started_by: the user who runs the agent.
+    """
+
+    kind: str
+    protocol_min: int
+    protocol_max: int
+    version: str
+    token: str = ""
+    name: str = ""
+    key: str = ""
+    boot_id: str = ""
+    pid: int = 0
+    wall_us: int = 0
+    capacity: Capacity | None = None
+    features: tuple[str, ...] = ()
+    started_by: str = ""
+
+
+class Welcome(Message):
+    """The hub's yes. `heartbeat_us` and `lease_us` hold for this connection."""
+
+    protocol: int
+    version: str
+    hub: str
+    epoch: int
+    node: NodeId
+    lease_us: int
+    heartbeat_us: int
+    wall_us: int
+
+
+class Refused(Message):
+    """The hub's no; the connection ends after it."""
+
+    error: ErrorBody
+
+
+# -- agent to hub
+
+
+class Inventory(Message):
+    """Everything the agent still answers for: (grant, index, state), state `waiting`, `running` or `ended`.
+
+    `ended` ones are in the spool and follow as Ended. Sent once after Welcome, in as many frames as it needs; the last
+    has `is_last`.
+    """
+
+    items: list[tuple[GrantId, Index, str]]
+    is_last: bool
+
+
+class Heartbeat(Message):
+    """Every `heartbeat_us`, answered by a Beat of the same number.
+
+    Attributes:
+        trouble: why nothing new can start here (`disk full`), or empty.
+    """
+
+    number: int
+    wall_us: int
+    running: int = 0
+    waiting: int = 0
+    trouble: str = ""
+    escaped: int = 0
+
+
+class Started(Message):
+    """Attempts that have been running for 100 ms: (grant, index, wall time of the start in us)."""
+
+    items: list[tuple[GrantId, Index, int]]
+
+
+class Ended(Message):
+    """Results, oldest first. `upto` is the spool's sequence number of the last of them."""
+
+    upto: int
+    results: list[AttemptResult]
+
+
+class Returned(Message):
+    """Granted jobs that never began here and never will."""
+
+    items: list[tuple[GrantId, Index]]
+
+
+class Tail(Message):
+    """The ends of an attempt's two outputs. Sent after its result; never delays one."""
+
+    batch: BatchId
+    index: Index
+    attempt: int
+    out: bytes
+    err: bytes
+    out_bytes: int
+    err_bytes: int
+
+
+class Output(Message):
+    """Bytes of an output that somebody follows.
+
+    Attributes:
+        stream: the number the asker chose in Fetch or Follow.
+        which: 1 standard output, 2 standard error.
+        offset: of the first byte of `data` in that output.
+        is_end: nothing follows on this stream; `problem` says why where that is not simply the end.
+    """
+
+    stream: int
+    which: int
+    offset: int
+    data: bytes
+    is_end: bool = False
+    problem: str = ""
+
+
+class InputTaken(Message):
+    """The command's standard input has room again: everything before `offset` was taken. Agent to hub to API."""
+
+    batch: BatchId
+    index: Index
+    offset: int
+    problem: str = ""
+
+
+# -- hub to agent
+
+
+class Spec(Message):
+    """What a grant's jobs have in common. Sent once a connection, before the first Grant that names it."""
+
+    spec: int
+    batch: BatchId
+    user: str
+    env: dict[bytes, bytes]
+    cwd: str
+    umask: int
+    output: str | None
+    error: str | None
+    shell: str
+    shape: Shape
+    grace_us: int
+    stdin: str = "null"
+
+
+class Grant(Message):
+    """Leave to run jobs. The node starts them in the order of grants, the first that fits first.
+
+    Attributes:
+        ranges: (first, last) indices, ascending.
+        lines: the command lines in that order, joined by NUL.
+        checks: for the jobs that have any: position among the members (from 0) -> checks.
+    """
+
+    grant: GrantId
+    spec: int
+    attempt: int
+    ranges: list[tuple[int, int]]
+    lines: bytes
+    checks: dict[int, tuple[Check, ...]] = {}
+
+
+class Recall(Message):
+    """Give back what has not begun, of these grants' index ranges: (grant, first, last)."""
+
+    items: list[tuple[GrantId, int, int]]
+
+
+class Kill(Message):
+    """End attempts: (grant, index). Those that have not begun are Returned, or ended as cancelled."""
+
+    items: list[tuple[GrantId, Index]]
+    grace_us: int
+    why: str
+
+
+class Forget(Message):
+    """Everything in the spool up to this sequence number is committed at the hub."""
+
+    upto: int
+
+
+class Beat(Message):
+    """Answers Heartbeat."""
+
+    number: int
+    wall_us: int
+
+
+class Drain(Message):
+    """Begin nothing new (True), or begin again (False). With `leave`, the agent ends once nothing runs."""
+
+    is_draining: bool
+    leave: bool = False
+
+
+class Suspend(Message):
+    """The hub stops on purpose: leases do not run until the next Welcome."""
+
+
+class Fetch(Message):
+    """Send an attempt's output from `offset`; with `follow`, until it ends. At most `credit` bytes unasked."""
+
+    stream: int
+    batch: BatchId
+    index: Index
+    attempt: int
+    which: int
+    offset: int
+    follow: bool
+    credit: int
+
+
+class Credit(Message):
+    """The reader of `stream` has room for this many bytes more."""
+
+    stream: int
+    count: int
+
+
+class Unfetch(Message):
+    """Nobody reads `stream` any more."""
+
+    stream: int
+
+
+class Input(Message):
+    """Bytes for the standard input of a job of a batch with `stdin = "pipe"`."""
+
+    batch: BatchId
+    index: Index
+    offset: int
+    data: bytes
+    is_end: bool
+
+
+# -- api to hub
+
+
+class Open(Message):
+    """Begin a batch under `key` for `user` (the caller's, as the API proved it). Answered by Opened."""
+
+    request: int
+    key: str
+    user: str
+    settings: BatchSettings
+    env: dict[bytes, bytes]
+
+
+class Opened(Message):
+    """The batch's number. `known` where this key was used before: its digest decides whether that is a repeat."""
+
+    request: int
+    batch: BatchId
+    known: bool = False
+    digest: bytes = b""
+
+
+class Chunk(Message):
+    """A piece of an arriving batch: jobs first .. first+count-1.
+
+    Attributes:
+        runs: (count, shape id) in order; sums to `count`.
+        shapes: shapes that appear here for the first time.
+        lines: commands joined by NUL.
+        checks: offset in the chunk -> checks.
+    """
+
+    batch: BatchId
+    first: int
+    count: int
+    runs: list[tuple[int, ShapeId]]
+    shapes: list[tuple[ShapeId, Shape]]
+    lines: bytes
+    checks: dict[int, tuple[Check, ...]] = {}
+
+
+class ChunkTaken(Message):
+    """The chunk is committed; back pressure."""
+
+    batch: BatchId
+    first: int
+
+
+class Close(Message):
+    """The batch is whole: make it run. Answered by Reply once committed."""
+
+    request: int
+    batch: BatchId
+    total: int
+    digest: bytes
+
+
+class Abandon(Message):
+    """Drop an arriving batch."""
+
+    batch: BatchId
+
+
+class Command(Message):
+    """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply."""
+
+    request: int
+    user: str
+    verb: str
+    arguments: msgspec.Raw
+
+
+class Reply(Message):
+    """The answer to Command or Close. Exactly one of the two is there; `result` is msgpack."""
+
+    request: int
+    result: msgspec.Raw | None = None
+    error: ErrorBody | None = None
+
+
+class Watch(Message):
+    """Send Progress of this batch when it changes, at most ten times a second; once more when it has ended."""
+
+    batch: BatchId
+    is_on: bool = True
+
+
+class Progress(Message):
+    """Where a batch stands.
+
+    Attributes:
+        state: `arriving`, `open`, `held`, `paused` or `ended`.
+        reason: why it is paused, or why its first line waits; empty otherwise.
+        mean_run_us: of its last ended jobs; 0 while unknown.
+        slots: attempts of it at nodes now.
+    """
+
+    batch: BatchId
+    version: int
+    state: str
+    counts: Counts
+    reason: str = ""
+    mean_run_us: int = 0
+    slots: int = 0
+
+
+class Follow(Message):
+    """Like Fetch, by job: the hub passes it on to the node that has the attempt. `attempt` 0 is the current or next."""
+
+    stream: int
+    batch: BatchId
+    index: Index
+    attempt: int
+    which: int
+    offset: int
+    follow: bool
+    credit: int
+
+
+ToHub = (
+    Hello
+    | Inventory
+    | Heartbeat
+    | Started
+    | Ended
+    | Returned
+    | Tail
+    | Output
+    | InputTaken
+    | Open
+    | Chunk
+    | Close
+    | Abandon
+    | Command
+    | Watch
+    | Follow
+    | Credit
+    | Unfetch
+    | Input
+)
+ToAgent = (
+    Welcome
+    | Refused
+    | Spec
+    | Grant
+    | Recall
+    | Kill
+    | Forget
+    | Beat
+    | Drain
+    | Suspend
+    | Fetch
+    | Credit
+    | Unfetch
+    | Input
+)
+ToApi = Welcome | Refused | Opened | ChunkTaken | Reply | Progress | Output | InputTaken
+
+to_hub: Final[msgspec.msgpack.Decoder[ToHub]] = msgspec.msgpack.Decoder(ToHub)
+to_agent: Final[msgspec.msgpack.Decoder[ToAgent]] = msgspec.msgpack.Decoder(ToAgent)
+to_api: Final[msgspec.msgpack.Decoder[ToApi]] = msgspec.msgpack.Decoder(ToApi)

@@ -1,0 +1,98 @@
+"""What a person may set in `config.toml`, checked: an unknown key is refused and the nearest known one suggested.
+
+    hub = "https://host:8443"        # which hub; else the one of this machine
+    token_file = "/path/to/token"    # for a hub given by URL
+    [submit]                         # defaults of `lanai submit` and `lanai run`
+    memory = "2G"
+    [agent]                          # what `lanai agent start` offers
+    cpus = 8
+    [agent.resources]
+    licence = 3
+
+Values of sizes and times are texts as the command line takes them; who uses them reads them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from lanai.model.errors import UserError
+
+Quantity = int | float | str
+
+
+class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Defaults of what a submission asks for; None where the configuration says nothing."""
+
+    cpus: Quantity | None = None
+    memory: Quantity | None = None
+    gpus: Quantity | None = None
+    time: Quantity | None = None
+    retries: int | None = None
+    priority: int | None = None
+    max_running: int | None = None
+    shell: bool | None = None
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent offers; None is what it detects."""
+
+    name: str | None = None
+    cpus: Quantity | None = None
+    memory: Quantity | None = None
+    resources: dict[str, int] = {}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of the configuration. `hub` is a URL or the path of a hub's directory; empty: this machine's."""
+
+    hub: str = ""
+    token_file: str = ""
+    submit: SubmitSettings = SubmitSettings()
+    agent: AgentSettings = AgentSettings()
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings}
+
+
+def settings_from(files: Sequence[tuple[str, Mapping[str, object]]]) -> Settings:
+    """The settings that parsed TOML files give together, later ones over earlier ones, key by key.
+
+    Args:
+        files: (name for errors, what was parsed), the weakest first.
+
+    Raises:
+        UserError: a key that is not known (with the nearest that is) or a value of a wrong type; names file and key.
+    """
+    merged: dict[str, object] = {}
+    for name, parsed in files:
+        problems = [*_unknown(name, "", parsed, Settings)] or [*_wrong(name, parsed)]
+        if problems:
+            raise UserError("; ".join(problems), code="bad_config", facts={"file": name, "problems": problems})
+        for key, value in parsed.items():
+            before = merged.get(key)
+            merged[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return msgspec.convert(merged, Settings)
+
+
+def _unknown(name: str, prefix: str, table: Mapping[str, object], kind: type[msgspec.Struct]) -> Iterator[str]:
+    known = kind.__struct_fields__
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            advice = f"did you mean {prefix}{near[0]}?" if near else "known are " + ", ".join(known)
+            yield f"{name}: unknown key {prefix}{key}; {advice}"
+        elif not prefix and key in _TABLES and isinstance(value, Mapping):
+            yield from _unknown(name, f"{key}.", value, _TABLES[key])
+
+
+def _wrong(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
+    try:
+        msgspec.convert(parsed, Settings)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$.")
+        key = path.rstrip("`") or "the file"
+        yield f"{name}: {key}: {text[:1].lower()}{text[1:]}"

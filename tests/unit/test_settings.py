@@ -1,0 +1,42 @@
+"""Configuration is refused, by file and key, where it is not understood."""
+
+import pytest
+
+from lanai.model.errors import UserError
+from lanai.model.settings import AgentSettings, Settings, settings_from
+
+
+def test_nothing_gives_the_defaults() -> None:
+    assert settings_from([]) == Settings()
+
+
+def test_later_files_win_key_by_key() -> None:
+    weak = {"hub": "https://a:1", "agent": {"cpus": 2, "memory": "8G"}}
+    strong = {"agent": {"cpus": 4}}
+    assert settings_from([("weak", weak), ("strong", strong)]) == Settings(
+        hub="https://a:1", agent=AgentSettings(cpus=4, memory="8G")
+    )
+
+
+@pytest.mark.parametrize(
+    ("parsed", "problem"),
+    [
+        ({"hubb": "x"}, "c.toml: unknown key hubb; did you mean hub?"),
+        ({"agent": {"memroy": "8G"}}, "c.toml: unknown key agent.memroy; did you mean agent.memory?"),
+        ({"zzzzzz": 1}, "c.toml: unknown key zzzzzz; known are hub, token_file, submit, agent"),
+        ({"agent": 3}, "c.toml: agent: expected `object`, got `int`"),
+        ({"submit": {"priority": "high"}}, "c.toml: submit.priority: expected `int | null`, got `str`"),
+        ({"agent": {"resources": {"x": "y"}}}, "c.toml: agent.resources[...]: expected `int`, got `str`"),
+    ],
+)
+def test_refused(parsed: dict[str, object], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings_from([("c.toml", parsed)])
+    assert caught.value.facts["problems"] == [problem]
+    assert caught.value.facts["file"] == "c.toml"
+
+
+def test_all_unknown_keys_are_named_together() -> None:
+    with pytest.raises(UserError) as caught:
+        settings_from([("c.toml", {"hubb": 1, "agent": {"cpu": 1}})])
+    assert len(caught.value.facts["problems"]) == 2

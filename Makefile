@@ -28,7 +28,7 @@ lint:
 	@tools/setup.sh lint
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 	@$(PYTHON) tools/lint_house.py
 
 bench:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 MARK = "LANAI_TEST_MARK"
-GRACE_S = 5.0
+GRACE_S = 2.0
 
 
 @pytest.fixture(scope="session", autouse=True)

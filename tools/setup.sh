@@ -17,7 +17,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-can_make_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
+can_make_venv() { "$1" -c 'import venv, ensurepip; ensurepip.version()' 2>/dev/null; }
 
 # Prints the words that run a command as root; fails where neither root nor passwordless sudo is there.
 as_root() {

@@ -1,5 +1,5 @@
 # One command each, the same in CI and by hand. Every target makes ready what it needs (tools/setup.sh).
-.PHONY: help setup demo test lint bench soak docs clean
+.PHONY: help setup demo test lint ruff types arrows house bench soak docs clean
 PYTHON := .venv/bin/python
 SOAK_S ?= 1800
 
@@ -26,9 +26,18 @@ test:
 
 lint:
 	@tools/setup.sh lint
+	@$(MAKE) --no-print-directory --keep-going ruff types arrows house
+
+ruff:
 	@$(PYTHON) -m ruff check --quiet .
+
+types:
 	@$(PYTHON) -m mypy
+
+arrows:
 	@.venv/bin/lint-imports --no-logo
+
+house:
 	@$(PYTHON) tools/lint_house.py
 
 bench:

@@ -66,7 +66,8 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise UnitError(text, ACCEPTED_BYTES)
     power = "kmgtpe".index(match[2].lower()) + 1 if match[2] else 0
-    size_bytes = _round_up(Decimal(match[1]) * 1024**power)
+    number = match[1]
+    size_bytes = int(number) << 10 * power if number.isdigit() else _round_up(Decimal(number) * 1024**power)
     if size_bytes > MAX_BYTES:
         raise UnitError(text, ACCEPTED_BYTES + ", below 8E")
     return size_bytes

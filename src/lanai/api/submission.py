@@ -1,0 +1,131 @@
+"""What stands before the list in a submission: settings and environment, checked before anything is sent to the hub.
+
+No I/O. What is wrong is said all together, by field, with what is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from lanai.model.batch import ENV_LIMIT_BYTES, PRIORITY_MAX, PRIORITY_MIN, SHELL_SETTINGS, BatchSettings
+from lanai.model.errors import UserError
+
+HEAD_BYTES: Final = 2 << 20
+"""The longest first line: an environment at its limit, written as JSON escapes, and settings."""
+
+FIRST_LINE_CHARACTERS: Final = 200
+KEY_CHARACTERS: Final = 200
+
+_PATTERN: Final = re.compile(r"(?:[^%\0]|%[bia%])*")
+_counts: Final = ("max_running", "stop_after", "grace_us")
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a submission, understood.
+
+    Attributes:
+        settings: as given, but for `first_line`, which the list decides.
+        env: in bytes, as the commands will see it.
+        file: what to call the list in errors.
+        single: the rest of the body is one command, newlines and all.
+    """
+
+    settings: BatchSettings
+    env: dict[bytes, bytes]
+    file: str = "-"
+    single: bool = False
+
+    def digest(self) -> hashlib._Hash:
+        """A hash that has taken everything about the batch but its list.
+
+        The environment is left out: a script that repeats its submission from another shell means the same batch,
+        although half of what a shell exports (terminals, connections, window ids) differs.
+        """
+        begun = hashlib.sha256(msgspec.json.encode(self.settings, order="sorted"))
+        begun.update(b"\0single\0" if self.single else b"\0list\0")
+        return begun
+
+    def with_first_line(self, command: bytes) -> BatchSettings:
+        """The settings, with the first command as the batch shows it."""
+        shown = command[: 4 * FIRST_LINE_CHARACTERS].decode("utf-8", "replace")[:FIRST_LINE_CHARACTERS]
+        return msgspec.structs.replace(self.settings, first_line=shown)
+
+
+def head_from(line: bytes) -> Head:
+    """The head that a submission's first line holds. Raises UserError with all that is wrong with it."""
+    try:
+        parsed = json.loads(line)
+        if not isinstance(parsed, dict):
+            raise ValueError("the first line is no JSON object")
+        settings = msgspec.convert(parsed.get("settings", {}), _Settings)
+        file, single = msgspec.convert((parsed.get("file", "-"), parsed.get("single", False)), tuple[str, bool])
+        env = msgspec.convert(parsed.get("env", {}), dict[str, str])
+        encoded = {_raw(name): _raw(value) for name, value in env.items()}
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"the submission's first line is not understood: {error}", code="bad_submission") from None
+    known = msgspec.convert(msgspec.structs.asdict(settings), BatchSettings)
+    problems = [*_setting_problems(known, single=single), *_env_problems(encoded)]
+    if problems:
+        raise UserError("; ".join(problems), code="bad_settings", facts={"problems": problems})
+    return Head(settings=known, env=encoded, file=file, single=single)
+
+
+class _Settings(BatchSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings from outside: a misspelt one is an error, not silence."""
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]:
+    if not PRIORITY_MIN <= settings.priority <= PRIORITY_MAX:
+        yield f"priority: found {settings.priority}, accepted is {PRIORITY_MIN} to {PRIORITY_MAX}"
+    if settings.shell not in SHELL_SETTINGS:
+        yield f"shell: found {settings.shell!r}, accepted is {', '.join(SHELL_SETTINGS)}"
+    if not 0 <= settings.umask <= 0o777:
+        yield f"umask: found {settings.umask:o}, accepted is 0 to 777"
+    if settings.stdin != "null" and not (settings.stdin == "pipe" and single):
+        yield f"stdin: found {settings.stdin!r}, accepted is null, and pipe where there is a single command"
+    for name in ("output", "error"):
+        pattern = getattr(settings, name)
+        if pattern is not None and not _PATTERN.fullmatch(pattern):
+            yield f"{name}: found {pattern!r}, accepted after a % are b, i, a and %"
+    for name in _counts:
+        if getattr(settings, name) < 0:
+            yield f"{name}: found {getattr(settings, name)}, accepted is 0 or more"
+    for name in settings.retries.__struct_fields__:
+        if getattr(settings.retries, name) < 0:
+            yield f"retries.{name}: found {getattr(settings.retries, name)}, accepted is 0 or more"
+    shape = settings.shape
+    if min(shape.cpu_milli, shape.memory_bytes, shape.gpu_milli, shape.time_limit_us, *_named(settings)) < 0:
+        yield "shape: found a negative amount, accepted is 0 or more"
+    yield from _text_problems(settings)
+
+
+def _text_problems(settings: BatchSettings) -> Iterator[str]:
+    if not settings.cwd.startswith("/"):
+        yield f"cwd: found {settings.cwd!r}, accepted is an absolute path"
+    try:
+        msgspec.json.encode(settings)
+    except UnicodeEncodeError:
+        yield "settings: found bytes that are no UTF-8 (in a name, a label or a path), accepted is UTF-8"
+
+
+def _named(settings: BatchSettings) -> list[int]:
+    return [count for _, count in settings.shape.named] or [0]
+
+
+def _env_problems(env: dict[bytes, bytes]) -> Iterator[str]:
+    size_bytes = sum(len(name) + len(value) + 2 for name, value in env.items())
+    if size_bytes > ENV_LIMIT_BYTES:
+        yield f"env: found {size_bytes} bytes, accepted are at most {ENV_LIMIT_BYTES} (--env-none leaves it out)"
+    for name, value in env.items():
+        if not name or b"=" in name or b"\0" in name or b"\0" in value:
+            yield f"env: found {name!r}, accepted are names without = and texts without NUL"

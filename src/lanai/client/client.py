@@ -1,0 +1,327 @@
+"""The hub's capabilities as Python calls: each is one request of docs/http-api.md, its answer as it came.
+
+A batch is named by its number or `last`; ranges of jobs are text as people write them (`12-40:2`). What the other side
+refuses is raised as an error of `lanai.model.errors`.
+
+Once a hub has answered, calls that only read survive it for `patience_s`: they are asked again until it is back, so
+that waiting and following outlive a restart of the API process or of the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from lanai.client.connection import ANSWER_TIMEOUT_S, Connection, Target
+from lanai.model.errors import OtherEnd, TimedOut
+
+if TYPE_CHECKING:
+    from lanai.model.batch import BatchSettings
+
+BODY_PIECE_BYTES: Final = 1 << 18
+POLL_S: Final = 30.0
+PAGE_JOBS: Final = 10_000
+RETRY_PAUSE_S: Final = 0.2
+
+OUT, ERR, END = 1, 2, 0
+"""Which a frame of output is: standard output, standard error, the end."""
+
+Batch = int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What came of a submission. `existed`: the key had been used for the very same before."""
+
+    batch: int
+    jobs: int
+    existed: bool
+
+
+class Client:
+    """Speaks to one hub. Serves one thread at a time."""
+
+    def __init__(self, target: Target, *, patience_s: float = 30.0) -> None:
+        self._target = target
+        self._connection = Connection(target)
+        self._patience_s = patience_s
+        self._has_answered = False
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+    # -- submitting
+
+    def submit(
+        self,
+        lines: Iterable[bytes],
+        settings: BatchSettings | Mapping[str, object],
+        *,
+        env: Mapping[bytes, bytes],
+        key: str = "",
+        file: str = "-",
+        single: bool = False,
+    ) -> Submitted:
+        """Submit a list, given as pieces of bytes of any length, or with `single` one command.
+
+        The batch is on the hub's disk when this returns. Without a `key` a fresh one is used, so the call can be
+        repeated under the same `key` only.
+
+        Raises:
+            ListErrors: bad lines, all of them; ImpossibleRequest, Refusal: see there. Nothing was submitted.
+        """
+        head = json.dumps(
+            {
+                "settings": _plain(settings),
+                "env": {_text(name): _text(value) for name, value in env.items()},
+                "file": file,
+                "single": single,
+            }
+        )
+        path = "/v1/batches?" + urlencode({"key": key or uuid.uuid4().hex})
+        body = _coalesced(head.encode() + b"\n", lines)
+        answer = self._connection.send(path, body, "application/x-lanai-list")
+        self._has_answered = True
+        return Submitted(batch=answer["batch"], jobs=answer["jobs"], existed=answer["existed"])
+
+    # -- batches
+
+    def hub(self) -> dict[str, Any]:
+        """The hub itself."""
+        return self._get("/v1/hub")
+
+    def status(self) -> dict[str, Any]:
+        """The hub, batches that have not ended and the last that have, nodes in short."""
+        return self._get("/v1/status")
+
+    def batches(self, *, limit: int = 0, state: str = "") -> Iterator[dict[str, Any]]:
+        """Batches, newest first; `limit` 0 is all."""
+        return self._pages("/v1/batches", "batches", limit=limit, state=state, cursor="before")
+
+    def batch(self, batch: Batch, *, after: int | None = None, timeout_s: float = POLL_S) -> dict[str, Any]:
+        """One batch; with `after`, as soon as its `version` is another, or after `timeout_s`, at most 60."""
+        query = {} if after is None else {"after": after, "timeout_s": min(timeout_s, 60.0)}
+        return self._get(_url(f"/v1/batches/{batch}", query))
+
+    def follow(self, batch: Batch, *, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """The batch now and whenever it has changed, until it has ended; that state is the last.
+
+        Raises:
+            TimedOut: `timeout_s` passed first.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        shown = self.batch(batch)
+        while True:
+            yield shown
+            if shown["state"] == "ended":
+                return
+            left_s = POLL_S if deadline_s is None else deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimedOut(f"batch {shown['batch']} has not ended after {timeout_s:g} s")
+            shown = self.batch(shown["batch"], after=shown["version"], timeout_s=min(left_s, POLL_S))
+
+    def wait(self, batch: Batch, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The batch once it has ended. Raises TimedOut where `timeout_s` passes first."""
+        for shown in self.follow(batch, timeout_s=timeout_s):
+            last = shown
+        return last
+
+    def jobs(
+        self, batch: Batch, *, states: Sequence[str] = (), ranges: str = "", limit: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Jobs in order of index, read page by page as they are taken; `limit` 0 is all."""
+        return self._pages(
+            f"/v1/batches/{batch}/jobs", "jobs", limit=limit, state=",".join(states), ranges=ranges, cursor="after"
+        )
+
+    def failures(self, batch: Batch, *, limit: int = 10) -> dict[str, Any]:
+        """Failed jobs grouped by cause, the largest group first, with examples."""
+        return self._get(_url(f"/v1/batches/{batch}/failures", {"limit": limit}))
+
+    def why(self, batch: Batch, index: int | None = None) -> dict[str, Any]:
+        """Verdict and facts: why a batch, or one job of it, stands where it does."""
+        return self._get(f"/v1/batches/{batch}/why" if index is None else f"/v1/jobs/{batch}/{index}/why")
+
+    def cancel(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
+        """Cancel jobs; returns how many were not at their end. `ranges` None is the whole batch."""
+        return self._change(batch, "cancel", ranges, states)
+
+    def hold(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
+        """Keep waiting jobs from starting; returns how many."""
+        return self._change(batch, "hold", ranges, states)
+
+    def release(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
+        """Let held jobs start; returns how many."""
+        return self._change(batch, "release", ranges, states)
+
+    def retry(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
+        """Queue failed or cancelled jobs again; returns how many."""
+        return self._change(batch, "retry", ranges, states)
+
+    def set(self, batch: Batch, *, priority: int | None = None, max_running: int | None = None) -> None:
+        """Change what may change of a batch; None leaves it."""
+        self._post(f"/v1/batches/{batch}/set", {"priority": priority, "max_running": max_running})
+
+    # -- jobs
+
+    def job(self, batch: Batch, index: int) -> dict[str, Any]:
+        """One job with all its attempts."""
+        return self._get(f"/v1/jobs/{batch}/{index}")
+
+    def output(
+        self,
+        batch: Batch,
+        index: int,
+        *,
+        stream: str = "both",
+        attempt: int = 0,
+        follow: bool = False,
+        offsets: tuple[int, int] = (0, 0),
+        tail_only: bool = False,
+    ) -> Iterator[tuple[int, bytes]]:
+        """The output as (OUT or ERR, bytes), as it comes with `follow`; last (END, JSON of attempt and problem).
+
+        Args:
+            attempt: 0 is the current one, else the last.
+            offsets: where to begin in standard output and in standard error.
+
+        The connection is the call's own, so that other calls may be made meanwhile.
+        """
+        query = {
+            "stream": stream,
+            "attempt": attempt,
+            "follow": int(follow),
+            "framed": 1,
+            "offset": offsets[0],
+            "err_offset": offsets[1],
+            "tail_only": int(tail_only),
+        }
+        connection = Connection(self._target)
+        try:
+            response = connection.ask("GET", _url(f"/v1/jobs/{batch}/{index}/output", query), timeout_s=None)
+            while True:
+                which, data = _frame(response.read)
+                yield which, data
+                if which == END:
+                    return
+        finally:
+            connection.close()
+
+    def send_input(self, batch: Batch, index: int, data: bytes, *, offset: int, is_end: bool = False) -> int:
+        """Hand bytes to the command's standard input; returns the offset up to which it has room, once it does."""
+        path = _url(f"/v1/jobs/{batch}/{index}/input", {"offset": offset, "end": int(is_end)})
+        response = self._connection.ask("POST", path, data, timeout_s=None)
+        answer: dict[str, int] = json.loads(response.read())
+        return answer["offset"]
+
+    # -- nodes and the hub
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """All nodes, in the order of their names."""
+        nodes: list[dict[str, Any]] = self._get("/v1/nodes")["nodes"]
+        return nodes
+
+    def node(self, name: str) -> dict[str, Any]:
+        """One node."""
+        return self._get(f"/v1/nodes/{quote(name, safe='')}")
+
+    def drain(self, node: str) -> None:
+        """Start nothing new on a node."""
+        self._post(f"/v1/nodes/{quote(node, safe='')}/drain", {})
+
+    def resume(self, node: str) -> None:
+        """Use a drained node again."""
+        self._post(f"/v1/nodes/{quote(node, safe='')}/resume", {})
+
+    def remove(self, node: str) -> None:
+        """Forget a node; what it ran is given to others."""
+        self._post(f"/v1/nodes/{quote(node, safe='')}/remove", {})
+
+    def stop(self, *, now: bool = False) -> dict[str, Any]:
+        """End the hub; running commands go on, but for a private hub told to stop `now`."""
+        return self._post("/v1/hub/stop", {"now": now})
+
+    # -- within
+
+    def _change(self, batch: Batch, verb: str, ranges: str | None, states: Sequence[str]) -> int:
+        answer = self._post(f"/v1/batches/{batch}/{verb}", {"ranges": ranges, "states": list(states)})
+        changed: int = answer["changed"]
+        return changed
+
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        answer = self._connection.json("POST", path, body)
+        self._has_answered = True
+        return answer
+
+    def _get(self, path: str) -> dict[str, Any]:
+        deadline_s = time.monotonic() + (self._patience_s if self._has_answered else 0.0)
+        while True:
+            try:
+                answer = self._connection.json("GET", path, timeout_s=ANSWER_TIMEOUT_S)
+            except TimedOut:
+                raise
+            except OtherEnd:
+                if time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(RETRY_PAUSE_S)
+            else:
+                self._has_answered = True
+                return answer
+
+    def _pages(
+        self, path: str, what: str, *, limit: int, cursor: str, **query: object
+    ) -> Iterator[dict[str, Any]]:
+        taken, at = 0, None
+        while True:
+            size = min(limit - taken, PAGE_JOBS) if limit else PAGE_JOBS
+            page = self._get(_url(path, {**query, "limit": size, cursor: at}))
+            yield from page[what]
+            taken += len(page[what])
+            at = page.get("next")
+            if at is None or (limit and taken >= limit):
+                return
+
+
+def _url(path: str, query: Mapping[str, object]) -> str:
+    given = {name: value for name, value in query.items() if value is not None and value != ""}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _plain(settings: BatchSettings | Mapping[str, object]) -> object:
+    import msgspec
+
+    # By to_builtins and not by msgspec's JSON, which cannot carry bytes that are no UTF-8 to where they are refused.
+    return msgspec.to_builtins(settings)
+
+
+def _coalesced(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    gathered, size_bytes = [head], len(head)
+    for piece in pieces:
+        gathered.append(piece)
+        size_bytes += len(piece)
+        if size_bytes >= BODY_PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered, size_bytes = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _frame(read: Any) -> tuple[int, bytes]:
+    head = read(5)
+    if len(head) < 5:
+        raise OtherEnd("the output ended in the middle", code="output_cut")
+    length = int.from_bytes(head[1:], "big")
+    data = read(length) if length else b""
+    if len(data) < length:
+        raise OtherEnd("the output ended in the middle", code="output_cut")
+    return head[0], data

@@ -1,0 +1,216 @@
+"""One HTTP connection to the API process: over the Unix socket, or over TLS with a pinned certificate.
+
+Errors of the other side are raised as what they were there (`model.errors`); a side that does not answer is `OtherEnd`.
+`ssl` and `http.client` are imported when they are first needed. A connection serves one thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from lanai.model.errors import ErrorBody, InternalError, OtherEnd, raised_from
+from lanai.wire import unix
+
+if TYPE_CHECKING:
+    import http.client
+
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 90.0
+"""Longer than the API waits for its hub, and than the longest long poll."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a hub's API is reached: either `socket`, or the others.
+
+    Attributes:
+        socket: path of api.sock.
+        host, port, pin, token: of the TLS door; the pin is the SHA-256 of its certificate in hexadecimal.
+    """
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = 0
+    pin: str = ""
+    token: str = ""
+
+    def __str__(self) -> str:
+        return str(self.socket) if self.socket is not None else f"https://{self.host}:{self.port}"
+
+
+class Connection:
+    """Requests to one target, one after the other, on a connection that is kept and made anew when it broke."""
+
+    def __init__(self, target: Target, *, hint: str = "lanai hub status") -> None:
+        self._target = target
+        self._hint = hint
+        self._http: http.client.HTTPConnection | None = None
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float | None = ANSWER_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """Ask, and return the answer's object. Raises what the API answers, or OtherEnd."""
+        payload = None if body is None else json.dumps(body).encode()
+        response = self.ask(method, path, payload, timeout_s=timeout_s)
+        return _decoded(self._read(response))
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = ANSWER_TIMEOUT_S
+    ) -> http.client.HTTPResponse:
+        """Ask, and return the answer unread; its body has to be read, or the connection closed, before the next.
+
+        A kept connection that broke meanwhile is replaced and the question asked once more: all our requests but
+        submissions can be repeated.
+        """
+        was_kept = self._http is not None
+        try:
+            return self._ask(method, path, body, timeout_s)
+        except _Broken as broken:
+            self.close()
+            if not was_kept:
+                raise self._unreachable(broken.cause) from None
+        try:
+            return self._ask(method, path, body, timeout_s)
+        except _Broken as broken:
+            self.close()
+            raise self._unreachable(broken.cause) from None
+
+    def send(self, path: str, pieces: Iterable[bytes], content_type: str) -> dict[str, Any]:
+        """POST a body that is made while it is sent, and return the answer's object. Never repeated by itself."""
+        self.close()
+        connection = self._connected(ANSWER_TIMEOUT_S)
+        headers = {**self._headers(), "Content-Type": content_type, "Transfer-Encoding": "chunked"}
+        try:
+            try:
+                connection.request("POST", path, body=pieces, headers=headers, encode_chunked=True)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the other side may have answered early; what it says counts
+            return _decoded(self._read(self._checked(connection.getresponse())))
+        except _faults() as fault:
+            self.close()
+            raise self._unreachable(fault) from None
+
+    def close(self) -> None:
+        """Let go of the socket; the next request opens another."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        connection = self._connected(timeout_s)
+        headers = self._headers()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            return self._checked(connection.getresponse())
+        except _faults() as fault:
+            raise _Broken(fault) from None
+
+    def _checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+        if response.status < 400:
+            return response
+        raise _error_in(self._read(response), response.status)
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read()
+        except _faults() as fault:
+            self.close()
+            raise self._unreachable(fault) from None
+
+    def _connected(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        if self._http is None:
+            import http.client
+
+            made = http.client.HTTPConnection(self._target.host or "localhost")
+            made.sock = self._socket()
+            self._http = made
+        self._http.sock.settimeout(timeout_s)
+        return self._http
+
+    def _socket(self) -> socket.socket:
+        try:
+            if self._target.socket is not None:
+                return unix.connect(self._target.socket, timeout_s=CONNECT_TIMEOUT_S)
+            return self._tls_socket()
+        except OSError as fault:
+            raise self._unreachable(fault) from None
+
+    def _tls_socket(self) -> socket.socket:
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # The hub's certificate is its own; what makes it trusted is its pin, compared below before anything is sent.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        plain = socket.create_connection((self._target.host, self._target.port), timeout=CONNECT_TIMEOUT_S)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            secured = context.wrap_socket(plain, server_hostname=self._target.host)
+        except BaseException:
+            plain.close()
+            raise
+        shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
+        if shown != self._target.pin.lower():
+            secured.close()
+            raise OtherEnd(
+                f"what answers at {self._target} is not the hub that the token file names",
+                code="wrong_pin",
+                hint="fetch the hub's token file again",
+                facts={"found": shown, "expected": self._target.pin},
+            )
+        return secured
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}
+
+    def _unreachable(self, fault: BaseException) -> OtherEnd:
+        why = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
+        return OtherEnd(f"the hub at {self._target} does not answer: {why}", hint=self._hint)
+
+
+class _Broken(Exception):
+    """The connection failed before a whole answer had come."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+
+def _faults() -> tuple[type[BaseException], ...]:
+    import http.client
+
+    return (OSError, http.client.HTTPException)
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise InternalError(f"the API answered what is no JSON object: {raw[:100]!r}")
+    return answer
+
+
+def _error_in(raw: bytes, status: int) -> Exception:
+    try:
+        body = msgspec.convert(json.loads(raw)["error"], ErrorBody)
+    except (ValueError, KeyError, TypeError):
+        return InternalError(f"the API answered {status} without saying why: {raw[:100]!r}")
+    return raised_from(body)

@@ -1,0 +1,145 @@
+"""Which hub a command means, and how to reach it.
+
+In this order: `--hub`, `LANAI_HUB`, the configuration's `hub`; the hub that was set up on this machine by `lanai hub
+start`; the private hub of this user, which is started where it has state, or where the command may begin one.
+
+A hub is named by an https URL (with a token file), by a token file, or by the directory of a hub of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lanai.client.client import Client
+from lanai.client.connection import Target
+from lanai.model import places
+from lanai.model.errors import NothingThere, OtherEnd, UserError
+
+if TYPE_CHECKING:
+    from lanai.model.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A hub to speak to.
+
+    Attributes:
+        target: how it is reached.
+        is_private: it starts and ends by itself.
+        resumed: unfinished batches that were taken up again because it had to be started; worth a line to the user.
+    """
+
+    target: Target
+    is_private: bool = False
+    resumed: int = 0
+
+    def client(self) -> Client:
+        """A client of this hub."""
+        return Client(self.target)
+
+
+def find(
+    environ: Mapping[str, str],
+    *,
+    hub: str = "",
+    may_start: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Found | None:
+    """The hub that is meant, answering.
+
+    Args:
+        hub: what `--hub` says.
+        may_start: begin a private hub where there has never been any.
+        say: told what takes long, one line a time.
+
+    Returns:
+        None where nothing was ever started here and nothing may be.
+
+    Raises:
+        OtherEnd: there is a hub, but it does not answer.
+        UserError: what names the hub, or the configuration, is not understood.
+    """
+    configured = configuration(environ)
+    named = hub or environ.get("LANAI_HUB", "") or configured.hub
+    if named:
+        return Found(target=_named(named, environ, configured))
+    host = socket.gethostname()
+    home = places.home(environ, host=host)
+    started = places.hub_dir(home)
+    if (started / "hub.db").exists():
+        return Found(target=_answering(started))
+    private = places.private_dir(home)
+    if not may_start and not (private / "hub.db").exists():
+        return None
+    from lanai.client.private import is_answering, start
+
+    resumed = 0 if is_answering(private) else start(private, host=host, say=say)
+    return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
+
+
+def configuration(environ: Mapping[str, str]) -> Settings:
+    """The settings of all configuration files. Raises UserError naming file and key."""
+    found = [path for path in places.config_files(environ) if path.exists()]
+    from lanai.model.settings import settings_from
+
+    return settings_from([(os.fspath(path), _parsed(path)) for path in found])
+
+
+def _parsed(path: Path) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}", code="bad_config", facts={"file": os.fspath(path)}) from None
+
+
+def _named(named: str, environ: Mapping[str, str], configured: Settings) -> Target:
+    if named.startswith("https://"):
+        file = environ.get("LANAI_TOKEN_FILE", "") or configured.token_file
+        if not file:
+            raise UserError(
+                f"{named} needs a token",
+                code="no_token",
+                hint="name its token file: export LANAI_TOKEN_FILE=..., or token_file in config.toml",
+            )
+        return _from_token(Path(file).expanduser(), named)
+    path = Path(named).expanduser().absolute()
+    if path.is_dir():
+        return _answering(path)
+    if path.is_file():
+        return _from_token(path, "")
+    raise UserError(
+        f"{named!r} names no hub: it is no https URL, no token file and no directory of a hub",
+        code="bad_hub",
+        facts={"found": named},
+    )
+
+
+def _answering(directory: Path) -> Target:
+    from lanai.client.private import is_answering
+
+    if not is_answering(directory):
+        raise OtherEnd(f"the hub in {directory} does not answer", hint="lanai hub start")
+    return Target(socket=places.api_socket(directory))
+
+
+def _from_token(path: Path, url: str) -> Target:
+    import json
+    from urllib.parse import urlsplit
+
+    try:
+        known = json.loads(path.read_text())
+        parts = urlsplit(url or known["url"])
+        if parts.scheme != "https" or not parts.hostname or not parts.port:
+            raise ValueError("its url is not https://HOST:PORT")
+        return Target(host=parts.hostname, port=parts.port, pin=str(known["pin"]), token=str(known["token"]))
+    except FileNotFoundError:
+        raise NothingThere(f"there is no token file {path}", facts={"file": os.fspath(path)}) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no token file: {error}", code="bad_token_file") from None

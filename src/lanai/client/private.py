@@ -1,0 +1,159 @@
+"""Starts the private hub and its agent: one pair a user and host, however many clients want it at once.
+
+Both are started detached, with their output in log files beside their state. A lock file makes starters wait for each
+other, so the second finds what the first has started. Nothing here knows how long they live: they end by themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from lanai.client.client import Client
+from lanai.client.connection import Target
+from lanai.model import places
+from lanai.model.errors import LanaiError, OtherEnd, UserError
+
+READY_WITHIN_S: Final = 15.0
+SAY_AFTER_S: Final = 1.0
+POLL_S: Final = 0.01
+LOG_LINES: Final = 5
+
+Say = Callable[[str], None]
+
+
+def is_answering(directory: Path) -> bool:
+    """Whether somebody listens on the API socket of the hub in `directory`."""
+    from lanai.wire import unix
+
+    try:
+        unix.connect(places.api_socket(directory), timeout_s=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def start(directory: Path, *, host: str, say: Say) -> int:
+    """Have a private hub with its agent in `directory`, starting what is not there.
+
+    Args:
+        directory: made if it is missing; nobody else's.
+        host: the agent's name.
+        say: told what takes long, one line a time.
+
+    Returns:
+        How many unfinished batches the hub that was started has taken up again; 0 where another was there.
+
+    Raises:
+        UserError: the directory is on a network file system.
+        OtherEnd: it did not come up within 15 s; with the last lines of its log.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    refuse_network(directory)
+    with _start_lock(directory):
+        if is_answering(directory):
+            return 0
+        hub = _spawn(["lanai.hub", os.fspath(directory), "--private"], directory / "hub.log")
+        wire = f"unix:{places.wire_socket(directory)}"
+        state = directory / "agent"
+        state.mkdir(exist_ok=True, mode=0o700)
+        _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
+        opened = _ready(directory, hub, say)
+    return opened
+
+
+def refuse_network(directory: Path) -> None:
+    """Raises UserError where `directory` lies on a network file system."""
+    from lanai.model.mounts import NETWORK, file_system
+
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = file_system(directory.resolve(), mounts)
+    if kind in NETWORK:
+        raise UserError(
+            f"{directory} lies on a network file system ({kind}), where a hub cannot keep its state safely",
+            code="network_file_system",
+            hint="export LANAI_HOME=/a/directory/on/a/local/disk",
+            facts={"found": kind},
+        )
+
+
+@contextmanager
+def _start_lock(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _spawn(arguments: list[str], log: Path) -> int:
+    """Start `python -m ...` in a session of its own; returns its pid.
+
+    -P keeps the caller's working directory out of the module search: a file there named like one of ours, or of
+    Python's, must not be run.
+    """
+    output = (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-m", *arguments],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            output,
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def _ready(directory: Path, hub: int, say: Say) -> int:
+    begun_s = time.monotonic()
+    has_said = False
+    while True:
+        if is_answering(directory):
+            client = Client(Target(socket=places.api_socket(directory)), patience_s=0.0)
+            try:
+                return int(client.hub().get("batches_open", 0))
+            except LanaiError:
+                pass  # it listens already, and answers soon
+            finally:
+                client.close()
+        waited_s = time.monotonic() - begun_s
+        if _has_ended(hub) or waited_s > READY_WITHIN_S:
+            raise _not_ready(directory, waited_s)
+        if waited_s > SAY_AFTER_S and not has_said:
+            say("starting a private hub ...")
+            has_said = True
+        time.sleep(POLL_S)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def _not_ready(directory: Path, waited_s: float) -> OtherEnd:
+    log = directory / "hub.log"
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        lines = []
+    shown = ": " + " | ".join(lines) if lines else ""
+    return OtherEnd(
+        f"the private hub did not come up ({waited_s:.1f} s){shown}",
+        code="hub_not_ready",
+        hint=f"see {log}",
+        facts={"log": os.fspath(log)},
+    )

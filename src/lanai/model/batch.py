@@ -39,7 +39,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
         retries: per cause.
         cwd: absolute directory the commands start in.
         umask: of the commands.
-        output, error: pattern of a file per job (`%b` batch, `%i` index, `%a` attempt, `%%`), or None: kept by the node.
+        output, error: pattern of a file per job (`%b` batch, `%i` index, `%a` attempt, `%%`); None: kept by the node.
         shell: one of `SHELL_SETTINGS`.
         shape: the request of a job that names none of its own.
         grace_us: between SIGTERM and SIGKILL.

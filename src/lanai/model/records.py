@@ -20,14 +20,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """The root of all records."""
 
 
-class SaveEnv(Record):
+class SaveEnv(Record, frozen=True):
     """An environment, kept once however many batches share it. `digest` is the SHA-256 of `blob`, which is msgpack."""
 
     digest: bytes
     blob: bytes
 
 
-class OpenBatch(Record):
+class OpenBatch(Record, frozen=True):
     """A batch that is arriving. (user, key) is unique among all batches."""
 
     batch: BatchId
@@ -38,7 +38,7 @@ class OpenBatch(Record):
     opened_at_us: int
 
 
-class SaveShape(Record):
+class SaveShape(Record, frozen=True):
     """A shape of a batch; the core adds ones of its own for memory retries."""
 
     batch: BatchId
@@ -46,7 +46,7 @@ class SaveShape(Record):
     request: Shape
 
 
-class SaveChunk(Record):
+class SaveChunk(Record, frozen=True):
     """Jobs first .. first+count-1 of a batch. `runs` are (count, shape) in order; `lines` are joined by NUL."""
 
     batch: BatchId
@@ -57,7 +57,7 @@ class SaveChunk(Record):
     checks: dict[int, tuple[Check, ...]] = {}
 
 
-class CloseBatch(Record):
+class CloseBatch(Record, frozen=True):
     """The batch is whole; it may run."""
 
     batch: BatchId
@@ -66,13 +66,13 @@ class CloseBatch(Record):
     submitted_at_us: int
 
 
-class DropBatch(Record):
+class DropBatch(Record, frozen=True):
     """An arriving batch was abandoned; everything of it goes."""
 
     batch: BatchId
 
 
-class SetBatch(Record):
+class SetBatch(Record, frozen=True):
     """What may change about a batch later.
 
     Attributes:
@@ -91,7 +91,7 @@ class SetBatch(Record):
     ended_at_us: int = 0
 
 
-class SaveProgress(Record):
+class SaveProgress(Record, frozen=True):
     """The batch's waiting jobs, none of them granted, as of attempt row `upto`, and its counts then."""
 
     batch: BatchId
@@ -101,7 +101,7 @@ class SaveProgress(Record):
     counts: Counts
 
 
-class SaveOverride(Record):
+class SaveOverride(Record, frozen=True):
     """One thing that differs for some jobs of a batch: `cancelled` or `shape` (value: the shape's id).
 
     Overrides of the same `what` replace each other where they overlap.
@@ -115,7 +115,7 @@ class SaveOverride(Record):
     at_us: int = 0
 
 
-class DropOverrides(Record):
+class DropOverrides(Record, frozen=True):
     """Jobs first .. last no longer have an override `what`."""
 
     batch: BatchId
@@ -124,7 +124,7 @@ class DropOverrides(Record):
     what: str
 
 
-class SaveGrant(Record):
+class SaveGrant(Record, frozen=True):
     """A grant, new or with fewer members than before."""
 
     grant: GrantId
@@ -134,7 +134,7 @@ class SaveGrant(Record):
     ranges: Ranges
 
 
-class DropGrant(Record):
+class DropGrant(Record, frozen=True):
     """All members have attempt rows or were returned."""
 
     grant: GrantId
@@ -161,13 +161,24 @@ AttemptRow = tuple[
 ]
 
 
-class SaveAttempts(Record):
+class SaveAttempts(Record, frozen=True):
     """Attempts that ended, and what became of their jobs."""
 
     rows: list[AttemptRow]
 
 
-class SaveNode(Record):
+class ReopenJobs(Record, frozen=True):
+    """Failed and cancelled jobs first .. last are to be tried again with fresh retries.
+
+    Their final attempt rows get the state `reopened`: not final any more, and charged for nothing.
+    """
+
+    batch: BatchId
+    first: int
+    last: int
+
+
+class SaveNode(Record, frozen=True):
     """A node that has joined at least once. `seen_at_us` is wall time."""
 
     node: NodeId
@@ -183,7 +194,7 @@ class SaveNode(Record):
     seen_at_us: int
 
 
-class SaveReason(Record):
+class SaveReason(Record, frozen=True):
     """Why the line (batch, shape) waits. An empty `code` removes it."""
 
     batch: BatchId
@@ -193,7 +204,7 @@ class SaveReason(Record):
     since_us: int
 
 
-class SaveTail(Record):
+class SaveTail(Record, frozen=True):
     """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths."""
 
     batch: BatchId
@@ -206,7 +217,7 @@ class SaveTail(Record):
     err_bytes: int
 
 
-class SaveEvent(Record):
+class SaveEvent(Record, frozen=True):
     """Something that people may want to read later."""
 
     at_us: int
@@ -215,7 +226,7 @@ class SaveEvent(Record):
     text: str
 
 
-class SaveMeta(Record):
+class SaveMeta(Record, frozen=True):
     """A value of the hub's own: `hub`, `epoch`, `port`, `batch`, `grant`, ..."""
 
     name: str
@@ -269,5 +280,3 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     grants: list[SaveGrant]
     cancelled: Ranges
     reshaped: list[tuple[int, int, ShapeId]]
-
-

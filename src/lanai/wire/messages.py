@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True):
 # -- opening a connection
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """The first message of whoever connects.
 
     Attributes:
@@ -60,7 +60,7 @@ class Hello(Message):
     started_by: str = ""
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """The hub's yes. `heartbeat_us` and `lease_us` hold for this connection."""
 
     protocol: int
@@ -73,7 +73,7 @@ class Welcome(Message):
     wall_us: int
 
 
-class Refused(Message):
+class Refused(Message, frozen=True):
     """The hub's no; the connection ends after it."""
 
     error: ErrorBody
@@ -82,7 +82,7 @@ class Refused(Message):
 # -- agent to hub
 
 
-class Inventory(Message):
+class Inventory(Message, frozen=True):
     """Everything the agent still answers for: (grant, index, state), state `waiting`, `running` or `ended`.
 
     `ended` ones are in the spool and follow as Ended. Sent once after Welcome, in as many frames as it needs; the last
@@ -93,7 +93,7 @@ class Inventory(Message):
     is_last: bool
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     """Every `heartbeat_us`, answered by a Beat of the same number.
 
     Attributes:
@@ -108,26 +108,26 @@ class Heartbeat(Message):
     escaped: int = 0
 
 
-class Started(Message):
+class Started(Message, frozen=True):
     """Attempts that have been running for 100 ms: (grant, index, wall time of the start in us)."""
 
     items: list[tuple[GrantId, Index, int]]
 
 
-class Ended(Message):
+class Ended(Message, frozen=True):
     """Results, oldest first. `upto` is the spool's sequence number of the last of them."""
 
     upto: int
     results: list[AttemptResult]
 
 
-class Returned(Message):
+class Returned(Message, frozen=True):
     """Granted jobs that never began here and never will."""
 
     items: list[tuple[GrantId, Index]]
 
 
-class Tail(Message):
+class Tail(Message, frozen=True):
     """The ends of an attempt's two outputs. Sent after its result; never delays one."""
 
     batch: BatchId
@@ -139,7 +139,7 @@ class Tail(Message):
     err_bytes: int
 
 
-class Output(Message):
+class Output(Message, frozen=True):
     """Bytes of an output that somebody follows.
 
     Attributes:
@@ -157,7 +157,7 @@ class Output(Message):
     problem: str = ""
 
 
-class InputTaken(Message):
+class InputTaken(Message, frozen=True):
     """The command's standard input has room again: everything before `offset` was taken. Agent to hub to API."""
 
     batch: BatchId
@@ -169,7 +169,7 @@ class InputTaken(Message):
 # -- hub to agent
 
 
-class Spec(Message):
+class Spec(Message, frozen=True):
     """What a grant's jobs have in common. Sent once a connection, before the first Grant that names it."""
 
     spec: int
@@ -186,7 +186,7 @@ class Spec(Message):
     stdin: str = "null"
 
 
-class Grant(Message):
+class Grant(Message, frozen=True):
     """Leave to run jobs. The node starts them in the order of grants, the first that fits first.
 
     Attributes:
@@ -203,13 +203,13 @@ class Grant(Message):
     checks: dict[int, tuple[Check, ...]] = {}
 
 
-class Recall(Message):
+class Recall(Message, frozen=True):
     """Give back what has not begun, of these grants' index ranges: (grant, first, last)."""
 
     items: list[tuple[GrantId, int, int]]
 
 
-class Kill(Message):
+class Kill(Message, frozen=True):
     """End attempts: (grant, index). Those that have not begun are Returned, or ended as cancelled."""
 
     items: list[tuple[GrantId, Index]]
@@ -217,31 +217,31 @@ class Kill(Message):
     why: str
 
 
-class Forget(Message):
+class Forget(Message, frozen=True):
     """Everything in the spool up to this sequence number is committed at the hub."""
 
     upto: int
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """Answers Heartbeat."""
 
     number: int
     wall_us: int
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Begin nothing new (True), or begin again (False). With `leave`, the agent ends once nothing runs."""
 
     is_draining: bool
     leave: bool = False
 
 
-class Suspend(Message):
+class Suspend(Message, frozen=True):
     """The hub stops on purpose: leases do not run until the next Welcome."""
 
 
-class Fetch(Message):
+class Fetch(Message, frozen=True):
     """Send an attempt's output from `offset`; with `follow`, until it ends. At most `credit` bytes unasked."""
 
     stream: int
@@ -254,20 +254,20 @@ class Fetch(Message):
     credit: int
 
 
-class Credit(Message):
+class Credit(Message, frozen=True):
     """The reader of `stream` has room for this many bytes more."""
 
     stream: int
     count: int
 
 
-class Unfetch(Message):
+class Unfetch(Message, frozen=True):
     """Nobody reads `stream` any more."""
 
     stream: int
 
 
-class Input(Message):
+class Input(Message, frozen=True):
     """Bytes for the standard input of a job of a batch with `stdin = "pipe"`."""
 
     batch: BatchId
@@ -280,7 +280,7 @@ class Input(Message):
 # -- api to hub
 
 
-class Open(Message):
+class Open(Message, frozen=True):
     """Begin a batch under `key` for `user` (the caller's, as the API proved it). Answered by Opened."""
 
     request: int
@@ -290,7 +290,7 @@ class Open(Message):
     env: dict[bytes, bytes]
 
 
-class Opened(Message):
+class Opened(Message, frozen=True):
     """The batch's number. `known` where this key was used before: its digest decides whether that is a repeat."""
 
     request: int
@@ -299,7 +299,7 @@ class Opened(Message):
     digest: bytes = b""
 
 
-class Chunk(Message):
+class Chunk(Message, frozen=True):
     """A piece of an arriving batch: jobs first .. first+count-1.
 
     Attributes:
@@ -318,14 +318,14 @@ class Chunk(Message):
     checks: dict[int, tuple[Check, ...]] = {}
 
 
-class ChunkTaken(Message):
+class ChunkTaken(Message, frozen=True):
     """The chunk is committed; back pressure."""
 
     batch: BatchId
     first: int
 
 
-class Close(Message):
+class Close(Message, frozen=True):
     """The batch is whole: make it run. Answered by Reply once committed."""
 
     request: int
@@ -334,13 +334,13 @@ class Close(Message):
     digest: bytes
 
 
-class Abandon(Message):
+class Abandon(Message, frozen=True):
     """Drop an arriving batch."""
 
     batch: BatchId
 
 
-class Command(Message):
+class Command(Message, frozen=True):
     """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply."""
 
     request: int
@@ -349,7 +349,7 @@ class Command(Message):
     arguments: msgspec.Raw
 
 
-class Reply(Message):
+class Reply(Message, frozen=True):
     """The answer to Command or Close. Exactly one of the two is there; `result` is msgpack."""
 
     request: int
@@ -357,14 +357,14 @@ class Reply(Message):
     error: ErrorBody | None = None
 
 
-class Watch(Message):
+class Watch(Message, frozen=True):
     """Send Progress of this batch when it changes, at most ten times a second; once more when it has ended."""
 
     batch: BatchId
     is_on: bool = True
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """Where a batch stands.
 
     Attributes:
@@ -383,7 +383,7 @@ class Progress(Message):
     slots: int = 0
 
 
-class Follow(Message):
+class Follow(Message, frozen=True):
     """Like Fetch, by job: the hub passes it on to the node that has the attempt. `attempt` 0 is the current or next."""
 
     stream: int

@@ -1,0 +1,206 @@
+"""A batch in the core: its lines, its counts, its sparse exceptions. No decisions; those are its callers'.
+
+Every job of the batch is in exactly one of: a line's waiting spans, `held`, a grant's members, `delayed`, or ended
+(`failed`, `cancelled`, else done). `counts` says how many, and `check()` that both agree.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from typing import Final
+
+from lanai.core.queue import Span, Spans
+from lanai.core.schedule.lines import Line
+from lanai.model.batch import BatchSettings, Counts, Retries
+from lanai.model.ids import BatchId, Index, NodeId, ShapeId
+from lanai.model.job import Outcome
+from lanai.model.records import SaveProgress, SetBatch
+from lanai.model.resources import Shape
+from lanai.model.vector import Layout
+
+ANYWHERE: Final = NodeId(0)
+_RECENT: Final = 20
+
+
+class Tries:
+    """What a job that did not succeed at once has behind it."""
+
+    __slots__ = ("attempts", "charges")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.charges: dict[str, int] = {}
+
+
+def allowed(retries: Retries, cause: str) -> int:
+    """How many retries a cause is granted."""
+    return {
+        Outcome.EXIT: retries.exit,
+        Outcome.SIGNAL: retries.signal,
+        Outcome.CHECK: retries.check,
+        Outcome.TIME: retries.time,
+        Outcome.MEMORY: retries.memory,
+        Outcome.NODE: retries.node,
+        Outcome.LOST: retries.node,
+        Outcome.NOTFOUND: 1,
+    }.get(Outcome(cause), 0)
+
+
+class Batch:
+    """One unfinished batch."""
+
+    def __init__(
+        self, batch: BatchId, user: str, settings: BatchSettings, env: bytes, layout: Layout, submitted_at_us: int
+    ) -> None:
+        self.id = batch
+        self.user = user
+        self.settings = settings
+        self.env = env
+        self.submitted_at_us = submitted_at_us
+        self.priority = settings.priority
+        self.max_running = settings.max_running
+        self.state = "open"
+        self.reason = ""
+        self.counts = Counts()
+        self.shapes: dict[ShapeId, Shape] = {}
+        self.runs: list[tuple[int, int, ShapeId]] = []
+        self.reshaped: dict[Index, ShapeId] = {}
+        self.lines: dict[tuple[ShapeId, NodeId], Line] = {}
+        self.tries: dict[Index, Tries] = {}
+        self.held = Spans()
+        self.failed = Spans()
+        self.cancelled = Spans()
+        self.delayed: set[Index] = set()
+        self.cancel_wishes: set[Index] = set()
+        self.hold_wishes: set[Index] = set()
+        self.node_failures: dict[NodeId, int] = {}
+        self.avoided: set[NodeId] = set()
+        self.failed_in_row: set[Index] = set()
+        self.nodes_in_row: set[NodeId] = set()
+        self.version = 1
+        self.is_dirty = False
+        """Its progress differs from what was last recorded."""
+        self.sent = 0
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._layout = layout
+
+    @property
+    def total(self) -> int:
+        """All jobs."""
+        return self.counts.total()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in lines: neither held nor delayed nor at a node."""
+        return sum(line.waiting.count for line in self.lines.values())
+
+    def room(self) -> int:
+        """How many more attempts its own limit allows at once."""
+        return self.max_running - self.sent if self.max_running else 1 << 60
+
+    def shape_of(self, index: Index) -> ShapeId:
+        """The shape that a job has now."""
+        changed = self.reshaped.get(index)
+        if changed is not None:
+            return changed
+        return self.runs[self._run_of(index)][2]
+
+    def line(self, shape: ShapeId, not_on: NodeId = ANYWHERE) -> Line:
+        """The line for a shape, made when first asked for."""
+        found = self.lines.get((shape, not_on))
+        if found is None:
+            request = self.shapes[shape]
+            found = Line(self.id, shape, request, self._layout.request(request), not_on)
+            self.lines[shape, not_on] = found
+        return found
+
+    def enqueue(self, first: int, last: int) -> None:
+        """Put jobs into the lines of their shapes, at their places."""
+        for low, high, shape in self._by_shape(first, last):
+            self.line(shape).waiting.add(low, high)
+
+    def dequeue(self, first: int, last: int) -> list[Span]:
+        """Take jobs out of all lines; returns those that were waiting there."""
+        return [span for line in self.lines.values() for span in line.waiting.remove(first, last)]
+
+    def pending(self) -> Spans:
+        """Everything that waits without being held or at a node, the delayed included."""
+        found = Spans()
+        for line in self.lines.values():
+            for first, last in line.waiting:
+                found.add(first, last)
+        for index in self.delayed:
+            found.add(index, index)
+        return found
+
+    def attempt_of(self, index: Index) -> int:
+        """The number that the job's next attempt gets, or its current one has."""
+        tries = self.tries.get(index)
+        return tries.attempts + 1 if tries else 1
+
+    def observe(self, wall_us: int) -> None:
+        """One more of its jobs ran for so long."""
+        self._recent.append(wall_us)
+
+    def mean_run_us(self) -> int:
+        """Mean of its last run times; 0 while there are none."""
+        return sum(self._recent) // len(self._recent) if self._recent else 0
+
+    def progress(self, upto: int) -> SaveProgress:
+        """Its waiting jobs and counts as a record."""
+        self.is_dirty = False
+        return SaveProgress(self.id, upto, self.pending().spans(), self.held.spans(), _copy(self.counts))
+
+    def standing(self, ended_at_us: int = 0) -> SetBatch:
+        """Its state, limits and reason as a record."""
+        return SetBatch(
+            self.id, self.state, self.priority, self.max_running, self.reason, tuple(sorted(self.avoided)), ended_at_us
+        )
+
+    def check(self) -> None:
+        """Raise AssertionError where its parts disagree. For tests; costs by the number of spans."""
+        at_nodes = self.counts.locked + self.counts.running
+        assert self.sent == at_nodes == sum(line.sent for line in self.lines.values()), (self.sent, self.counts)
+        assert self.counts.queued == self.waiting + len(self.delayed), (self.counts, self.waiting)
+        assert self.counts.held == self.held.count
+        assert self.counts.failed == self.failed.count
+        assert self.counts.cancelled == self.cancelled.count
+
+    def _run_of(self, index: int) -> int:
+        return bisect_right(self.runs, index, key=lambda run: run[0]) - 1
+
+    def _by_shape(self, first: int, last: int) -> list[tuple[int, int, ShapeId]]:
+        found: list[tuple[int, int, ShapeId]] = []
+        at = self._run_of(first)
+        while at < len(self.runs) and self.runs[at][0] <= last:
+            start, count, shape = self.runs[at]
+            low, high = max(first, start), min(last, start + count - 1)
+            found += self._around_reshaped(low, high, shape)
+            at += 1
+        return found
+
+    def _around_reshaped(self, low: int, high: int, shape: ShapeId) -> list[tuple[int, int, ShapeId]]:
+        if not self.reshaped:
+            return [(low, high, shape)]
+        found: list[tuple[int, int, ShapeId]] = []
+        for index in sorted(index for index in self.reshaped if low <= index <= high):
+            if low < index:
+                found.append((low, index - 1, shape))
+            found.append((index, index, self.reshaped[index]))
+            low = index + 1
+        if low <= high:
+            found.append((low, high, shape))
+        return found
+
+
+def _copy(counts: Counts) -> Counts:
+    return Counts(
+        held=counts.held,
+        queued=counts.queued,
+        locked=counts.locked,
+        running=counts.running,
+        done=counts.done,
+        failed=counts.failed,
+        cancelled=counts.cancelled,
+    )

@@ -1,0 +1,379 @@
+"""Attempts end: whose fault it was, and whether the job is tried again.
+
+Charged to the job: exit, signal, time, memory, checks. Charged to the node: `node` and `lost`; they use up the
+batch's `node` retries only, and a command not found is tried once more elsewhere. A node that fails a batch three
+times in a row is avoided for it while another is left; 25 different jobs failing in a row on more than one node pause
+the batch.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Final
+
+from lanai.core import explain
+from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
+from lanai.core.effects import BatchMoved, ForgetResults, RecallJobs
+from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
+from lanai.core.nodes import Grant, Node
+from lanai.core.queue import spans_of
+from lanai.core.schedule.lines import Line
+from lanai.core.schedule.tickets import refill
+from lanai.core.world import World
+from lanai.model.ids import GrantId, Index, NodeId, ShapeId
+from lanai.model.job import AttemptResult, JobState, Outcome
+from lanai.model.records import AttemptRow, DropGrant, Record, SaveAttempts, SaveOverride, SaveShape
+from lanai.model.resources import Shape
+
+SICK_NODE_FAILURES: Final = 3
+SICK_BATCH_FAILURES: Final = 25
+FIRST_DELAY_US: Final = 200_000
+
+
+def on_started(world: World, event: AttemptsStarted) -> None:
+    """Attempts that have run for a while are shown as running."""
+    for grant_id, index, wall_us in event.items:
+        grant = world.grants.get(grant_id)
+        if grant is None or grant.node.id != event.node or index not in grant.members or index in grant.started:
+            continue
+        grant.started[index] = wall_us
+        grant.batch.counts.locked -= 1
+        grant.batch.counts.running += 1
+        world.touch(grant.batch)
+
+
+def on_ended(world: World, event: AttemptsEnded) -> None:
+    """Take results in. Those that no current grant covers change nothing; all are forgotten by the node afterwards."""
+    node = world.nodes[event.node]
+    rows: list[AttemptRow] = []
+    gone: dict[Line, int] = {}
+    touched: dict[int, Batch] = {}
+    for result in event.results:
+        grant = world.grants.get(result.grant)
+        if grant is None or grant.node is not node or result.index not in grant.members:
+            world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
+            continue
+        gone[grant.line] = gone.get(grant.line, 0) + 1
+        touched[grant.batch.id] = grant.batch
+        rows.append(settle(world, grant, result, event.wall_us))
+    world.do(ForgetResults(node.id, event.upto))
+    if not rows:
+        return
+    world.keep(SaveAttempts(rows))
+    for line, count in gone.items():
+        node.vacate(line, count, world.layout.guard)
+    world.cell_of(node).ended += len(rows)
+    for batch in touched.values():
+        world.touch(batch)
+        finish_if_over(world, batch, event.wall_us)
+    refill(world, node, list(gone))
+    if not node.active:
+        world.needs_pass = True
+
+
+def on_returned(world: World, event: JobsReturned) -> None:
+    """Granted jobs come back unbegun, to their old places or to where a wish wants them."""
+    node = world.nodes[event.node]
+    shrunk: dict[GrantId, Grant] = {}
+    for grant_id, index in event.items:
+        grant = world.grants.get(grant_id)
+        if grant is None or grant.node is not node or index not in grant.members:
+            continue
+        world.leave_grant(grant, index)
+        node.withdraw(grant.line, 1, world.layout.guard)
+        shrunk[grant_id] = grant
+        put_back(world, grant.batch, index)
+    for grant in shrunk.values():
+        if grant.members:
+            world.keep(grant.record())
+    for batch in {grant.batch.id: grant.batch for grant in shrunk.values()}.values():
+        world.keep(batch.progress(world.last_row))
+        world.touch(batch)
+        finish_if_over(world, batch, world.wall_us)
+    world.reindex(node)
+    world.needs_pass = True
+
+
+def put_back(world: World, batch: Batch, index: Index) -> None:
+    """A job that left its grant without an attempt: cancelled, held, or waiting again."""
+    counts = batch.counts
+    if index in batch.cancel_wishes:
+        batch.cancel_wishes.discard(index)
+        counts.queued -= 1
+        counts.cancelled += 1
+        batch.cancelled.add(index, index)
+    elif index in batch.hold_wishes:
+        batch.hold_wishes.discard(index)
+        counts.queued -= 1
+        counts.held += 1
+        batch.held.add(index, index)
+    else:
+        batch.line(batch.shape_of(index)).waiting.add(index, index)
+
+
+def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> AttemptRow:
+    """One attempt ended: decide what becomes of the job, book it, and return the row to keep."""
+    batch, index = grant.batch, result.index
+    attempt = grant.attempt
+    world.leave_grant(grant, index)
+    batch.counts.queued -= 1
+    if result.outcome == Outcome.OK:
+        state = JobState.DONE
+        batch.counts.done += 1
+        grant.line.observe(result.wall_us)
+        batch.observe(result.wall_us)
+        if batch.node_failures or batch.failed_in_row:
+            batch.node_failures.pop(grant.node.id, None)
+            batch.failed_in_row.clear()
+            batch.nodes_in_row.clear()
+        if batch.cancel_wishes:
+            batch.cancel_wishes.discard(index)
+    else:
+        state = _failed(world, grant, result)
+    return (
+        world.next_row(),
+        batch.id,
+        index,
+        attempt,
+        grant.id,
+        grant.node.id,
+        str(state),
+        result.outcome,
+        result.exit_code,
+        result.signal,
+        result.started_at_us,
+        result.started_at_us + result.wall_us if result.started_at_us else wall_us,
+        result.wall_us,
+        result.cpu_user_us,
+        result.cpu_system_us,
+        result.memory_peak_bytes,
+        result.reason,
+    )
+
+
+def lose_everything(world: World, node: Node, why: str) -> None:
+    """The node's attempts are known to have ended, or its lease has run out on both sides: they are void."""
+    rows: list[AttemptRow] = []
+    touched: dict[int, Batch] = {}
+    for grant in list(node.grants.values()):
+        touched[grant.batch.id] = grant.batch
+        for index in sorted(grant.members):
+            started = grant.started.get(index, 0)
+            lost = AttemptResult(
+                grant.id, index, str(Outcome.LOST), started_at_us=started, reason=f"{why} ({node.name})"
+            )
+            rows.append(settle(world, grant, lost, world.wall_us))
+    node.clear()
+    if rows:
+        world.keep(SaveAttempts(rows))
+        world.tell("attempts_lost", node.name, f"{len(rows)} attempts: {why}")
+    for batch in touched.values():
+        world.touch(batch)
+        finish_if_over(world, batch, world.wall_us)
+    world.needs_pass = True
+
+
+def finish_if_over(world: World, batch: Batch, wall_us: int) -> None:
+    """A batch of which nothing waits or runs has ended; the core lets go of it."""
+    if batch.counts.waiting() or batch.id not in world.batches:
+        return
+    batch.state = "ended"
+    world.keep(batch.progress(world.last_row))
+    world.keep(batch.standing(wall_us))
+    del world.batches[batch.id]
+    world.do(BatchMoved(batch.id, has_ended=True))
+
+
+def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
+    """Ask for everything of the batch that has not begun, on one node or on all."""
+    by_node: dict[NodeId, list[tuple[GrantId, int, int]]] = {}
+    for grant in world.grants.values():
+        if grant.batch is batch and (node is None or grant.node is node) and grant.node.is_in_step:
+            spans = spans_of(grant.members - grant.started.keys())
+            by_node.setdefault(grant.node.id, []).extend((grant.id, first, last) for first, last in spans)
+    for node_id, items in by_node.items():
+        if items:
+            world.do(RecallJobs(node_id, items))
+
+
+def dropped(grant: GrantId) -> Record:
+    """The record that a grant is no more."""
+    return DropGrant(grant)
+
+
+def as_grant(number: int) -> GrantId:
+    """A number read from the store as a grant's id."""
+    return GrantId(number)
+
+
+def release_delayed(world: World) -> None:
+    """Jobs whose back-off is over wait again."""
+    while world.delayed and world.delayed[0][0] <= world.now_us:
+        _, batch_id, index = heappop(world.delayed)
+        batch = world.batches.get(batch_id)
+        if batch is not None and index in batch.delayed:
+            batch.delayed.discard(index)
+            batch.line(batch.shape_of(index)).waiting.add(index, index)
+            world.needs_pass = True
+
+
+def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
+    """Charge the attempt and say what the job is now: queued again, failed or cancelled."""
+    batch, index, node = grant.batch, result.index, grant.node
+    tries = batch.tries.setdefault(index, Tries())
+    tries.attempts = grant.attempt
+    if index in batch.cancel_wishes or result.outcome == Outcome.CANCELLED:
+        batch.cancel_wishes.discard(index)
+        batch.counts.cancelled += 1
+        batch.cancelled.add(index, index)
+        return JobState.CANCELLED
+    cause = result.outcome
+    tries.charges[cause] = tries.charges.get(cause, 0) + 1
+    if cause != Outcome.LOST:
+        _blame(world, batch, node, index, grant.line)
+    if _has_retry(batch, tries, cause) and _requeue(world, grant, index, cause, tries):
+        return JobState.QUEUED
+    batch.counts.failed += 1
+    batch.failed.add(index, index)
+    batch.hold_wishes.discard(index)
+    _stop_if_enough(world, batch)
+    return JobState.FAILED
+
+
+def _has_retry(batch: Batch, tries: Tries, cause: str) -> bool:
+    charges = tries.charges
+    used = charges[cause]
+    if cause in (Outcome.NODE, Outcome.LOST):
+        used = charges.get(Outcome.NODE, 0) + charges.get(Outcome.LOST, 0)
+    return used <= allowed(batch.settings.retries, cause)
+
+
+def _requeue(world: World, grant: Grant, index: Index, cause: str, tries: Tries) -> bool:
+    """Put the job where it waits for its next attempt; False where there is no point in one."""
+    batch, node = grant.batch, grant.node
+    shape = batch.shape_of(index)
+    not_on = ANYWHERE
+    if cause == Outcome.MEMORY:
+        larger = _twice_the_memory(world, batch, index, shape)
+        if larger is None:
+            return False
+        shape = larger
+    elif cause in (Outcome.NODE, Outcome.NOTFOUND):
+        if _has_other(world, batch, node, grant.line):
+            not_on = node.id
+        elif cause == Outcome.NOTFOUND:
+            return False
+    batch.counts.queued += 1
+    if index in batch.hold_wishes:
+        batch.counts.queued -= 1
+        put_back_held(batch, index)
+    elif cause == Outcome.NODE and not_on == ANYWHERE:
+        delay_us = FIRST_DELAY_US << tries.charges[cause] - 1
+        batch.delayed.add(index)
+        heappush(world.delayed, (world.now_us + delay_us, batch.id, index))
+    else:
+        batch.line(shape, not_on).waiting.add(index, index)
+    world.needs_pass = True
+    return True
+
+
+def put_back_held(batch: Batch, index: Index) -> None:
+    """A job that somebody wants held is, as soon as it is no longer at a node."""
+    batch.hold_wishes.discard(index)
+    batch.counts.held += 1
+    batch.held.add(index, index)
+
+
+def _twice_the_memory(world: World, batch: Batch, index: Index, shape: ShapeId) -> ShapeId | None:
+    old = batch.shapes[shape]
+    if not old.memory_bytes:
+        return None
+    wanted = Shape(
+        cpu_milli=old.cpu_milli,
+        memory_bytes=2 * old.memory_bytes,
+        gpu_milli=old.gpu_milli,
+        named=old.named,
+        time_limit_us=old.time_limit_us,
+    )
+    if explain.too_large(world, wanted):
+        return None
+    known = next((number for number, other in batch.shapes.items() if other == wanted), None)
+    if known is None:
+        known = ShapeId(max(batch.shapes) + 1)
+        batch.shapes[known] = wanted
+        world.keep(SaveShape(batch.id, known, wanted))
+    batch.reshaped[index] = known
+    world.keep(SaveOverride(batch.id, index, index, "shape", known, world.wall_us))
+    return known
+
+
+def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> None:
+    failures = batch.node_failures[node.id] = batch.node_failures.get(node.id, 0) + 1
+    batch.failed_in_row.add(index)
+    batch.nodes_in_row.add(node.id)
+    if failures >= SICK_NODE_FAILURES and node.id not in batch.avoided and _has_other(world, batch, node, line):
+        batch.avoided.add(node.id)
+        world.keep(batch.standing())
+        world.tell("node_avoided", node.name, f"failed batch {batch.id} {failures} times in a row")
+        recall(world, batch, node=node)
+        world.needs_pass = True
+    if len(batch.failed_in_row) >= SICK_BATCH_FAILURES and len(batch.nodes_in_row) > 1 and batch.state == "open":
+        batch.state = "paused"
+        batch.reason = (
+            f"{len(batch.failed_in_row)} different jobs in a row failed on {len(batch.nodes_in_row)} nodes; "
+            f"`lanai release {batch.id}` lets it go on"
+        )
+        world.keep(batch.standing())
+        world.tell("batch_paused", str(batch.id), batch.reason)
+        recall(world, batch)
+
+
+def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
+    """Whether an open node other than this one could take the line's jobs."""
+    guard = world.layout.guard
+    return any(
+        other is not node
+        and other.is_open()
+        and other.id not in batch.avoided
+        and not (other.total - line.vector) & guard
+        for other in world.nodes.values()
+    )
+
+
+def _stop_if_enough(world: World, batch: Batch) -> None:
+    limit = batch.settings.stop_after
+    if not limit or batch.counts.failed < limit or batch.reason:
+        return
+    batch.reason = f"stopped after {batch.counts.failed} failed jobs"
+    world.keep(batch.standing())
+    cancel_waiting(world, batch, 1, batch.total)
+    recall(world, batch)
+    wish_cancelled(
+        world, batch, {i for g in world.grants.values() if g.batch is batch for i in g.members - g.started.keys()}
+    )
+
+
+def wish_cancelled(world: World, batch: Batch, indices: set[Index]) -> None:
+    """Jobs at nodes are to be cancelled as they end or come back; the wish is kept."""
+    batch.cancel_wishes |= indices
+    for first, last in spans_of(indices):
+        world.keep(SaveOverride(batch.id, first, last, "cancelled", 0, world.wall_us))
+
+
+def cancel_waiting(world: World, batch: Batch, first: int, last: int) -> int:
+    """Waiting and held jobs of this range will never run; returns how many."""
+    taken = batch.dequeue(first, last)
+    held = batch.held.remove(first, last)
+    late = [index for index in batch.delayed if first <= index <= last]
+    batch.delayed.difference_update(late)
+    spans = taken + held + [(index, index) for index in late]
+    counts = batch.counts
+    for low, high in spans:
+        batch.cancelled.add(low, high)
+        world.keep(SaveOverride(batch.id, low, high, "cancelled", 0, world.wall_us))
+        counts.cancelled += high - low + 1
+    counts.held -= sum(high - low + 1 for low, high in held)
+    counts.queued -= sum(high - low + 1 for low, high in taken) + len(late)
+    if spans:
+        world.keep(batch.progress(world.last_row))
+    return sum(high - low + 1 for low, high in spans)

@@ -1,0 +1,189 @@
+"""What the core is told. Past tense; each is a fact that has happened, with its whole story.
+
+`connection` numbers are the shell's: they let an answer find its way back and keep a word from an old connection from
+being taken for one from the new.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lanai.model.batch import BatchSettings
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.job import AttemptResult
+from lanai.model.records import RecoveredBatch
+from lanai.model.request import Check
+from lanai.model.resources import Capacity, Shape
+
+Spans = tuple[tuple[int, int], ...]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """The root of all events."""
+
+
+class NodeJoined(Event, frozen=True):
+    """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name."""
+
+    connection: int
+    name: str
+    key_hash: bytes
+    boot_id: str
+    capacity: Capacity
+    features: tuple[str, ...]
+    started_by: str
+    wall_us: int
+
+
+class NodeTookStock(Event, frozen=True):
+    """The agent's whole inventory, all frames of it together: (grant, index, state)."""
+
+    node: NodeId
+    items: list[tuple[GrantId, Index, str]]
+
+
+class NodeHeard(Event, frozen=True):
+    """A heartbeat arrived. `trouble` is why nothing new can start there, or empty."""
+
+    node: NodeId
+    trouble: str
+    wall_us: int
+
+
+class NodeDisconnected(Event, frozen=True):
+    """The node's connection ended. Its attempts live on until their lease."""
+
+    node: NodeId
+    connection: int
+
+
+class AttemptsStarted(Event, frozen=True):
+    """Attempts have run for 100 ms: (grant, index, wall time of the start)."""
+
+    node: NodeId
+    items: list[tuple[GrantId, Index, int]]
+
+
+class AttemptsEnded(Event, frozen=True):
+    """Results from a node's spool, up to its sequence number `upto`. `wall_us` is the hub's time of receipt."""
+
+    node: NodeId
+    upto: int
+    results: list[AttemptResult]
+    wall_us: int
+
+
+class JobsReturned(Event, frozen=True):
+    """Granted jobs that never began and never will."""
+
+    node: NodeId
+    items: list[tuple[GrantId, Index]]
+
+
+class BatchOpened(Event, frozen=True):
+    """A batch begins to arrive. The shell has made sure that (user, key) is new."""
+
+    request: int
+    user: str
+    key: str
+    settings: BatchSettings
+    env: bytes
+    env_blob: bytes
+    wall_us: int
+
+
+class ChunkArrived(Event, frozen=True):
+    """A piece of an arriving batch."""
+
+    connection: int
+    batch: BatchId
+    first: int
+    count: int
+    runs: tuple[tuple[int, ShapeId], ...]
+    shapes: tuple[tuple[ShapeId, Shape], ...]
+    lines: bytes
+    checks: dict[int, tuple[Check, ...]]
+
+
+class BatchClosed(Event, frozen=True):
+    """The batch is whole."""
+
+    request: int
+    batch: BatchId
+    total: int
+    digest: bytes
+    wall_us: int
+
+
+class BatchAbandoned(Event, frozen=True):
+    """Its client is gone, or its list is bad."""
+
+    batch: BatchId
+
+
+class BatchRevived(Event, frozen=True):
+    """An ended batch, read from the store again because somebody wants to retry some of it."""
+
+    batch: RecoveredBatch
+
+
+class JobsCancelled(Event, frozen=True):
+    """Somebody wants jobs not to run. `spans` None is all; `states` empty is any."""
+
+    request: int
+    batch: BatchId
+    spans: Spans | None
+    states: tuple[str, ...]
+    wall_us: int
+
+
+class JobsHeld(Event, frozen=True):
+    """Somebody wants waiting jobs to wait on."""
+
+    request: int
+    batch: BatchId
+    spans: Spans | None
+    wall_us: int
+
+
+class JobsReleased(Event, frozen=True):
+    """Held jobs may run; a paused batch goes on."""
+
+    request: int
+    batch: BatchId
+    spans: Spans | None
+    wall_us: int
+
+
+class JobsRetried(Event, frozen=True):
+    """Failed and cancelled jobs are to be tried again, with fresh retries."""
+
+    request: int
+    batch: BatchId
+    spans: Spans | None
+    states: tuple[str, ...]
+    wall_us: int
+
+
+class BatchChanged(Event, frozen=True):
+    """New priority or limit; None leaves it."""
+
+    request: int
+    batch: BatchId
+    priority: int | None
+    max_running: int | None
+
+
+class NodeWished(Event, frozen=True):
+    """A person's wish about a node: `drain`, `resume` or `remove`."""
+
+    request: int
+    name: str
+    wish: str
+    wall_us: int
+
+
+class TimePassed(Event, frozen=True):
+    """Nothing but the time; deadlines are looked at. `wall_us` is for the records that follow from it."""
+
+    wall_us: int

@@ -1,0 +1,199 @@
+"""Why a job waits: reasons made by the passes that left its line waiting, and their composition for people.
+
+A reason is a code that machines read and a sentence with numbers. It is recorded only when its code changes, because
+numbers change all the time and the code is what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from lanai.core.batches import Batch
+from lanai.core.nodes import Node
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.ids import Index
+from lanai.model.node import NodeState
+from lanai.model.records import SaveReason
+from lanai.model.resources import Capacity, Shape
+from lanai.model.units import format_bytes
+from lanai.model.vector import CPU, MEMORY, field
+
+_Show = Callable[[int], str]
+
+
+def set_reason(world: World, line: Line, code: str, text: str) -> None:
+    """The line waits because of this."""
+    line.reason_text = text
+    if line.reason != code:
+        line.reason = code
+        line.since_us = world.wall_us
+        world.keep(SaveReason(line.batch, line.shape_id, code, text, world.wall_us))
+
+
+def no_room(world: World, batch: Batch, line: Line) -> None:
+    """Find out why no node took the head of the line, and set it."""
+    set_reason(world, line, *_why_no_room(world, batch, line))
+
+
+def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
+    """These lines wait because of their batch's own limit."""
+    for line in lines:
+        set_reason(world, line, "max_running", f"its batch already runs its limit of {batch.max_running} jobs at once")
+
+
+def too_large(world: World, shape: Shape) -> str:
+    """Why no node that ever joined can hold one job of this shape; empty where one can, or none ever joined."""
+    if not world.nodes:
+        return ""
+    request = world.layout.request(shape)
+    if any(not (node.total - request) & world.layout.guard for node in world.nodes.values()):
+        return ""
+    for asked, most, show in _amounts(shape, [node.capacity for node in world.nodes.values()]):
+        if asked > most:
+            return f"needs {show(asked)}, the largest node has {show(most)}"
+    return f"needs {describe(shape)}, no single node has all of it"
+
+
+def describe(shape: Shape) -> str:
+    """A shape in words."""
+    parts = [_cpus(shape.cpu_milli)]
+    if shape.memory_bytes:
+        parts.append(f"{format_bytes(shape.memory_bytes)} memory")
+    if shape.gpu_milli:
+        parts.append(_gpus(shape.gpu_milli))
+    parts += [f"{count} {name}" for name, count in shape.named]
+    return ", ".join(parts)
+
+
+def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
+    """The verdict on a batch, or on one job of it that has not ended, with the facts it rests on."""
+    line = _line_of(batch, index)
+    code, text, since_us = _verdict(batch, line, index)
+    facts = [
+        f"batch {batch.id}: {batch.counts.queued} queued, {batch.counts.held} held, {batch.counts.locked} granted, "
+        f"{batch.counts.running} running, {batch.counts.done} done, {batch.counts.failed} failed, "
+        f"{batch.counts.cancelled} cancelled of {batch.total}"
+    ]
+    if line is not None:
+        facts.append(f"asks for {describe(line.shape)}")
+    facts += _node_facts(world)
+    if batch.avoided:
+        names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)
+        facts.append(f"avoids {names}: it failed there three times in a row")
+    tries = batch.tries.get(index) if index is not None else None
+    if tries:
+        charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
+        facts.append(f"tried {tries.attempts} times before ({charges})")
+    position = None
+    if line is not None and index is not None and index in line.waiting:
+        position = line.waiting.before(index) + 1
+        facts.append(f"number {position} of {line.waiting.count} in its line")
+    return {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
+
+
+def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
+    if batch.state == "paused":
+        return "paused", f"the batch is paused: {batch.reason}", 0
+    if index in batch.held if index is not None else batch.held and not batch.waiting:
+        return "held", f"held; `lanai release {batch.id}` lets it run", 0
+    if index is not None and index in batch.delayed:
+        return "delayed", "its last attempt met a fault of the node; it is tried again shortly", 0
+    if line is not None and line.waiting:
+        if line.reason:
+            return line.reason, line.reason_text, line.since_us
+        return "next", "the next pass of the scheduler looks at it", 0
+    if batch.sent:
+        return "running", f"{batch.sent} jobs are at nodes, none waits", 0
+    return "idle", "nothing of it waits", 0
+
+
+def _line_of(batch: Batch, index: Index | None) -> Line | None:
+    if index is None:
+        waiting = [line for line in batch.lines.values() if line.waiting]
+        return min(waiting, key=lambda line: line.waiting.head()) if waiting else None
+    return next((line for line in batch.lines.values() if index in line.waiting), None)
+
+
+def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
+    nodes = list(world.nodes.values())
+    if not nodes:
+        return "no_node", "no node has joined yet"
+    large = too_large(world, line.shape)
+    if large:
+        return "too_large", large
+    guard = world.layout.guard
+    able = [node for node in nodes if not (node.total - line.vector) & guard]
+    usable = [node for node in able if node.is_open()]
+    if not usable:
+        return "no_open_node", f"needs {describe(line.shape)}; {_closed(able)}"
+    allowed = [node for node in usable if node.id not in batch.avoided and node.id != line.not_on]
+    if not allowed:
+        return "avoided", f"all {len(usable)} open nodes that are large enough have failed it lately"
+    return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"
+
+
+def _busy(world: World, nodes: list[Node]) -> str:
+    free = max(nodes, key=lambda node: node.free & world.layout.guard == 0 and node.free)
+    running = sum(sum(node.active.values()) for node in nodes)
+    where = (
+        "the one node that could take it is" if len(nodes) == 1 else f"all {len(nodes)} nodes that could take it are"
+    )
+    return f"{where} busy with {running} attempts; most free on {free.name}: {_free_text(free)}"
+
+
+def _free_text(node: Node) -> str:
+    return f"{_cpus(max(0, field(node.free, CPU)))}, {format_bytes(field(node.free, MEMORY) << 20)} memory"
+
+
+def _closed(nodes: list[Node]) -> str:
+    drained = sum(node.is_drained for node in nodes)
+    troubled = [node for node in nodes if node.trouble]
+    if troubled:
+        return f"{troubled[0].name} takes nothing new: {troubled[0].trouble}"
+    if drained:
+        return f"{drained} of {len(nodes)} nodes that are large enough are drained"
+    away = sum(node.state is not NodeState.UP for node in nodes)
+    return f"{away} of {len(nodes)} nodes that are large enough are away"
+
+
+def _node_facts(world: World) -> list[str]:
+    nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
+    if not nodes:
+        return ["no node has joined yet"]
+    up = [node for node in nodes if node.state is NodeState.UP]
+    drained = [node.name for node in nodes if node.is_drained]
+    facts = [f"{len(up)} of {len(nodes)} nodes are up"]
+    if drained:
+        facts.append(f"drained: {', '.join(drained)}")
+    facts += [f"{node.name} takes nothing new: {node.trouble}" for node in nodes if node.trouble]
+    return facts
+
+
+def _amounts(shape: Shape, capacities: list[Capacity]) -> list[tuple[int, int, _Show]]:
+    amounts: list[tuple[int, int, _Show]] = [
+        (shape.cpu_milli, max(capacity.cpu_milli for capacity in capacities), _cpus),
+        (shape.memory_bytes, max(capacity.memory_bytes for capacity in capacities), _memory),
+        (shape.gpu_milli, max(1000 * len(capacity.gpus) for capacity in capacities), _gpus),
+    ]
+    for name, count in shape.named:
+        most = max(dict(capacity.named).get(name, 0) for capacity in capacities)
+        amounts.append((count, most, partial(_of_name, name)))
+    return amounts
+
+
+def _cpus(cpu_milli: int) -> str:
+    return f"{cpu_milli / 1000:g} cpu{'' if cpu_milli == 1000 else 's'}"
+
+
+def _gpus(gpu_milli: int) -> str:
+    return f"{gpu_milli / 1000:g} gpu{'' if gpu_milli == 1000 else 's'}"
+
+
+def _of_name(name: str, count: int) -> str:
+    return f"{count} {name}"
+
+
+def _memory(memory_bytes: int) -> str:
+    return f"{format_bytes(memory_bytes)} memory"

@@ -1,0 +1,218 @@
+"""Nodes come, take stock, fall silent, go; and what people wish about them.
+
+A node that connects sends its inventory, and the hub answers with the differences: attempts that it should not have are
+killed, grants that it has lost are sent again.
+"""
+
+from __future__ import annotations
+
+from lanai.core import ends
+from lanai.core.effects import AcceptNode, Answer, DismissNode, DrainNode, KillAttempts, RejectNode, StartAttempts
+from lanai.core.events import NodeDisconnected, NodeHeard, NodeJoined, NodeTookStock, NodeWished
+from lanai.core.nodes import Grant, Node
+from lanai.core.queue import spans_of
+from lanai.core.world import World
+from lanai.model.errors import NotAllowed, NothingThere, Refusal
+from lanai.model.ids import GrantId, Index, NodeId
+from lanai.model.node import NodeState
+from lanai.model.records import SaveNode
+
+FENCED_GRACE_US = 0
+
+
+def on_joined(world: World, event: NodeJoined) -> None:
+    """Welcome an agent, unless its name belongs to another."""
+    known = world.names.get(event.name)
+    if known is None:
+        world.last_node += 1
+        node = Node(NodeId(world.last_node), event.name, event.key_hash)
+        node.joined_at_us = event.wall_us
+        world.nodes[node.id] = node
+        world.names[event.name] = node.id
+        world.tell("node_joined", node.name, "for the first time")
+    else:
+        node = world.nodes[known]
+        if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
+            error = NotAllowed(
+                f"another agent joined as {event.name} first",
+                code="name_taken",
+                hint="choose another --name, or `lanai node remove` the old one",
+            )
+            world.do(RejectNode(event.connection, error.body()))
+            return
+        node.key_hash = event.key_hash
+    if node.connection and node.connection != event.connection:
+        world.do(DismissNode(node.id))
+    if node.boot_id and node.boot_id != event.boot_id:
+        ends.lose_everything(world, node, "the node has been booted again")
+    _take_facts(world, node, event)
+    world.do(AcceptNode(event.connection, node.id))
+
+
+def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
+    world.cell_of(node).drop(node)
+    used = node.total - node.free
+    node.connection = event.connection
+    node.boot_id = event.boot_id
+    node.capacity = event.capacity
+    node.features = event.features
+    node.started_by = event.started_by
+    node.total = world.layout.capacity(event.capacity)
+    node.free = node.total - used
+    node.is_in_step = False
+    node.trouble = ""
+    node.heard_us = world.now_us
+    node.seen_at_us = event.wall_us
+    if node.state is NodeState.REMOVED:
+        node.is_drained = False
+    node.state = NodeState.UP
+    world.keep(node.record())
+
+
+def on_took_stock(world: World, event: NodeTookStock) -> None:
+    """Compare what the node has with what it should have."""
+    node = world.nodes[event.node]
+    has: dict[GrantId, dict[Index, str]] = {}
+    for grant_id, index, state in event.items:
+        has.setdefault(grant_id, {})[index] = state
+    strangers: list[tuple[GrantId, Index]] = []
+    for grant_id, members in has.items():
+        grant = node.grants.get(grant_id)
+        for index, state in members.items():
+            if (grant is None or index not in grant.members) and state != "ended":
+                strangers.append((grant_id, index))
+    if strangers:
+        world.tell("attempts_fenced", node.name, f"{len(strangers)} attempts that are no longer its own")
+        world.do(KillAttempts(node.id, strangers, FENCED_GRACE_US, "no longer granted to this node"))
+    for grant in list(node.grants.values()):
+        _grant_again(world, node, grant, has.get(grant.id, {}))
+    _rebook(world, node)
+    node.is_in_step = True
+    if node.is_drained:
+        world.do(DrainNode(node.id, is_draining=True))
+    world.reindex(node)
+    world.needs_pass = True
+
+
+def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) -> None:
+    missing = grant.members - has.keys()
+    for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):
+        if index not in grant.started:
+            grant.started[index] = world.wall_us
+            grant.batch.counts.locked -= 1
+            grant.batch.counts.running += 1
+    if missing:
+        world.do(
+            StartAttempts(
+                node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt, spans_of(missing), is_urgent=True
+            )
+        )
+    unwanted = sorted(grant.members & grant.batch.cancel_wishes)
+    if unwanted:
+        items = [(grant.id, index) for index in unwanted]
+        world.do(KillAttempts(node.id, items, grant.batch.settings.grace_us, "cancelled"))
+    world.touch(grant.batch)
+
+
+def _rebook(world: World, node: Node) -> None:
+    """Book the node's room anew from its grants: what fits is active, the rest is surplus."""
+    grants = list(node.grants.values())
+    node.clear()
+    for grant in grants:
+        node.grants[grant.id] = grant
+        for _ in range(len(grant.members)):
+            if not (node.free - grant.line.vector) & world.layout.guard:
+                node.occupy(grant.line, 1)
+            else:
+                node.stack(grant.line, 1)
+
+
+def on_heard(world: World, event: NodeHeard) -> None:
+    """A heartbeat: it lives, and says whether something keeps it from starting more."""
+    node = world.nodes[event.node]
+    node.seen_at_us = event.wall_us
+    if node.trouble != event.trouble:
+        world.tell("node_trouble", node.name, event.trouble or "over")
+        node.trouble = event.trouble
+        world.reindex(node)
+        world.needs_pass = True
+    hear(world, node)
+
+
+def hear(world: World, node: Node) -> None:
+    """Anything from a node proves that it lives."""
+    node.heard_us = world.now_us
+    if node.state is NodeState.SILENT:
+        node.state = NodeState.UP
+        world.tell("node_back", node.name, "heard again")
+        world.reindex(node)
+        world.needs_pass = True
+
+
+def on_disconnected(world: World, event: NodeDisconnected) -> None:
+    """The connection is gone; a newer one is not touched by this."""
+    node = world.nodes[event.node]
+    if node.connection != event.connection:
+        return
+    node.connection = 0
+    node.is_in_step = False
+    world.reindex(node)
+    world.keep(node.record())
+
+
+def on_wished(world: World, event: NodeWished) -> None:
+    """Drain, resume, remove."""
+    node = world.nodes.get(world.names.get(event.name, NodeId(0)))
+    if node is None or (node.state is NodeState.REMOVED and event.wish != "remove"):
+        error = NothingThere(f"no node is called {event.name}", code="no_such_node", hint="lanai node list")
+        world.do(Answer(event.request, error=error.body()))
+        return
+    if event.wish == "remove" and node.grants and node.state is not NodeState.AWAY:
+        held = sum(len(grant.members) for grant in node.grants.values())
+        refusal = Refusal(
+            f"{node.name} still has {held} attempts",
+            code="node_busy",
+            hint=f"lanai node drain {node.name}, and wait until they have ended",
+        )
+        world.do(Answer(event.request, error=refusal.body()))
+        return
+    _apply_wish(world, node, event.wish)
+    world.keep(node.record())
+    world.do(Answer(event.request, {"node": node.name, "state": str(node.state), "is_drained": node.is_drained}))
+    world.needs_pass = True
+
+
+def _apply_wish(world: World, node: Node, wish: str) -> None:
+    if wish == "remove":
+        ends.lose_everything(world, node, "the node was removed")
+        node.state = NodeState.REMOVED
+        node.is_in_step = False
+        world.do(DismissNode(node.id))
+    else:
+        node.is_drained = wish == "drain"
+        if node.is_in_step:
+            world.do(DrainNode(node.id, is_draining=node.is_drained))
+        if node.is_drained:
+            for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
+                ends.recall(world, batch, node=node)
+    world.tell(f"node_{wish}", node.name, "by a person")
+    world.reindex(node)
+
+
+def recover_node(world: World, found: SaveNode) -> None:
+    """A node that the store knows. It counts as heard at the hub's start, so that its lease runs from there."""
+    node = Node(found.node, found.name, found.key_hash)
+    node.boot_id = found.boot_id
+    node.capacity = found.capacity
+    node.features = found.features
+    node.started_by = found.started_by
+    node.joined_at_us, node.seen_at_us = found.joined_at_us, found.seen_at_us
+    node.is_drained = found.is_drained
+    node.total = node.free = world.layout.capacity(found.capacity)
+    node.state = NodeState(found.state)
+    if node.state is NodeState.UP:
+        node.state = NodeState.SILENT
+    node.heard_us = world.now_us
+    world.nodes[node.id] = node
+    world.names[node.name] = node.id
+    world.last_node = max(world.last_node, node.id)

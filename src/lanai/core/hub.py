@@ -1,0 +1,260 @@
+"""The door of the core: `handle(now, events)` records, `decide(now)` is one pass; both return what to keep and to do.
+
+Pure: no clock, socket, file, task, log or random number that was not handed in. Records are to be kept in one
+transaction before the effects returned with them are carried out; the next call may come before that has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from lanai.core import ends, explain, fleet, intake, sync, wishes
+from lanai.core.effects import Effect
+from lanai.core.events import (
+    AttemptsEnded,
+    AttemptsStarted,
+    BatchAbandoned,
+    BatchChanged,
+    BatchClosed,
+    BatchOpened,
+    BatchRevived,
+    ChunkArrived,
+    Event,
+    JobsCancelled,
+    JobsHeld,
+    JobsReleased,
+    JobsRetried,
+    JobsReturned,
+    NodeDisconnected,
+    NodeHeard,
+    NodeJoined,
+    NodeTookStock,
+    NodeWished,
+    TimePassed,
+)
+from lanai.core.schedule import decide as scheduler
+from lanai.core.world import World
+from lanai.model.batch import Counts
+from lanai.model.ids import BatchId, Index, NodeId
+from lanai.model.node import NodeState
+from lanai.model.records import Record, Recovered
+from lanai.model.resources import Capacity, Shape
+
+_FROM_NODES = (NodeTookStock, NodeHeard, AttemptsStarted, AttemptsEnded, JobsReturned)
+
+
+def _on_revived(world: World, event: BatchRevived) -> None:
+    if event.batch.batch not in world.batches:
+        intake.recover_batch(world, event.batch)
+
+
+def _on_time_passed(world: World, event: TimePassed) -> None:
+    ends.release_delayed(world)
+    sync.look_at_deadlines(world)
+    for batch in world.batches.values():
+        if batch.is_dirty:
+            world.keep(batch.progress(world.last_row))
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[World, Any], None]]] = {
+    AttemptsEnded: ends.on_ended,
+    AttemptsStarted: ends.on_started,
+    JobsReturned: ends.on_returned,
+    NodeHeard: fleet.on_heard,
+    NodeJoined: fleet.on_joined,
+    NodeTookStock: fleet.on_took_stock,
+    NodeDisconnected: fleet.on_disconnected,
+    NodeWished: fleet.on_wished,
+    ChunkArrived: intake.take_chunk,
+    BatchOpened: intake.open_batch,
+    BatchClosed: intake.close_batch,
+    BatchAbandoned: intake.abandon_batch,
+    BatchRevived: _on_revived,
+    JobsCancelled: wishes.on_cancelled,
+    JobsHeld: wishes.on_held,
+    JobsReleased: wishes.on_released,
+    JobsRetried: wishes.on_retried,
+    BatchChanged: wishes.on_changed,
+    TimePassed: _on_time_passed,
+}
+"""Who takes which event. The one `Any` of the core: each handler takes just its own kind, which no type says."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a call came to: `records` first, in one transaction, then `effects` in order."""
+
+    records: list[Record]
+    effects: list[Effect]
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a batch stands, for those who ask."""
+
+    batch: BatchId
+    version: int
+    state: str
+    counts: Counts
+    reason: str
+    mean_run_us: int
+    slots: int
+
+
+class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node stands, for those who ask."""
+
+    node: NodeId
+    name: str
+    state: str
+    is_drained: bool
+    capacity: Capacity
+    running: int
+    waiting: int
+    seen_s: float
+    seen_at_us: int
+    trouble: str
+    started_by: str
+    features: tuple[str, ...]
+    avoided_by: list[BatchId]
+
+
+class HubCore:
+    """Every decision of a hub. One owner, one thread."""
+
+    def __init__(self, *, epoch: int, lease_us: int) -> None:
+        self.world = World(epoch=epoch, lease_us=lease_us)
+
+    # -- start
+
+    def recover(self, now_us: int, wall_us: int, found: Recovered) -> Decision:
+        """Take over what the store holds. Every node's lease begins anew now."""
+        world = self._begin(now_us)
+        world.wall_us = wall_us
+        world.last_batch = found.last_batch
+        world.last_row = found.last_row
+        world.last_grant = int(found.meta.get("grant", "0"))
+        for node in found.nodes:
+            fleet.recover_node(world, node)
+        for saved in found.batches:
+            batch = intake.recover_batch(world, saved)
+            for grant in saved.grants:
+                world.last_grant = max(world.last_grant, grant.grant & (1 << 40) - 1)
+            ends.finish_if_over(world, batch, wall_us)
+        world.needs_pass = True
+        return self._end()
+
+    # -- events
+
+    def handle(self, now_us: int, events: Iterable[Event]) -> Decision:
+        """Take events in, in their order. Never a long call by itself: it costs by the events."""
+        world = self._begin(now_us)
+        for event in events:
+            if isinstance(event, _FROM_NODES):
+                node = world.nodes.get(event.node)
+                if node is None:
+                    continue
+                fleet.hear(world, node)
+            if isinstance(event, (AttemptsEnded, TimePassed)):
+                world.wall_us = event.wall_us
+            _HANDLERS[type(event)](world, event)
+        return self._end()
+
+    # -- the pass
+
+    @property
+    def needs_pass(self) -> bool:
+        """Something has changed since the last pass."""
+        return self.world.needs_pass
+
+    def decide(self, now_us: int) -> Decision:
+        """One pass of the scheduler. When `needs_pass` is still true afterwards, it wants to be called again."""
+        world = self._begin(now_us)
+        world.needs_pass = not scheduler.decide(world)
+        return self._end()
+
+    # -- questions, which change nothing
+
+    def standing(self, batch_id: BatchId) -> Standing | None:
+        """Where an unfinished batch stands; None where the core does not hold it."""
+        batch = self.world.batches.get(batch_id)
+        if batch is None:
+            return None
+        waiting = [line for line in batch.lines.values() if line.waiting and line.reason]
+        reason = batch.reason or (waiting[0].reason_text if waiting and not batch.sent else "")
+        return Standing(
+            batch=batch.id,
+            version=batch.version,
+            state=batch.state if batch.counts.waiting() != batch.counts.held else "held",
+            counts=batch.counts,
+            reason=reason,
+            mean_run_us=batch.mean_run_us(),
+            slots=sum(node.active.get(line, 0) for node in self.world.nodes.values() for line in batch.lines.values()),
+        )
+
+    def why(self, batch_id: BatchId, index: Index | None) -> dict[str, object] | None:
+        """Why a batch or a job waits; None where the core does not hold the batch."""
+        batch = self.world.batches.get(batch_id)
+        return None if batch is None else explain.why(self.world, batch, index)
+
+    def fits(self, shapes: Iterable[Shape]) -> list[str]:
+        """For each shape why no node can ever hold it, or empty."""
+        return [explain.too_large(self.world, shape) for shape in shapes]
+
+    def in_flight(self, batch_id: BatchId, first: int, last: int) -> list[tuple[Index, int, str, int, int]]:
+        """Attempts at nodes: (index, try, node, grant, wall time of the start; 0 where not known to have begun)."""
+        found = [
+            (index, grant.attempt, grant.node.name, int(grant.id), grant.started.get(index, 0))
+            for grant in self.world.grants.values()
+            if grant.batch.id == batch_id
+            for index in grant.members
+            if first <= index <= last
+        ]
+        return sorted(found)
+
+    def nodes(self, now_us: int) -> list[NodeStanding]:
+        """All nodes but those removed, by name."""
+        found = [
+            NodeStanding(
+                node=node.id,
+                name=node.name,
+                state=str(node.state),
+                is_drained=node.is_drained,
+                capacity=node.capacity,
+                running=sum(node.active.values()),
+                waiting=node.surplus_count,
+                seen_s=(now_us - node.heard_us) / 1e6,
+                seen_at_us=node.seen_at_us,
+                trouble=node.trouble,
+                started_by=node.started_by,
+                features=node.features,
+                avoided_by=[batch.id for batch in self.world.batches.values() if node.id in batch.avoided],
+            )
+            for node in self.world.nodes.values()
+            if node.state is not NodeState.REMOVED
+        ]
+        return sorted(found, key=lambda node: node.name)
+
+    # -- for tests
+
+    def check(self) -> None:
+        """Raise AssertionError where the core contradicts itself."""
+        world = self.world
+        for batch in world.batches.values():
+            batch.check()
+        for node in world.nodes.values():
+            members = sum(len(grant.members) for grant in node.grants.values())
+            assert members == sum(node.active.values()) + node.surplus_count, node.name
+        for grant in world.grants.values():
+            assert grant.members, grant.id
+            assert grant.node.grants[grant.id] is grant
+
+    def _begin(self, now_us: int) -> World:
+        world = self.world
+        world.now_us = now_us
+        world.records, world.effects = [], []
+        return world
+
+    def _end(self) -> Decision:
+        return Decision(self.world.records, self.world.effects)

@@ -1,0 +1,166 @@
+"""Batches come in: opened, filled chunk by chunk, closed; or found again in the store."""
+
+from __future__ import annotations
+
+from lanai.core import ends
+from lanai.core.batches import Batch, Tries
+from lanai.core.effects import AckChunk, Answer
+from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
+from lanai.core.nodes import Grant
+from lanai.core.queue import Spans
+from lanai.core.world import Arriving, World
+from lanai.model.errors import LanaiError, NothingThere, UserError
+from lanai.model.ids import BatchId, Index, NodeId
+from lanai.model.job import JobState
+from lanai.model.records import CloseBatch, DropBatch, OpenBatch, RecoveredBatch, SaveChunk, SaveEnv, SaveShape
+
+REOPENED = "reopened"
+
+
+def open_batch(world: World, event: BatchOpened) -> None:
+    """Give it a number."""
+    world.last_batch += 1
+    batch = BatchId(world.last_batch)
+    world.arriving[batch] = Arriving(Batch(batch, event.user, event.settings, event.env, world.layout, event.wall_us))
+    world.keep(SaveEnv(event.env, event.env_blob))
+    world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
+    world.do(Answer(event.request, {"batch": batch}))
+
+
+def take_chunk(world: World, event: ChunkArrived) -> None:
+    """Keep a piece. One out of order ends the batch: its sender is not to be trusted with the rest."""
+    arriving = world.arriving.get(event.batch)
+    if arriving is None:
+        return
+    counted = sum(count for count, _ in event.runs)
+    known = set(arriving.shapes) | {shape for shape, _ in event.shapes}
+    if event.first != arriving.next or counted != event.count or any(shape not in known for _, shape in event.runs):
+        abandon_batch(world, BatchAbandoned(event.batch))
+        return
+    for shape, request in event.shapes:
+        arriving.shapes[shape] = request
+        world.keep(SaveShape(event.batch, shape, request))
+    at = event.first
+    for count, shape in event.runs:
+        last = arriving.runs[-1] if arriving.runs else None
+        if last is not None and last[2] == shape:
+            arriving.runs[-1] = (last[0], last[1] + count, shape)
+        else:
+            arriving.runs.append((at, count, shape))
+        at += count
+    arriving.next = at
+    world.keep(SaveChunk(event.batch, event.first, event.count, event.runs, event.lines, event.checks))
+    world.do(AckChunk(event.connection, event.batch, event.first))
+
+
+def close_batch(world: World, event: BatchClosed) -> None:
+    """The batch is whole: it may run."""
+    arriving = world.arriving.pop(event.batch, None)
+    error: LanaiError | None = None
+    if arriving is None:
+        error = NothingThere(f"batch {event.batch} is not arriving", code="no_such_batch")
+    elif arriving.next != event.total + 1 or not event.total:
+        error = UserError(f"batch {event.batch} has {arriving.next - 1} jobs, not {event.total}", code="bad_total")
+        world.keep(DropBatch(event.batch))
+    if error is not None or arriving is None:
+        world.do(Answer(event.request, error=error.body() if error else None))
+        return
+    batch = arriving.opened
+    batch.submitted_at_us = event.wall_us
+    batch.shapes, batch.runs = arriving.shapes, arriving.runs
+    batch.counts.queued = event.total
+    batch.enqueue(1, event.total)
+    world.batches[batch.id] = batch
+    world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
+    world.keep(batch.progress(world.last_row))
+    world.do(Answer(event.request, {"batch": batch.id, "jobs": event.total}))
+    world.touch(batch)
+    world.needs_pass = True
+
+
+def abandon_batch(world: World, event: BatchAbandoned) -> None:
+    """Drop what has arrived; harmless where nothing has."""
+    if world.arriving.pop(event.batch, None) is not None:
+        world.keep(DropBatch(event.batch))
+
+
+def recover_batch(world: World, found: RecoveredBatch) -> Batch:
+    """Build a batch again from what the store holds of it.
+
+    Waiting is: what was pending at the last progress row, minus jobs with a final attempt row since, plus those with a
+    row that says `queued`, minus members of grants, minus what was cancelled.
+    """
+    batch = Batch(found.batch, found.user, found.settings, found.env, world.layout, found.submitted_at_us)
+    if found.state is not None:
+        batch.state, batch.reason = found.state.state, found.state.reason
+        batch.priority, batch.max_running = found.state.priority, found.state.max_running
+        batch.avoided = set(found.state.avoided)
+    if batch.state == "ended":
+        batch.state = "open"
+    batch.shapes, batch.runs = dict(found.shapes), list(found.runs)
+    batch.reshaped = {Index(i): shape for first, last, shape in found.reshaped for i in range(first, last + 1)}
+    pending = Spans(found.progress.pending if found.progress else ((1, found.total),))
+    batch.held = Spans(found.progress.held if found.progress else ())
+    for _, index, _, _, _, state, _, _ in found.attempts:
+        if state in (JobState.QUEUED, REOPENED):
+            pending.add(index, index)
+        else:
+            pending.remove(index, index)
+    _recover_tries(batch, found)
+    for first, last in found.cancelled:
+        pending.remove(first, last)
+        batch.held.remove(first, last)
+        batch.cancelled.add(first, last)
+    world.batches[batch.id] = batch
+    _recover_grants(world, batch, found, pending)
+    for first, last in pending:
+        batch.enqueue(first, last)
+        batch.failed.remove(first, last)
+    counts = batch.counts
+    counts.queued, counts.held = pending.count, batch.held.count
+    counts.failed, counts.cancelled = batch.failed.count, batch.cancelled.count
+    counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
+    return batch
+
+
+def _recover_tries(batch: Batch, found: RecoveredBatch) -> None:
+    for index, attempt, outcome, state, _ in found.charged:
+        tries = batch.tries.setdefault(index, Tries())
+        tries.attempts = max(tries.attempts, attempt)
+        if state == REOPENED:
+            tries.charges.clear()
+        else:
+            tries.charges[outcome] = tries.charges.get(outcome, 0) + 1
+        for spans, final in ((batch.failed, JobState.FAILED), (batch.cancelled, JobState.CANCELLED)):
+            if state == final:
+                spans.add(index, index)
+            else:
+                spans.remove(index, index)
+
+
+def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:
+    for saved in found.grants:
+        node = world.nodes.get(saved.node)
+        members = {Index(index) for first, last in saved.ranges for index in range(first, last + 1)}
+        if node is None or not members:
+            world.keep(ends.dropped(saved.grant))
+            continue
+        for index in members:
+            pending.remove(index, index)
+            batch.failed.remove(index, index)
+            if batch.cancelled.remove(index, index):
+                batch.cancel_wishes.add(index)
+        _adopt(world, batch, saved.grant, node.id, saved.attempt, members)
+
+
+def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> None:
+    """Take a recovered grant in. All its members came from one line."""
+    node = world.nodes[node_id]
+    line = batch.line(batch.shape_of(min(members)))
+    adopted = Grant(ends.as_grant(grant), node, batch, line, attempt, members, world.now_us)
+    world.grants[adopted.id] = node.grants[adopted.id] = adopted
+    count = len(members)
+    line.sent += count
+    batch.sent += count
+    batch.counts.locked += count
+    node.stack(line, count)

@@ -1,0 +1,142 @@
+"""A node in the core, and the grants that it holds."""
+
+from __future__ import annotations
+
+from lanai.core.batches import Batch
+from lanai.core.queue import spans_of
+from lanai.core.schedule.lines import Line
+from lanai.model.ids import GrantId, Index, NodeId
+from lanai.model.node import NodeState
+from lanai.model.records import SaveGrant, SaveNode
+from lanai.model.resources import Capacity
+from lanai.model.vector import Vector
+
+
+class Grant:
+    """Leave given to a node. Members leave it as they end or come back; without members it is gone."""
+
+    __slots__ = ("attempt", "batch", "granted_at_us", "id", "line", "members", "node", "started")
+
+    def __init__(
+        self, grant: GrantId, node: Node, batch: Batch, line: Line, attempt: int, members: set[Index], at_us: int
+    ) -> None:
+        self.id = grant
+        self.node = node
+        self.batch = batch
+        self.line = line
+        self.attempt = attempt
+        self.members = members
+        self.started: dict[Index, int] = {}
+        self.granted_at_us = at_us
+
+    def record(self) -> SaveGrant:
+        """The grant as a record, with the members it has now."""
+        return SaveGrant(self.id, self.node.id, self.batch.id, self.attempt, spans_of(self.members))
+
+
+class Node:
+    """What the hub believes of a node.
+
+    Attempts at a node are *active*, which take room, or *surplus*, which wait at the agent for room. The agent decides
+    which is which; the counts here follow its rule (the first that fits), and only their sums matter.
+    """
+
+    def __init__(self, node: NodeId, name: str, key_hash: bytes) -> None:
+        self.id = node
+        self.name = name
+        self.key_hash = key_hash
+        self.boot_id = ""
+        self.state = NodeState.AWAY
+        self.is_drained = False
+        self.capacity = Capacity(cpu_milli=0, memory_bytes=0)
+        self.total: Vector = 0
+        self.free: Vector = 0
+        self.features: tuple[str, ...] = ()
+        self.started_by = ""
+        self.trouble = ""
+        self.connection = 0
+        self.joined_at_us = 0
+        self.seen_at_us = 0
+        self.heard_us = 0
+        """By the hub's own clock."""
+        self.is_in_step = False
+        """It has taken stock on this connection, so that grants may be sent."""
+        self.grants: dict[GrantId, Grant] = {}
+        self.active: dict[Line, int] = {}
+        self.surplus: dict[Line, int] = {}
+        self.surplus_count = 0
+
+    def is_open(self) -> bool:
+        """New attempts may be sent."""
+        return self.is_in_step and self.state is NodeState.UP and not self.is_drained and not self.trouble
+
+    def occupy(self, line: Line, count: int) -> None:
+        """`count` attempts of the line take room."""
+        self.free -= line.vector * count
+        self.active[line] = self.active.get(line, 0) + count
+
+    def stack(self, line: Line, count: int) -> None:
+        """`count` attempts of the line wait at the agent."""
+        self.surplus[line] = self.surplus.get(line, 0) + count
+        self.surplus_count += count
+
+    def vacate(self, line: Line, count: int, guard: int) -> None:
+        """`count` attempts of the line are no longer there; surplus ones move up into the room."""
+        active = min(count, self.active.get(line, 0))
+        if active:
+            self.free += line.vector * active
+            _lower(self.active, line, active)
+        if count > active:
+            self._unstack(line, count - active)
+        if active and self.surplus_count:
+            self._move_up(guard)
+
+    def withdraw(self, line: Line, count: int, guard: int) -> None:
+        """`count` attempts of the line never began: surplus goes first."""
+        waiting = min(count, self.surplus.get(line, 0))
+        if waiting:
+            self._unstack(line, waiting)
+        if count > waiting:
+            self.vacate(line, count - waiting, guard)
+
+    def clear(self) -> None:
+        """Nothing is there any more."""
+        self.grants.clear()
+        self.active.clear()
+        self.surplus.clear()
+        self.surplus_count = 0
+        self.free = self.total
+
+    def record(self) -> SaveNode:
+        """The node as a record."""
+        return SaveNode(
+            self.id,
+            self.name,
+            self.key_hash,
+            self.boot_id,
+            str(self.state),
+            self.is_drained,
+            self.capacity,
+            self.features,
+            self.started_by,
+            self.joined_at_us,
+            self.seen_at_us,
+        )
+
+    def _unstack(self, line: Line, count: int) -> None:
+        _lower(self.surplus, line, count)
+        self.surplus_count -= count
+
+    def _move_up(self, guard: int) -> None:
+        for line in list(self.surplus):
+            while line in self.surplus and not (self.free - line.vector) & guard:
+                self._unstack(line, 1)
+                self.occupy(line, 1)
+
+
+def _lower(counts: dict[Line, int], line: Line, by: int) -> None:
+    left = counts[line] - by
+    if left:
+        counts[line] = left
+    else:
+        del counts[line]

@@ -1,0 +1,113 @@
+"""Cells: nodes of equal capacity and features, indexed by what is free on them.
+
+Within a cell the nodes stand in buckets by free gpus and then by free cpus (64 buckets, a bit mask of those not empty),
+each bucket sorted by (free memory, node id). The smallest node that fits is found by walking up from the request:
+least gpus, then least cpus, least memory, lowest id. The index says where to look; `fits` on the whole vector decides.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final
+
+from lanai.core.nodes import Node
+from lanai.core.schedule.lines import Line
+from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
+
+_BUCKETS: Final = 64
+
+
+class Ticket:
+    """`count` turns for a line on nodes of a cell."""
+
+    __slots__ = ("count", "line")
+
+    def __init__(self, line: Line, count: int) -> None:
+        self.line = line
+        self.count = count
+
+
+class Cell:
+    """Nodes that are alike. A node is in the index exactly while it is open."""
+
+    def __init__(self, total: Vector, features: tuple[str, ...]) -> None:
+        self.total = total
+        self.features = features
+        self.tickets: deque[Ticket] = deque()
+        self.ended = 0
+        """Attempts that ended here since the last pass: how many tickets to leave."""
+        self.size = 0
+        self._step_milli = max(1000, -(-field(total, CPU) // (_BUCKETS - 1)))
+        self._levels: dict[int, _Level] = {}
+        self._places: dict[int, tuple[int, int, tuple[int, int]]] = {}
+        self._nodes: dict[int, Node] = {}
+
+    def put(self, node: Node, guard: int) -> None:
+        """Index the node by what is free on it now; also when it is indexed already. An overfull one is left out."""
+        self.drop(node)
+        if node.free & guard:
+            return
+        gpus, bucket = field(node.free, GPU), field(node.free, CPU) // self._step_milli
+        entry = (field(node.free, MEMORY), int(node.id))
+        self._levels.setdefault(gpus, _Level()).insert(bucket, entry)
+        self._places[node.id] = gpus, bucket, entry
+        self._nodes[node.id] = node
+
+    def drop(self, node: Node) -> None:
+        """Take the node out of the index; harmless where it is not there."""
+        place = self._places.pop(node.id, None)
+        if place is None:
+            return
+        gpus, bucket, entry = place
+        level = self._levels[gpus]
+        level.remove(bucket, entry)
+        if not level.mask:
+            del self._levels[gpus]
+        del self._nodes[node.id]
+
+    def find(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Node | None:
+        """The smallest node on which `request` fits and that `allows` says yes to."""
+        memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli
+        for gpus in sorted(self._levels):
+            if gpus < field(request, GPU):
+                continue
+            for entry in self._levels[gpus].upwards(low, memory):
+                node = self._nodes[entry[1]]
+                if not (node.free - request) & guard and allows(node):
+                    return node
+        return None
+
+    def nodes(self) -> list[Node]:
+        """Those in the index, by id."""
+        return [self._nodes[node] for node in sorted(self._nodes)]
+
+
+class _Level:
+    """The nodes with one number of free gpus."""
+
+    __slots__ = ("buckets", "mask")
+
+    def __init__(self) -> None:
+        self.buckets: list[list[tuple[int, int]]] = [[] for _ in range(_BUCKETS)]
+        self.mask = 0
+
+    def insert(self, bucket: int, entry: tuple[int, int]) -> None:
+        insort(self.buckets[bucket], entry)
+        self.mask |= 1 << bucket
+
+    def remove(self, bucket: int, entry: tuple[int, int]) -> None:
+        entries = self.buckets[bucket]
+        del entries[bisect_left(entries, entry)]
+        if not entries:
+            self.mask &= ~(1 << bucket)
+
+    def upwards(self, low: int, memory: int) -> Iterator[tuple[int, int]]:
+        """Entries from bucket `low` on with at least `memory`, smallest first. The level must not change meanwhile."""
+        mask = self.mask >> low << low
+        while mask:
+            entries = self.buckets[(mask & -mask).bit_length() - 1]
+            yield from islice(entries, bisect_left(entries, (memory, 0)), None)
+            mask &= mask - 1

@@ -1,0 +1,150 @@
+"""The pass: start what can be started, say why the rest waits, and leave tickets for the time until the next pass.
+
+Without reservations yet: every line is tried in the order of turns (`shares`), the smallest node that fits is taken, a
+line whose head gets no room is done for this pass. A pass stops after `MOST_STARTS` starts and asks to be called again,
+so that no call is long whatever the queue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from lanai.core import explain
+from lanai.core.batches import ANYWHERE, Batch
+from lanai.core.nodes import Node
+from lanai.core.schedule.cells import Cell, Ticket
+from lanai.core.schedule.lines import Line
+from lanai.core.schedule.shares import Turns
+from lanai.core.world import World
+from lanai.model.ids import BatchId
+from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
+
+MOST_STARTS: Final = 256
+MIN_TICKETS: Final = 16
+
+
+def decide(world: World) -> bool:
+    """One pass. True when it came to its end, False when it wants to be called again at once."""
+    _lift_vain_bans(world)
+    waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
+    starts = _start(world, waiting)
+    if starts >= MOST_STARTS:
+        return False
+    for cell in world.cells.values():
+        _deal(world, cell)
+    return True
+
+
+def _start(world: World, waiting: list[Batch]) -> int:
+    turns = Turns(waiting, list(world.batches.values()), world.total())
+    candidates = {batch.id: _by_head(batch) for batch in waiting}
+    refused: list[Vector] = []
+    booked: dict[tuple[Node, Line], int] = {}
+    taken: Counter[Line | BatchId] = Counter()
+    starts = 0
+    while starts < MOST_STARTS and (batch := turns.next()) is not None:
+        lines = candidates[batch.id]
+        if batch.room() <= taken[batch.id]:
+            explain.limit_reached(world, batch, lines)
+            turns.leave(batch)
+            continue
+        line = lines[0]
+        node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
+        if node is None:
+            if not batch.avoided and line.not_on == ANYWHERE:
+                refused.append(line.vector)
+            explain.no_room(world, batch, line)
+            lines.pop(0)
+        else:
+            node.occupy(line, 1)
+            world.reindex(node)
+            booked[node, line] = booked.get((node, line), 0) + 1
+            taken[line] += 1
+            taken[batch.id] += 1
+            starts += 1
+            turns.charge(line)
+            if taken[line] >= line.waiting.count:
+                lines.pop(0)
+        if not lines:
+            turns.leave(batch)
+    for (node, line), count in booked.items():
+        world.give(node, line, line.waiting.take(count), is_urgent=True)
+    return starts
+
+
+def find(world: World, batch: Batch, line: Line) -> Node | None:
+    """The smallest open node that the line's head fits on: least gpus, cpus, memory, lowest id."""
+
+    def allows(node: Node) -> bool:
+        return node.id != line.not_on and node.id not in batch.avoided
+
+    best: Node | None = None
+    guard = world.layout.guard
+    for cell in world.cells.values():
+        if (cell.total - line.vector) & guard:
+            continue
+        node = cell.find(line.vector, guard, allows)
+        if node is not None and (best is None or _size(node) < _size(best)):
+            best = node
+    return best
+
+
+def _size(node: Node) -> tuple[int, int, int, int]:
+    return field(node.free, GPU), field(node.free, CPU), field(node.free, MEMORY), node.id
+
+
+def _by_head(batch: Batch) -> list[Line]:
+    return sorted((line for line in batch.lines.values() if line.waiting), key=lambda line: line.waiting.head())
+
+
+def _is_dominated(line: Line, refused: list[Vector], guard: int) -> bool:
+    return any(not (line.vector - smaller) & guard for smaller in refused)
+
+
+def _lift_vain_bans(world: World) -> None:
+    """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go."""
+    open_nodes = [node for node in world.nodes.values() if node.is_open()]
+    for batch in world.batches.values():
+        if batch.avoided and open_nodes and all(node.id in batch.avoided for node in open_nodes):
+            batch.avoided.clear()
+            batch.node_failures.clear()
+            world.keep(batch.standing())
+        for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
+            others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
+            if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
+                home = batch.line(line.shape_id)
+                for first, last in line.waiting.take(line.waiting.count):
+                    home.waiting.add(first, last)
+
+
+def _deal(world: World, cell: Cell) -> None:
+    """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass."""
+    cell.tickets.clear()
+    wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
+    guard = world.layout.guard
+    lines = {
+        batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
+        for batch in world.batches.values()
+        if batch.state == "open" and batch.room() > 0
+    }
+    left = {line: line.waiting.count for own in lines.values() for line in own}
+    turns = Turns([world.batches[b] for b, own in lines.items() if own], list(world.batches.values()), world.total())
+    while wanted > 0 and (batch := turns.next()) is not None:
+        line = lines[batch.id][0]
+        count = min(wanted, left[line]) if len(left) == 1 else 1
+        _add_ticket(cell, line, count)
+        turns.charge(line, count)
+        wanted -= count
+        left[line] -= count
+        if not left[line]:
+            lines[batch.id].pop(0)
+            if not lines[batch.id]:
+                turns.leave(batch)
+
+
+def _add_ticket(cell: Cell, line: Line, count: int) -> None:
+    if cell.tickets and cell.tickets[-1].line is line:
+        cell.tickets[-1].count += count
+    else:
+        cell.tickets.append(Ticket(line, count))

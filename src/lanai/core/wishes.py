@@ -1,0 +1,173 @@
+"""What people want done with their jobs: cancel, hold, release, retry, change.
+
+A wish is answered once it is kept. Jobs at nodes follow later: what has not begun is recalled, what runs is killed.
+"""
+
+from __future__ import annotations
+
+from lanai.core import ends
+from lanai.core.batches import Batch
+from lanai.core.effects import Answer, KillAttempts
+from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
+from lanai.core.nodes import Grant
+from lanai.core.world import World
+from lanai.model.batch import PRIORITY_MAX, PRIORITY_MIN
+from lanai.model.errors import NothingThere, UserError
+from lanai.model.ids import BatchId, GrantId, Index, NodeId
+from lanai.model.job import JobState
+from lanai.model.records import DropOverrides, ReopenJobs
+
+
+def on_cancelled(world: World, event: JobsCancelled) -> None:
+    """Waiting jobs never run; those at nodes are recalled or killed."""
+    batch = _batch(world, event.request, event.batch)
+    if batch is None:
+        return
+    wanted = set(event.states) or {"held", "queued", "locked", "running"}
+    changed = 0
+    for first, last in event.spans or ((1, batch.total),):
+        if wanted & {"held", "queued"}:
+            changed += ends.cancel_waiting(world, batch, first, last)
+    if wanted & {"locked", "running"}:
+        changed += _kill(world, batch, event.spans)
+    world.do(Answer(event.request, {"changed": changed}))
+    world.touch(batch)
+    ends.finish_if_over(world, batch, event.wall_us)
+    world.needs_pass = True
+
+
+def _kill(world: World, batch: Batch, spans: Spans | None) -> int:
+    by_node: dict[NodeId, list[tuple[GrantId, Index]]] = {}
+    wished: set[Index] = set()
+    for grant in _grants(world, batch):
+        members = _within(grant, spans) - batch.cancel_wishes
+        wished |= members
+        if members and grant.node.is_in_step:
+            by_node.setdefault(grant.node.id, []).extend((grant.id, index) for index in sorted(members))
+    ends.wish_cancelled(world, batch, wished)
+    for node, items in by_node.items():
+        world.do(KillAttempts(node, items, batch.settings.grace_us, "cancelled"))
+    return len(wished)
+
+
+def on_held(world: World, event: JobsHeld) -> None:
+    """Waiting jobs wait on until released; granted ones that have not begun are recalled for it."""
+    batch = _batch(world, event.request, event.batch)
+    if batch is None:
+        return
+    changed = 0
+    for first, last in event.spans or ((1, batch.total),):
+        late = [index for index in batch.delayed if first <= index <= last]
+        batch.delayed.difference_update(late)
+        for low, high in [*batch.dequeue(first, last), *((index, index) for index in late)]:
+            batch.held.add(low, high)
+            changed += high - low + 1
+    batch.counts.queued -= changed
+    batch.counts.held += changed
+    for grant in _grants(world, batch):
+        members = _within(grant, event.spans) - grant.started.keys() - batch.cancel_wishes
+        batch.hold_wishes |= members
+        changed += len(members)
+    ends.recall(world, batch)
+    world.keep(batch.progress(world.last_row))
+    world.do(Answer(event.request, {"changed": changed}))
+    world.touch(batch)
+
+
+def on_released(world: World, event: JobsReleased) -> None:
+    """Held jobs wait for their turn again, and a paused batch goes on."""
+    batch = _batch(world, event.request, event.batch)
+    if batch is None:
+        return
+    changed = 0
+    for first, last in event.spans or ((1, batch.total),):
+        for low, high in batch.held.remove(first, last):
+            batch.enqueue(low, high)
+            changed += high - low + 1
+    batch.counts.held -= changed
+    batch.counts.queued += changed
+    batch.hold_wishes = {i for i in batch.hold_wishes if event.spans and not _in_spans(i, event.spans)}
+    if batch.state == "paused" and event.spans is None:
+        batch.state, batch.reason = "open", ""
+        batch.failed_in_row.clear()
+        batch.nodes_in_row.clear()
+        batch.node_failures.clear()
+        batch.avoided.clear()
+        world.keep(batch.standing())
+    world.keep(batch.progress(world.last_row))
+    world.do(Answer(event.request, {"changed": changed}))
+    world.touch(batch)
+    world.needs_pass = True
+
+
+def on_retried(world: World, event: JobsRetried) -> None:
+    """Failed and cancelled jobs wait again, with fresh retries."""
+    batch = _batch(world, event.request, event.batch)
+    if batch is None:
+        return
+    states = set(event.states) or {JobState.FAILED, JobState.CANCELLED}
+    sources = [
+        s for name, s in ((JobState.FAILED, batch.failed), (JobState.CANCELLED, batch.cancelled)) if name in states
+    ]
+    before = batch.failed.count, batch.cancelled.count
+    changed = 0
+    for first, last in event.spans or ((1, batch.total),):
+        for low, high in [span for source in sources for span in source.remove(first, last)]:
+            batch.enqueue(low, high)
+            changed += high - low + 1
+            for index in range(low, high + 1):
+                if (tries := batch.tries.get(Index(index))) is not None:
+                    tries.charges.clear()
+            world.keep(ReopenJobs(batch.id, low, high))
+            world.keep(DropOverrides(batch.id, low, high, "cancelled"))
+    batch.counts.queued += changed
+    batch.counts.failed -= before[0] - batch.failed.count
+    batch.counts.cancelled -= before[1] - batch.cancelled.count
+    if changed:
+        batch.reason = "" if batch.state != "paused" else batch.reason
+        world.keep(batch.standing())
+        world.keep(batch.progress(world.last_row))
+    world.do(Answer(event.request, {"changed": changed}))
+    world.touch(batch)
+    ends.finish_if_over(world, batch, event.wall_us)
+    world.needs_pass = True
+
+
+def on_changed(world: World, event: BatchChanged) -> None:
+    """A new priority or limit."""
+    batch = _batch(world, event.request, event.batch)
+    if batch is None:
+        return
+    if event.priority is not None and not PRIORITY_MIN <= event.priority <= PRIORITY_MAX:
+        error = UserError(f"priority {event.priority} is not between {PRIORITY_MIN} and {PRIORITY_MAX}")
+        world.do(Answer(event.request, error=error.body()))
+        return
+    batch.priority = batch.priority if event.priority is None else event.priority
+    batch.max_running = batch.max_running if event.max_running is None else event.max_running
+    world.keep(batch.standing())
+    world.do(Answer(event.request, {}))
+    world.touch(batch)
+    ends.recall(world, batch)
+    world.needs_pass = True
+
+
+def _batch(world: World, request: int, batch_id: BatchId) -> Batch | None:
+    batch = world.batches.get(batch_id)
+    if batch is None:
+        error = NothingThere(f"batch {batch_id} is not running", code="batch_not_running", hint="lanai batch list")
+        world.do(Answer(request, error=error.body()))
+    return batch
+
+
+def _grants(world: World, batch: Batch) -> list[Grant]:
+    return [grant for grant in world.grants.values() if grant.batch is batch]
+
+
+def _within(grant: Grant, spans: Spans | None) -> set[Index]:
+    if spans is None:
+        return set(grant.members)
+    return {index for index in grant.members if _in_spans(index, spans)}
+
+
+def _in_spans(index: int, spans: Spans) -> bool:
+    return any(first <= index <= last for first, last in spans)

@@ -1,0 +1,162 @@
+"""The state that the core decides on: batches, nodes, grants, and what this call has decided so far.
+
+One object, owned by `HubCore`; the other modules of the core are functions over it. `records` and `effects` collect
+what a call is to return: records are kept first, then effects are carried out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lanai.core.batches import Batch
+from lanai.core.effects import BatchMoved, Effect, StartAttempts
+from lanai.core.nodes import Grant, Node
+from lanai.core.queue import Span
+from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.lines import Line
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, grant_id
+from lanai.model.node import HEARTBEAT_S, LEASE_S
+from lanai.model.records import DropGrant, Record, SaveEvent
+from lanai.model.resources import Shape
+from lanai.model.vector import Layout, Vector
+
+SECOND_US: Final = 1_000_000
+
+
+class Arriving:
+    """A batch of which chunks are still coming."""
+
+    __slots__ = ("next", "opened", "runs", "shapes")
+
+    def __init__(self, opened: Batch) -> None:
+        self.opened = opened
+        self.shapes: dict[ShapeId, Shape] = {}
+        self.runs: list[tuple[int, int, ShapeId]] = []
+        self.next = 1
+
+
+class World:
+    """Everything the core knows. Attributes are read and written by the modules of `core` only."""
+
+    def __init__(self, *, epoch: int, lease_us: int = LEASE_S * SECOND_US) -> None:
+        self.epoch = epoch
+        self.lease_us = lease_us
+        self.heartbeat_us = HEARTBEAT_S * SECOND_US
+        self.now_us = 0
+        self.wall_us = 0
+        self.layout = Layout()
+        self.batches: dict[BatchId, Batch] = {}
+        self.arriving: dict[BatchId, Arriving] = {}
+        self.nodes: dict[NodeId, Node] = {}
+        self.names: dict[str, NodeId] = {}
+        self.grants: dict[GrantId, Grant] = {}
+        self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
+        self.delayed: list[tuple[int, BatchId, Index]] = []
+        self.last_batch = 0
+        self.last_node = 0
+        self.last_grant = 0
+        self.last_row = 0
+        self.needs_pass = False
+        self.records: list[Record] = []
+        self.effects: list[Effect] = []
+
+    # -- what this call decides
+
+    def keep(self, record: Record) -> None:
+        """Have the store keep it, before any effect of this call."""
+        self.records.append(record)
+
+    def do(self, effect: Effect) -> None:
+        """Have the shell do it, after the records of this call are kept."""
+        self.effects.append(effect)
+
+    def tell(self, kind: str, subject: str, text: str) -> None:
+        """Leave a line in the log of events."""
+        self.keep(SaveEvent(self.wall_us, kind, subject, text))
+
+    def touch(self, batch: Batch) -> None:
+        """The batch has moved: its watchers are told, its progress is to be recorded."""
+        batch.version += 1
+        batch.is_dirty = True
+        self.do(BatchMoved(batch.id))
+
+    # -- cells
+
+    def cell_of(self, node: Node) -> Cell:
+        """The cell that the node belongs to, made when first needed."""
+        key = node.total, node.features
+        found = self.cells.get(key)
+        if found is None:
+            found = self.cells[key] = Cell(node.total, node.features)
+        return found
+
+    def reindex(self, node: Node) -> None:
+        """Put the node where its free amount belongs, or take it out if it is not open."""
+        cell = self.cell_of(node)
+        if node.is_open():
+            cell.put(node, self.layout.guard)
+        else:
+            cell.drop(node)
+
+    def total(self) -> Vector:
+        """All capacity of the nodes that are not away."""
+        return sum(node.total for node in self.nodes.values() if node.is_in_step)
+
+    # -- grants
+
+    def next_row(self) -> int:
+        """The number of the next attempt row."""
+        self.last_row += 1
+        return self.last_row
+
+    def give(self, node: Node, line: Line, spans: list[Span], *, is_urgent: bool) -> None:
+        """Make grants for jobs already taken out of the line's waiting spans: one for each attempt number among them.
+
+        The caller has booked the room on the node.
+        """
+        batch = self.batches[line.batch]
+        for attempt, members in _by_attempt(batch, spans).items():
+            self.last_grant += 1
+            grant = Grant(grant_id(self.epoch, self.last_grant), node, batch, line, attempt, set(members), self.now_us)
+            self.grants[grant.id] = node.grants[grant.id] = grant
+            record = grant.record()
+            self.keep(record)
+            self.do(
+                StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, record.ranges, is_urgent=is_urgent)
+            )
+            count = len(members)
+            line.sent += count
+            batch.sent += count
+            batch.counts.queued -= count
+            batch.counts.locked += count
+        self.touch(batch)
+
+    def leave_grant(self, grant: Grant, index: Index) -> None:
+        """One member has left the grant, whatever became of it. Counts of the batch are set to queued for now."""
+        grant.members.discard(index)
+        counts = grant.batch.counts
+        if grant.started.pop(index, None) is None:
+            counts.locked -= 1
+        else:
+            counts.running -= 1
+        counts.queued += 1
+        grant.line.sent -= 1
+        grant.batch.sent -= 1
+        if not grant.members:
+            self.drop_grant(grant)
+
+    def drop_grant(self, grant: Grant) -> None:
+        """The grant has no members left."""
+        del self.grants[grant.id]
+        grant.node.grants.pop(grant.id, None)
+        self.keep(DropGrant(grant.id))
+
+
+def _by_attempt(batch: Batch, spans: list[Span]) -> dict[int, list[Index]]:
+    if not batch.tries:
+        return {1: [Index(index) for first, last in spans for index in range(first, last + 1)]}
+    found: dict[int, list[Index]] = {}
+    for first, last in spans:
+        for index in range(first, last + 1):
+            found.setdefault(batch.attempt_of(Index(index)), []).append(Index(index))
+    return found

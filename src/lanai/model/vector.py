@@ -1,0 +1,77 @@
+"""Amounts of several resources as one integer, so that "does it fit" is one subtraction and one mask.
+
+A vector is a row of 44-bit fields: milli-cpus, memory in MiB, milli-gpus, then the named resources in the order in
+which this hub first met them. The top bit of each field is a guard and always 0 in a valid amount. `r` fits into `f`
+if and only if no field of `f - r` borrows, that is, if and only if `(f - r) & guard == 0`: a borrow leaves the field
+at 2^44 minus something under 2^43, whose guard bit is set; and a borrow out of the last field makes the number
+negative, whose guard bits are all set. Counts only, never floats.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lanai.model.resources import Capacity, Shape, mebibytes
+
+FIELD_BITS: Final = 44
+FIELD_MASK: Final = (1 << FIELD_BITS) - 1
+CPU, MEMORY, GPU, NAMED = 0, 1, 2, 3
+_CEILING: Final = (1 << (FIELD_BITS - 1)) - 1
+
+Vector = int
+
+
+def field(vector: Vector, position: int) -> int:
+    """The amount in one field."""
+    return vector >> position * FIELD_BITS & FIELD_MASK
+
+
+def fit_count(free: Vector, request: Vector, guard: int, most: int) -> int:
+    """How often `request` fits into `free` at the same time, at most `most`."""
+    count = 0
+    while count < most:
+        free -= request
+        if free & guard:
+            break
+        count += 1
+    return count
+
+
+class Layout:
+    """Which named resource lives in which field. Grows; never forgets a name."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, int] = {}
+        self.guard = 0
+        self._widen()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Named resources in the order of their fields, which begin at `NAMED`."""
+        return tuple(self._positions)
+
+    def request(self, shape: Shape) -> Vector:
+        """What one job of `shape` takes."""
+        return self._pack(shape.cpu_milli, mebibytes(shape.memory_bytes), shape.gpu_milli, shape.named)
+
+    def capacity(self, capacity: Capacity) -> Vector:
+        """What a node offers in all."""
+        return self._pack(capacity.cpu_milli, capacity.memory_bytes >> 20, 1000 * len(capacity.gpus), capacity.named)
+
+    def _pack(self, cpu_milli: int, memory_mib: int, gpu_milli: int, named: tuple[tuple[str, int], ...]) -> Vector:
+        vector = min(cpu_milli, _CEILING)
+        vector |= min(memory_mib, _CEILING) << MEMORY * FIELD_BITS
+        vector |= min(gpu_milli, _CEILING) << GPU * FIELD_BITS
+        for name, count in named:
+            vector |= min(count, _CEILING) << self._position(name) * FIELD_BITS
+        return vector
+
+    def _position(self, name: str) -> int:
+        if name not in self._positions:
+            self._positions[name] = NAMED + len(self._positions)
+            self._widen()
+        return self._positions[name]
+
+    def _widen(self) -> None:
+        fields = NAMED + len(self._positions)
+        self.guard = sum(1 << (position + 1) * FIELD_BITS - 1 for position in range(fields))

@@ -1,0 +1,137 @@
+"""The list that is submitted: opened, looked through where it names input files, and cut into pieces.
+
+Every file that a list names in `{check in ...}` is looked at before anything is sent: only this process sees the files
+as their owner does. A list without such a clause is not parsed here at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from lanai.model.errors import ListErrors, UserError
+
+PIECE_BYTES: Final = 1 << 18
+SPOOL_BYTES: Final = 64 << 20
+PROBLEMS_SHOWN: Final = 1000
+_CLAUSE: Final = b"{check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobList:
+    """Where the jobs come from.
+
+    Attributes:
+        name: what to call it in errors.
+        file: its bytes; can be read again from the beginning.
+        is_single: whether all of it is one command.
+    """
+
+    name: str
+    file: BinaryIO
+    is_single: bool = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of its bytes, from the beginning."""
+        self.file.seek(0)
+        return iter(lambda: self.file.read(PIECE_BYTES), b"")
+
+
+def open_list(path: str) -> JobList:
+    """The job list in the file at `path`; `-` is standard input.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is empty.
+    """
+    try:
+        file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115 - lives as long as the list
+        if path == "-" and sys.stdin.isatty():
+            print("lanai: reading the job list from the terminal; end it with Ctrl-D", file=sys.stderr)
+        seekable = _seekable(file)
+    except FileNotFoundError:
+        raise UserError(f"there is no job list {path}", code="no_list", hint="lanai run --help") from None
+    except OSError as error:
+        raise UserError(f"the job list {path} cannot be read: {error.strerror}", code="no_list") from None
+    if not seekable.seek(0, os.SEEK_END):
+        name = "standard input" if path == "-" else path
+        raise UserError(f"{name} is empty; a job list has one command a line", code="empty_list")
+    return JobList(name=path, file=seekable)
+
+
+def _seekable(file: BinaryIO) -> BinaryIO:
+    """`file` itself, or where it can be read only once, a copy."""
+    if file is not sys.stdin.buffer and file.seekable():
+        return file
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - it lives as long as the list
+    while piece := file.read(PIECE_BYTES):
+        spool.write(piece)
+    return spool  # type: ignore[return-value]
+
+
+def check_inputs(jobs: JobList, directory: str) -> None:
+    """Look at every file that a `{check in ...}` of the list names, relative ones from `directory`.
+
+    Raises:
+        ListErrors: some are not in order, or lines are bad; names all of them.
+    """
+    if jobs.is_single or not _mentions_checks(jobs):
+        return
+    from lanai.model.joblist import JobListParser
+
+    parser = JobListParser(jobs.name)
+    wanted: dict[tuple[bytes, str], str] = {}
+    blocks = [block for piece in jobs.pieces() for block in parser.feed(piece)] + parser.finish()
+    for block in blocks:
+        for position, checks in block.checks.items():
+            for check in checks:
+                if check.when == "in":
+                    wanted.setdefault((check.file, check.rule), f"{jobs.name}:{block.line_of(position)}")
+    problems = [problem.text for problem in parser.problems]
+    problems += _bad_inputs(wanted, os.fsencode(directory))
+    if problems:
+        raise ListErrors(
+            f"{jobs.name} has {len(problems):,} problems; nothing was submitted",
+            facts={"problems": problems[:PROBLEMS_SHOWN]},
+        )
+
+
+def _mentions_checks(jobs: JobList) -> bool:
+    carried = b""
+    for piece in jobs.pieces():
+        if _CLAUSE in carried + piece:
+            return True
+        carried = piece[1 - len(_CLAUSE) :]
+    return False
+
+
+def _bad_inputs(wanted: Mapping[tuple[bytes, str], str], directory: bytes) -> Iterator[str]:
+    named: set[bytes] = set()
+    for (file, rule), place in wanted.items():
+        problem = "" if file in named else _problem(os.path.join(directory, file), rule)
+        if problem:
+            named.add(file)
+            yield f"{place}: input file {os.fsdecode(file)} {problem}"
+
+
+def _problem(path: bytes, rule: str) -> str:
+    """What is wrong with a file by Parasol's rules, or nothing."""
+    try:
+        size_bytes = os.stat(path).st_size
+        if rule == "exists":
+            return ""
+        if not size_bytes:
+            return "" if rule == "line" else "is empty"
+        return "" if rule == "exists+" or _ends_line(path) else "does not end with a newline"
+    except OSError as error:
+        return "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+
+
+def _ends_line(path: bytes) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,68 @@
+"""What the standard streams are, and what may be written to them.
+
+Colour, bars and prompts are for terminals only; NO_COLOR and TERM=dumb are honoured. Text that comes from jobs is made
+harmless before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import IO, Final
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CLEAR_LINE: Final = "\r\x1b[K"
+_COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Whether a person looks at `stream`."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def has_cursor(stream: IO[str]) -> bool:
+    """Whether a line on `stream` can be drawn over."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def coloured(text: str, colour: str, stream: IO[str]) -> str:
+    """`text` in one of red, green, yellow, dim, bold where `stream` shows colours, else as it is."""
+    if not has_cursor(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def width(stream: IO[str]) -> int | None:
+    """Columns of the terminal that `stream` is, or None where it is none."""
+    if not is_terminal(stream):
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line and without anything a terminal would obey: control characters stand as \xNN."""
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if match[0] in "\n\t\r":
+        return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}[match[0]]
+    return f"\\x{code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code:02x}"
+
+
+def shortened(text: str, columns: int) -> str:
+    """`text` in at most `columns` characters, with an ellipsis where something was cut."""
+    return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
+
+
+def say(text: str) -> None:
+    """Talk: one line on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -43,16 +43,18 @@ def test_the_house_rules_hold(lint_house: ModuleType) -> None:
     ("source", "found"),
     [
         ("import os\nfrom json import loads\n", []),
+        ("from lanai.agent import starter_output\nimport lanai.agent.starter_output\n", []),
+        ("from lanai.agent.starter_output import Pair\n", []),
         ("import os, msgspec\n", [(1, "msgspec")]),
-        ("def f():\n    from lanai.model import ids\n", [(2, "lanai")]),
+        ("from lanai.agent import spool\n", [(1, "lanai.agent.spool")]),
+        ("def f():\n    from lanai.model import ids\n", [(2, "lanai.model")]),
         ("from . import machine\n", [(1, "lanai")]),
     ],
 )
-def test_imports_from_outside_the_standard_library_are_seen(
+def test_what_a_starter_must_not_import_is_seen(
     lint_house: ModuleType, source: str, found: list[tuple[int, str]]
 ) -> None:
-    roots = lint_house.imported_roots(ast.parse(source))
-    assert [(line, root) for line, root in roots if root not in sys.stdlib_module_names] == found
+    assert list(lint_house.not_for_starter(ast.parse(source))) == found
 
 
 def test_the_starter_runs_without_site_packages() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lanai.model.ids import BatchId, GrantId, Index
-from lanai.model.records import Record, Recovered, SaveChunk
+from lanai.model.records import Record, Recovered, RecoveredBatch, SaveChunk
 
 
 class Writer(Protocol):
@@ -29,7 +29,13 @@ class Writer(Protocol):
         """Move what was committed to its final place; may be called from a thread of its own while others commit."""
 
     def recover(self) -> Recovered:
-        """What the hub needs at its start."""
+        """What the hub needs at its start.
+
+        What a stop left half done is dropped on the way: arriving batches, and grants of which no member is left.
+        """
+
+    def recover_batch(self, batch: BatchId) -> RecoveredBatch | None:
+        """One batch as a start would find it, ended or not, to be revived; None where it is unknown or arriving."""
 
     def close(self) -> None:
         """Let go of the files."""

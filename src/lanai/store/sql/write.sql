@@ -1,0 +1,138 @@
+-- One statement per record, or per part of one. Each says what is to be true afterwards, so that a repeat is harmless.
+
+-- name: save_meta
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: save_env
+INSERT INTO env (digest, blob) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
+
+-- name: open_batch
+INSERT INTO batch (batch, user, key, settings_pack, env, opened_at_us) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (batch) DO UPDATE SET user = excluded.user, key = excluded.key, settings_pack = excluded.settings_pack,
+    env = excluded.env, opened_at_us = excluded.opened_at_us
+
+-- name: close_batch
+UPDATE batch SET is_whole = 1, total = ?, digest = ?, submitted_at_us = ? WHERE batch = ?
+
+-- name: set_batch
+UPDATE batch SET is_set = 1, state = ?, priority = ?, max_running = ?, reason = ?, avoided_pack = ?, ended_at_us = ?
+WHERE batch = ?
+
+-- name: save_shape
+INSERT INTO shape (batch, shape, request_pack) VALUES (?, ?, ?)
+ON CONFLICT (batch, shape) DO UPDATE SET request_pack = excluded.request_pack
+
+-- name: save_chunk
+INSERT INTO chunk (batch, first, count, runs_pack) VALUES (?, ?, ?, ?)
+ON CONFLICT (batch, first) DO UPDATE SET count = excluded.count, runs_pack = excluded.runs_pack
+
+-- name: save_lines
+INSERT INTO chunk_lines (batch, first, checks_pack, lines) VALUES (?, ?, ?, ?)
+ON CONFLICT (batch, first) DO UPDATE SET checks_pack = excluded.checks_pack, lines = excluded.lines
+
+-- name: save_progress
+INSERT INTO progress (batch, upto, pending_pack, held_pack, counts_pack) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (batch) DO UPDATE SET upto = excluded.upto, pending_pack = excluded.pending_pack,
+    held_pack = excluded.held_pack, counts_pack = excluded.counts_pack
+
+-- name: settle_tally
+UPDATE tally SET fresh_row = 0 WHERE batch = ? AND last_row <= ?
+
+-- name: overrides_down_from
+SELECT first, last, value, at_us FROM override WHERE batch = ? AND what = ? AND first <= ? ORDER BY first DESC
+
+-- name: drop_override
+DELETE FROM override WHERE batch = ? AND what = ? AND first = ?
+
+-- name: add_override
+INSERT INTO override (batch, what, first, last, value, at_us) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: save_grant
+INSERT INTO grant (grant, node, batch, attempt, ranges_pack) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (grant) DO UPDATE SET node = excluded.node, batch = excluded.batch, attempt = excluded.attempt,
+    ranges_pack = excluded.ranges_pack
+
+-- name: drop_grant
+DELETE FROM grant WHERE grant = ?
+
+-- name: add_attempt
+INSERT OR REPLACE INTO attempt (row, batch, idx, attempt, grant, node, state, outcome, exit_code, signal, started_at_us,
+    ended_at_us, wall_us, cpu_user_us, cpu_system_us, memory_peak_bytes, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: tally_attempts
+INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)
+ON CONFLICT (batch) DO UPDATE SET last_row = max(last_row, excluded.last_row),
+    fresh_row = CASE fresh_row WHEN 0 THEN excluded.fresh_row ELSE min(fresh_row, excluded.fresh_row) END
+
+-- name: drop_tail
+DELETE FROM tail WHERE batch = ? AND idx = ? AND attempt = ? RETURNING kept_bytes
+
+-- name: add_tail
+INSERT INTO tail (batch, idx, attempt, is_failed, out_bytes, err_bytes, kept_bytes, out, err)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: tally_tails
+INSERT INTO tally (batch, tail_bytes) VALUES (?, ?)
+ON CONFLICT (batch) DO UPDATE SET tail_bytes = tail_bytes + excluded.tail_bytes
+
+-- name: tail_bytes
+SELECT tail_bytes FROM tally WHERE batch = ?
+
+-- name: tails_by_age
+SELECT tail, kept_bytes FROM tail WHERE batch = ? ORDER BY is_failed, tail
+
+-- name: drop_old_tail
+DELETE FROM tail WHERE tail = ?
+
+-- name: save_node
+INSERT INTO node (node, name, key_hash, boot_id, state, is_drained, capacity_pack, features_pack, started_by,
+    joined_at_us, seen_at_us)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (node) DO UPDATE SET name = excluded.name, key_hash = excluded.key_hash, boot_id = excluded.boot_id,
+    state = excluded.state, is_drained = excluded.is_drained, capacity_pack = excluded.capacity_pack,
+    features_pack = excluded.features_pack, started_by = excluded.started_by, joined_at_us = excluded.joined_at_us,
+    seen_at_us = excluded.seen_at_us
+
+-- name: save_reason
+INSERT INTO reason (batch, shape, code, text, since_us) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (batch, shape) DO UPDATE SET code = excluded.code, text = excluded.text, since_us = excluded.since_us
+
+-- name: drop_reason
+DELETE FROM reason WHERE batch = ? AND shape = ?
+
+-- name: save_event
+INSERT INTO event (at_us, kind, subject, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: drop_batch
+DELETE FROM batch WHERE batch = ?
+
+-- name: drop_batch_shapes
+DELETE FROM shape WHERE batch = ?
+
+-- name: drop_batch_chunks
+DELETE FROM chunk WHERE batch = ?
+
+-- name: drop_batch_lines
+DELETE FROM chunk_lines WHERE batch = ?
+
+-- name: drop_batch_overrides
+DELETE FROM override WHERE batch = ?
+
+-- name: drop_batch_grants
+DELETE FROM grant WHERE batch = ?
+
+-- name: drop_batch_attempts
+DELETE FROM attempt WHERE batch = ?
+
+-- name: drop_batch_tally
+DELETE FROM tally WHERE batch = ?
+
+-- name: drop_batch_progress
+DELETE FROM progress WHERE batch = ?
+
+-- name: drop_batch_tails
+DELETE FROM tail WHERE batch = ?
+
+-- name: drop_batch_reasons
+DELETE FROM reason WHERE batch = ?

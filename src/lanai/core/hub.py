@@ -7,7 +7,7 @@ transaction before the effects returned with them are carried out; the next call
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -59,28 +59,41 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
             world.keep(batch.progress(world.last_row))
 
 
-_HANDLERS: Final[dict[type[Event], Callable[[World, Any], None]]] = {
-    AttemptsEnded: ends.on_ended,
-    AttemptsStarted: ends.on_started,
-    JobsReturned: ends.on_returned,
-    NodeHeard: fleet.on_heard,
-    NodeJoined: fleet.on_joined,
-    NodeTookStock: fleet.on_took_stock,
-    NodeDisconnected: fleet.on_disconnected,
-    NodeWished: fleet.on_wished,
-    ChunkArrived: intake.take_chunk,
-    BatchOpened: intake.open_batch,
-    BatchClosed: intake.close_batch,
-    BatchAbandoned: intake.abandon_batch,
-    BatchRevived: _on_revived,
-    JobsCancelled: wishes.on_cancelled,
-    JobsHeld: wishes.on_held,
-    JobsReleased: wishes.on_released,
-    JobsRetried: wishes.on_retried,
-    BatchChanged: wishes.on_changed,
-    TimePassed: _on_time_passed,
-}
-"""Who takes which event. The one `Any` of the core: each handler takes just its own kind, which no type says."""
+E = TypeVar("E", bound=Event)
+
+
+def _takes(kind: type[E], handler: Callable[[World, E], None]) -> tuple[type[Event], Callable[[World, Event], None]]:
+    def run(world: World, event: Event) -> None:
+        assert isinstance(event, kind)
+        handler(world, event)
+
+    return kind, run
+
+
+_HANDLERS: Final = dict(
+    (
+        _takes(AttemptsEnded, ends.on_ended),
+        _takes(AttemptsStarted, ends.on_started),
+        _takes(JobsReturned, ends.on_returned),
+        _takes(NodeHeard, fleet.on_heard),
+        _takes(NodeJoined, fleet.on_joined),
+        _takes(NodeTookStock, fleet.on_took_stock),
+        _takes(NodeDisconnected, fleet.on_disconnected),
+        _takes(NodeWished, fleet.on_wished),
+        _takes(ChunkArrived, intake.take_chunk),
+        _takes(BatchOpened, intake.open_batch),
+        _takes(BatchClosed, intake.close_batch),
+        _takes(BatchAbandoned, intake.abandon_batch),
+        _takes(BatchRevived, _on_revived),
+        _takes(JobsCancelled, wishes.on_cancelled),
+        _takes(JobsHeld, wishes.on_held),
+        _takes(JobsReleased, wishes.on_released),
+        _takes(JobsRetried, wishes.on_retried),
+        _takes(BatchChanged, wishes.on_changed),
+        _takes(TimePassed, _on_time_passed),
+    )
+)
+"""Who takes which event."""
 
 
 class Decision(msgspec.Struct, frozen=True):

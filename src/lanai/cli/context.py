@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lanai.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+    from lanai.client.discover import Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,3 +20,39 @@ class Asked:
     hub: str | None = None
     token_file: str | None = None
     verbose: int = 0
+
+    def environ(self) -> dict[str, str]:
+        """The environment in which the client looks for its hub."""
+        environ = dict(os.environ)
+        if self.token_file:
+            environ["LANAI_TOKEN_FILE"] = self.token_file
+        return environ
+
+    def found(self, *, may_start: bool = False) -> Found | None:
+        """The hub that is meant, or None where nothing was ever started here (and nothing may be).
+
+        Raises:
+            OtherEnd: there is one, but it does not answer.
+        """
+        from lanai.client.discover import find
+
+        # A token file says by itself which hub it is for.
+        found = find(self.environ(), hub=self.hub or self.token_file or "", may_start=may_start, say=say)
+        if found is not None and found.resumed:
+            say(f"lanai: the private hub was not running; {found.resumed} unfinished batches go on")
+        if found is not None and self.verbose:
+            say(f"lanai: using the hub at {found.target}")
+        return found
+
+    def connect(self, *, may_start: bool = False) -> Client:
+        """A client of the hub that is meant.
+
+        Raises:
+            OtherEnd: there is none, or it does not answer.
+        """
+        found = self.found(may_start=may_start)
+        if found is None:
+            from lanai.model.errors import OtherEnd
+
+            raise OtherEnd("nothing was ever started here, so there is no hub", hint="lanai run jobs.txt")
+        return found.client()

@@ -1,0 +1,89 @@
+"""Selectors as verbs take them: `417`, `417/12-40:2`, `last`, `@failed`, `-` for more of them from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+
+from lanai.model.ranges import RangeError, Ranges, format_ranges, iterate, parse_selector, union
+
+LAST = "last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Jobs of one batch.
+
+    Attributes:
+        batch: its number, or `last`.
+        ranges: None is all of them.
+        states: only jobs in these; empty: in any.
+    """
+
+    batch: int | str
+    ranges: Ranges | None = None
+    states: tuple[str, ...] = ()
+
+    @property
+    def ranges_text(self) -> str | None:
+        """The ranges as the API takes them."""
+        return None if self.ranges is None else format_ranges(self.ranges)
+
+    def single(self) -> int | None:
+        """The index where one job is named, else None."""
+        if self.ranges is None or self.states or len(self.ranges) != 1 or self.ranges[0][0] != self.ranges[0][1]:
+            return None
+        return next(iterate(self.ranges))
+
+
+def choose(texts: Sequence[str]) -> list[Chosen]:
+    """What `texts` name, one entry a batch and set of states; nothing named is the newest batch.
+
+    Raises:
+        click.UsageError: one is not understood.
+    """
+    if not texts:
+        return [Chosen(batch=LAST)]
+    gathered: dict[tuple[int | str, tuple[str, ...]], Ranges | None] = {}
+    for text in _expanded(texts):
+        try:
+            selector = parse_selector(text)
+        except RangeError as error:
+            raise click.UsageError(f"selector {text!r}: {error}") from None
+        key = (selector.batch or LAST, selector.states)
+        if selector.ranges is None or gathered.get(key, ()) is None:
+            gathered[key] = None
+        else:
+            gathered[key] = _joined(gathered.get(key) or (), selector.ranges)
+    return [Chosen(batch=batch, ranges=ranges, states=states) for (batch, states), ranges in gathered.items()]
+
+
+def _joined(ranges: Ranges, more: Ranges) -> Ranges:
+    # Lists come in order, and a union of everything so far with each single job would cost the square of their number.
+    if len(more) == 1 and ranges and more[0][0] == ranges[-1][1] + 1:
+        return (*ranges[:-1], (ranges[-1][0], more[0][1]))
+    return union(ranges, more)
+
+
+def choose_batch(texts: Sequence[str]) -> int | str:
+    """The one batch that `texts` name; nothing named is the newest.
+
+    Raises:
+        click.UsageError: they name more, or jobs.
+    """
+    chosen = choose(texts)
+    if len(chosen) != 1 or chosen[0].ranges is not None or chosen[0].states:
+        raise click.UsageError("name one batch, such as 417 or last")
+    return chosen[0].batch
+
+
+def _expanded(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        if text == "-":
+            for line in sys.stdin:
+                yield from line.split()
+        else:
+            yield text

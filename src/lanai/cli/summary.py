@@ -1,0 +1,115 @@
+"""What is said when a batch has ended: counts, failures grouped by cause with what they wrote, what to type next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from lanai.cli.progress import counts_text
+from lanai.cli.terminal import coloured, printable, say, shortened, width
+from lanai.model.units import format_duration
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+GROUPS: Final = 10
+EXAMPLES: Final = 3
+ERROR_LINES: Final = 3
+_CAUSES: Final = {
+    "time": "ran out of time",
+    "memory": "ran out of memory",
+    "check": "left output that is not in order",
+    "notfound": "command not found",
+    "node": "the node could not run it",
+    "lost": "the node was lost",
+    "cancelled": "cancelled",
+}
+
+
+def exit_code(batch: Mapping[str, Any]) -> int:
+    """0 where all jobs of the batch are done, else 1."""
+    counts = batch["counts"]
+    is_all = batch["state"] == "ended" and not counts.get("failed") and not counts.get("cancelled")
+    return 0 if is_all else 1
+
+
+def summarize(client: Client, batch: Mapping[str, Any], *, took_s: float | None = None) -> int:
+    """Say on standard error what came of a batch; returns the exit code that follows from it."""
+    number = batch["batch"]
+    took = "" if took_s is None else f" in {format_duration(took_s)}"
+    say(f"batch {number}: {counts_text(batch['counts'])}{took}")
+    if batch["state"] == "paused":
+        say(coloured(f"batch {number} is paused: {batch.get('reason') or 'no reason given'}", "red", sys.stderr))
+    elif batch.get("reason"):
+        say(f"batch {number}: {batch['reason']}")
+    if batch["counts"].get("failed"):
+        groups = client.failures(number, limit=GROUPS)
+        for line in failure_lines(groups["groups"]):
+            say(line)
+    for line in next_commands(batch):
+        say(line)
+    return exit_code(batch)
+
+
+def failure_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The failures as lines, the largest group first."""
+    lines = []
+    room = (width(sys.stderr) or 120) - 6
+    for group in groups:
+        examples = group["examples"]
+        named = ", ".join(_id(example) for example in examples[:EXAMPLES])
+        more = ", ..." if group["count"] > len(examples[:EXAMPLES]) else ""
+        head = f"  {group['count']:,} x {cause(group)}: {named}{more}"
+        lines.append(coloured(head, "red", sys.stderr))
+        lines += ["      " + shortened(printable(text), room) for text in _first_lines(examples)]
+    return lines
+
+
+def cause(failed: Mapping[str, Any]) -> str:
+    """How a job failed, in words, from its `outcome`, `exit_code` (or `code`) and `signal`."""
+    outcome = failed.get("outcome")
+    code = failed.get("exit_code", failed.get("code"))
+    if outcome == "exit":
+        return f"exit code {code}"
+    if outcome == "signal":
+        return signal_name(failed.get("signal") or code or 0)
+    return _CAUSES.get(str(outcome), str(outcome))
+
+
+def signal_name(number: int) -> str:
+    """`killed by SIGSEGV (11)`."""
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(number).name} ({number})"
+    except ValueError:
+        return f"killed by signal {number}"
+
+
+def next_commands(batch: Mapping[str, Any]) -> list[str]:
+    """What one might type next."""
+    number, counts = batch["batch"], batch["counts"]
+    lines = []
+    if counts.get("failed"):
+        lines.append(f"lanai logs {number}@failed      what they wrote")
+        lines.append(f"lanai retry {number}@failed     try them again")
+    elif counts.get("cancelled"):
+        lines.append(f"lanai retry {number}@cancelled  run them after all")
+    if batch["state"] == "paused":
+        lines.append(f"lanai release {number}          go on all the same")
+    return [f"try: {line}" for line in lines]
+
+
+def _id(example: Mapping[str, Any]) -> str:
+    return str(example.get("id") or f"{example.get('batch')}/{example.get('index')}")
+
+
+def _first_lines(examples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first lines that the first example with any has written to standard error, else its reason."""
+    for example in examples:
+        written = [line for line in (example.get("stderr") or "").splitlines() if line.strip()]
+        if written:
+            return written[:ERROR_LINES]
+    reasons = [str(example["reason"]) for example in examples if example.get("reason")]
+    return reasons[:1]

@@ -18,7 +18,7 @@ from typing import Final
 from lanai.client.client import Client
 from lanai.client.connection import Target
 from lanai.model import places
-from lanai.model.errors import LanaiError, OtherEnd, UserError
+from lanai.model.errors import LanaiError, OtherEnd
 
 READY_WITHIN_S: Final = 15.0
 SAY_AFTER_S: Final = 1.0
@@ -51,11 +51,9 @@ def start(directory: Path, *, host: str, say: Say) -> int:
         How many unfinished batches the hub that was started has taken up again; 0 where another was there.
 
     Raises:
-        UserError: the directory is on a network file system.
         OtherEnd: it did not come up within 15 s; with the last lines of its log.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    refuse_network(directory)
     with _start_lock(directory):
         if is_answering(directory):
             return 0
@@ -66,24 +64,6 @@ def start(directory: Path, *, host: str, say: Say) -> int:
         _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
         opened = _ready(directory, hub, say)
     return opened
-
-
-def refuse_network(directory: Path) -> None:
-    """Raises UserError where `directory` lies on a network file system."""
-    from lanai.model.mounts import NETWORK, file_system
-
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    except OSError:
-        return
-    kind = file_system(directory.resolve(), mounts)
-    if kind in NETWORK:
-        raise UserError(
-            f"{directory} lies on a network file system ({kind}), where a hub cannot keep its state safely",
-            code="network_file_system",
-            hint="export LANAI_HOME=/a/directory/on/a/local/disk",
-            facts={"found": kind},
-        )
 
 
 @contextmanager

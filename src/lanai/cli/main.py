@@ -28,6 +28,7 @@ SECTIONS: Final = (
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
     ("Look things up", ("batch", "job", "node")),
     ("Machines", ("hub", "agent")),
+    ("Prepare", ("gensub",)),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""
 

@@ -84,7 +84,7 @@ def settings_of(options: Mapping[str, Any], defaults: SubmitSettings, *, is_sing
     return BatchSettings(
         name=options["name"] or "",
         labels=dict(_pair("--label", text) for text in options["labels"]),
-        priority=_priority(_or(options["priority"], defaults.priority)),
+        priority=priority_of(_or(options["priority"], defaults.priority)),
         max_running=_or(options["max_running"], defaults.max_running) or 0,
         stop_after=options["stop_after"] or 0,
         retries=_retries(_or(options["retries"], defaults.retries)),
@@ -97,7 +97,7 @@ def settings_of(options: Mapping[str, Any], defaults: SubmitSettings, *, is_sing
     )
 
 
-def environment(options: Mapping[str, Any]) -> dict[str, str]:
+def environment(options: Mapping[str, Any]) -> dict[bytes, bytes]:
     """The variables that the jobs will have: the caller's, unless --env-none, and those of --env.
 
     Raises:
@@ -118,7 +118,7 @@ def environment(options: Mapping[str, Any]) -> dict[str, str]:
             code="env_too_large",
             hint=f"unset {largest}, or --env-none and --env NAME for what the jobs need",
         )
-    return env
+    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
 
 
 # -- values of options
@@ -161,7 +161,8 @@ def _given(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _priority(value: object) -> int:
+def priority_of(value: object) -> int:
+    """A priority from 1 to 10000, `high`, `medium` or `low`; None is the default. Raises UserError."""
     if value is None:
         return PRIORITY_DEFAULT
     priority = PRIORITIES.get(str(value)) or (int(str(value)) if str(value).isdecimal() else 0)

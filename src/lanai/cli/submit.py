@@ -1,0 +1,28 @@
+"""Submitting a list: everything that can be refused here is, before a hub is even looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lanai.cli.joblist_file import check_inputs, open_list
+from lanai.cli.submission import environment, settings_of
+from lanai.client.discover import configuration
+
+if TYPE_CHECKING:
+    from lanai.cli.context import Asked
+    from lanai.client.client import Client, Submitted
+
+
+def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Client, Submitted]:
+    """Submit the job list at `path` (`-` is standard input) as the options of `submit_options` say.
+
+    Raises:
+        UserError: the list, an input file or an option is not in order; nothing was submitted.
+    """
+    settings = settings_of(options, configuration(asked.environ()).submit)
+    env = environment(options)
+    jobs = open_list(path)
+    check_inputs(jobs, settings.cwd)
+    client = asked.connect(may_start=True)
+    return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)

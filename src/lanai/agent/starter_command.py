@@ -1,0 +1,236 @@
+"""What a command is run with: the settings shared by many attempts, its words, its environment, its checks.
+
+Standard library only, part of the starter. Nothing here spawns or waits; failures are raised as `CannotStart`, which
+already says which outcome the attempt has and whose fault it is.
+"""
+
+import errno
+import os
+import stat
+from typing import Any, NamedTuple
+
+# The node's fault, not the job's: another node, or the same one later, may well succeed.
+NODE_ERRORS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ETXTBSY,
+    }
+)
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_CHECK_KINDS = frozenset({"exists", "exists+", "line", "line+"})
+
+
+class CannotStart(Exception):
+    """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report."""
+
+    def __init__(self, outcome: str, exit_code: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.exit_code = exit_code
+        self.reason = reason
+
+
+def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> CannotStart:
+    """Charges an error to the node if it is of that kind, else to the job with the given outcome."""
+    reason = f"{what}: {os.strerror(error.errno or 0)}"
+    if error.errno in NODE_ERRORS:
+        return CannotStart("node", None, reason)
+    return CannotStart(outcome, exit_code, reason)
+
+
+class Check(NamedTuple):
+    """A check of one file: ``when`` is in or out, ``kind`` exists, exists+, line or line+ as in Parasol."""
+
+    when: str
+    kind: str
+    path: str
+
+
+class CheckResult(NamedTuple):
+    """How a check went; ``reason`` is None if it passed."""
+
+    check: Check
+    reason: str | None
+
+
+class Spec:
+    """The settings that many attempts share; sent once, then named by its id.
+
+    ``environment`` is changed in place for every attempt, since one thread spawns one at a time and copying costs.
+    """
+
+    __slots__ = (
+        "batch",
+        "cwd",
+        "environment",
+        "grace_us",
+        "memory_bytes",
+        "programs",
+        "stderr",
+        "stdin",
+        "stdout",
+        "time_limit_us",
+        "umask",
+        "_path",
+    )
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.batch = int(message["batch"])
+        self.cwd = str(message["cwd"])
+        self.umask = int(message.get("umask", 0o022))
+        self.stdout: str | None = message.get("stdout")
+        self.stderr: str | None = message.get("stderr")
+        self.stdin = str(message.get("stdin") or "null")
+        self.time_limit_us = int(message.get("time_limit_us") or 0)
+        self.memory_bytes = int(message.get("memory_bytes") or 0)
+        self.grace_us = int(message.get("grace_us", 5_000_000))
+        self.programs: dict[str, str] = {}
+        self.environment = _base_environment(self, message)
+        self._path = self.environment.get(b"PATH", _DEFAULT_PATH.encode()).decode("utf-8", "surrogateescape")
+
+    def find(self, word: str) -> str:
+        """Returns the path of a program by this spec's PATH, as execvp would; a word with a slash is its own path.
+
+        Raises:
+            CannotStart: there is none.
+        """
+        if "/" in word:
+            return word
+        known = self.programs.get(word)
+        if known is None:
+            known = self.programs[word] = self._search(word)
+        return known
+
+    def _search(self, word: str) -> str:
+        refused = None
+        for folder in self._path.split(":") if word else ():
+            path = os.path.join(folder or ".", word)
+            try:
+                mode = os.stat(path).st_mode
+            except (OSError, ValueError):
+                continue
+            if stat.S_ISREG(mode) and os.access(path, os.X_OK):
+                return path
+            refused = refused or path
+        if refused is not None:
+            raise CannotStart("notfound", 127, f"{refused}: not executable")
+        raise CannotStart("notfound", 127, f"{word}: command not found")
+
+
+def _base_environment(spec: Spec, message: dict[str, Any]) -> dict[bytes, bytes]:
+    given: dict[str, str] = message.get("env") or {}
+    encoded = {_bytes(name): _bytes(value) for name, value in given.items()}
+    encoded[b"LANAI_BATCH_ID"] = b"%d" % spec.batch
+    cpu_milli = message.get("cpu_milli")
+    if cpu_milli is not None:
+        encoded[b"LANAI_CPUS"] = b"%g" % (cpu_milli / 1000)
+        if cpu_milli >= 1000 and cpu_milli % 1000 == 0:
+            encoded.setdefault(b"OMP_NUM_THREADS", b"%d" % (cpu_milli // 1000))
+    if spec.memory_bytes:
+        encoded.setdefault(b"LANAI_MEMORY_BYTES", b"%d" % spec.memory_bytes)
+    return encoded
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def words_of(command: object) -> list[str]:
+    """Returns the words of a command: a list is taken as it is, a string is a line for /bin/sh."""
+    if isinstance(command, str):
+        return ["/bin/sh", "-c", command]
+    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+        return command
+    raise CannotStart("notfound", 127, "the command is empty")
+
+
+def spawn_failure(error: OSError, path: str) -> CannotStart:
+    """Says what an error of posix_spawn means for the attempt."""
+    if error.errno == errno.E2BIG:
+        return CannotStart("exit", 126, f"{path}: argument list too long")
+    if error.errno == errno.ENOENT and os.path.exists(path):
+        return CannotStart("notfound", 127, f"{path}: its interpreter was not found")
+    if error.errno == errno.ENOENT:
+        return CannotStart("notfound", 127, f"{path}: command not found")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return CannotStart("notfound", 127, f"{path}: not executable")
+    return node_or(error, "notfound", 127, path)
+
+
+def enter(spec: Spec) -> None:
+    """Makes the spec's directory and umask those of this process, so that the next spawn inherits them.
+
+    The directory is entered anew each time: one that was removed and made again is not the one we were in.
+
+    Raises:
+        CannotStart: the directory is missing or closed to us; always the node's fault.
+    """
+    try:
+        os.chdir(spec.cwd)
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        raise CannotStart("node", None, f"working directory {spec.cwd}: {why}") from None
+    os.umask(spec.umask)
+
+
+def parse_checks(rows: list[list[str]] | None) -> tuple[Check, ...]:
+    """Reads the checks of an item.
+
+    Raises:
+        ValueError: a check of no known kind.
+    """
+    checks = tuple(Check(*row) for row in rows or ())
+    for check in checks:
+        if check.when not in ("in", "out") or check.kind not in _CHECK_KINDS:
+            raise ValueError(f"unknown check {check}")
+    return checks
+
+
+def run_checks(checks: tuple[Check, ...], when: str, cwd: str) -> list[CheckResult]:
+    """Makes the checks of one kind, all of them, at most one complaint per file; relative paths start at ``cwd``.
+
+    Raises:
+        CannotStart: outcome node, if a file could not be looked at for a reason of the node's.
+    """
+    results: list[CheckResult] = []
+    bad: set[str] = set()
+    for check in checks:
+        if check.when == when and check.path not in bad:
+            reason = _complaint(check, os.path.join(cwd, check.path))
+            if reason is not None:
+                bad.add(check.path)
+            results.append(CheckResult(check, reason))
+    return results
+
+
+def _complaint(check: Check, path: str) -> str | None:
+    label = f"{check.when}put check {check.kind}: {check.path}"
+    try:
+        size = os.stat(path).st_size
+        if check.kind.endswith("+") and size == 0:
+            return f"{label} is empty"
+        if check.kind.startswith("line") and size > 0 and not _ends_with_newline(path, size):
+            return f"{label} does not end with a newline"
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in NODE_ERRORS:
+            raise CannotStart("node", None, f"{label}: {os.strerror(error.errno or 0)}") from None
+        missing = isinstance(error, FileNotFoundError)
+        return f"{label} {'does not exist' if missing else 'cannot be read: ' + str(error)}"
+    return None
+
+
+def _ends_with_newline(path: str, size: int) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.pread(descriptor, 1, size - 1) == b"\n"
+    finally:
+        os.close(descriptor)

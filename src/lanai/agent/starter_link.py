@@ -1,0 +1,404 @@
+"""The agent's end of a starter: start one, connect to one, say things to it, understand what it says.
+
+`StarterLink` is sans-IO: its verbs return bytes to be sent, `feed` turns received bytes into reports. `Connection` is
+the small blocking client around it that tests and benchmarks use; the agent puts the link into its own event loop.
+The messages are described in docs/starter-protocol.md. Nothing here decides what runs.
+"""
+
+import base64
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lanai.agent import starter_processes as processes
+
+PROTOCOL = 1
+SOCKET_NAME = "starter.sock"
+MARK_NAME = "starter.mark"
+LOG_NAME = "starter.log"
+INPUT_WINDOW_BYTES = 1 << 20
+_FRAME_LIMIT_BYTES = 16 << 20
+_LENGTH = struct.Struct(">I")
+Key = tuple[int, int]
+
+
+class LinkError(Exception):
+    """The other end is not a starter that we can talk to."""
+
+
+class Hello(NamedTuple):
+    """The starter's answer to our hello; ``mark`` begins the environment marks of all its attempts."""
+
+    protocol: int
+    pid: int
+    mark: str
+
+
+class Refused(NamedTuple):
+    """The starter speaks another protocol; it closes the connection after this."""
+
+    protocol: int
+    reason: str
+
+
+class Running(NamedTuple):
+    """An attempt that runs; its output so far is in the files of its slot, None if it has files of its user's."""
+
+    grant: int
+    index: int
+    attempt: int
+    pid: int
+    started_wall_us: int
+    slot: int | None
+
+
+class Inventory(NamedTuple):
+    """All that a starter holds; ``ended`` ends follow it, and ``waiting`` is (grant, index, attempt)."""
+
+    running: list[Running]
+    waiting: list[tuple[int, int, int]]
+    ended: int
+
+
+class Started(NamedTuple):
+    """Attempts that have been running for 100 ms."""
+
+    items: list[Running]
+
+
+class Ended(NamedTuple):
+    """The end of an attempt. The fields are those of the protocol page, in its order."""
+
+    sequence: int
+    grant: int
+    index: int
+    attempt: int
+    outcome: str
+    exit_code: int | None
+    signal: int | None
+    started_wall_us: int | None
+    wall_us: int
+    user_us: int
+    system_us: int
+    memory_peak_bytes: int | None
+    reason: str | None
+    output: list[list[Any] | None] | None
+    checks: list[list[str | None]] | None
+    escaped: int
+
+
+class EndedMany(NamedTuple):
+    """Ends, in the order of their sequence numbers."""
+
+    items: list[Ended]
+
+
+class Recalled(NamedTuple):
+    """The answer to a recall: what will not begin, and what has begun (or ended) already."""
+
+    returned: list[Key]
+    begun: list[Key]
+
+
+class InputTaken(NamedTuple):
+    """So much of an attempt's input has been passed on since it began; nothing more is taken once it is closed."""
+
+    grant: int
+    index: int
+    taken_bytes: int
+    is_closed: bool
+
+
+Report = Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
+
+
+class StarterLink:
+    """Encodes what is said to a starter and decodes what it says. One per connection."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def hello(self) -> bytes:
+        """The first words on every connection."""
+        return _frame({"m": "hello", "protocol": PROTOCOL, "agent_pid": os.getpid()})
+
+    def inventory(self) -> bytes:
+        """Asks for all that the starter holds; from its answer on, reports come by themselves."""
+        return _frame({"m": "inventory"})
+
+    def spec(
+        self,
+        spec: int,
+        *,
+        batch: int,
+        cwd: str,
+        env: Mapping[str, str],
+        umask: int = 0o022,
+        cpu_milli: int | None = None,
+        memory_bytes: int | None = None,
+        time_limit_us: int | None = None,
+        grace_us: int = 5_000_000,
+        stdout: str | None = None,
+        stderr: str | None = None,
+        stdin: str = "null",
+    ) -> bytes:
+        """Tells settings that many attempts share; a spec of the same id is replaced for attempts to come.
+
+        ``stdin`` is ``null``, ``pipe`` or a path; ``stdout`` and ``stderr`` are patterns with %b %i %a, or None for
+        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none.
+        """
+        return _frame(
+            {
+                "m": "spec",
+                "id": spec,
+                "batch": batch,
+                "cwd": cwd,
+                "env": dict(env),
+                "umask": umask,
+                "cpu_milli": cpu_milli,
+                "memory_bytes": memory_bytes,
+                "time_limit_us": time_limit_us,
+                "grace_us": grace_us,
+                "stdout": stdout,
+                "stderr": stderr,
+                "stdin": stdin,
+            }
+        )
+
+    def drop_spec(self, spec: int) -> bytes:
+        """Lets the starter forget a spec; attempts already given keep it."""
+        return _frame({"m": "drop_spec", "id": spec})
+
+    def lane(self, lane: int, width: int, *, gpus: Sequence[str] = (), gpus_each: int = 0) -> bytes:
+        """Makes or changes a lane: how many of its queue may run at once, and which gpus they share out."""
+        return _frame({"m": "lane", "id": lane, "width": width, "gpus": list(gpus), "gpus_each": gpus_each})
+
+    def run(self, lane: int, spec: int, grant: int, items: Sequence[Sequence[Any]]) -> bytes:
+        """Queues attempts: rows of (index, attempt, command[, extra]).
+
+        A command is a list of words, or a string for /bin/sh; extra may hold ``env`` (added to the spec's) and
+        ``checks`` (rows of when, kind, path). Attempts that the starter knows already are left as they are.
+        """
+        return _frame({"m": "run", "lane": lane, "spec": spec, "grant": grant, "items": items})
+
+    def recall(self, keys: Iterable[Key]) -> bytes:
+        """Asks for attempts back that have not begun; answered by `Recalled`."""
+        return _frame({"m": "recall", "items": list(keys)})
+
+    def kill(
+        self, grant: int, index: int, *, why: str = "cancelled", reason: str | None = None, grace_us: int | None = None
+    ) -> bytes:
+        """Ends an attempt with outcome ``why`` (cancelled, node, time, memory, lost); grace None is its spec's."""
+        return _frame(
+            {"m": "kill", "grant": grant, "index": index, "why": why, "reason": reason, "grace_us": grace_us}
+        )
+
+    def lease(self, until_us: int | None) -> bytes:
+        """Says until when (CLOCK_BOOTTIME) attempts may run; None for ever. Past it the starter ends them all."""
+        return _frame({"m": "lease", "until_us": until_us})
+
+    def forget(self, upto: int) -> bytes:
+        """Lets the starter forget the ends up to that sequence number."""
+        return _frame({"m": "forget", "upto": upto})
+
+    def input(self, grant: int, index: int, data: bytes, *, is_end: bool = False) -> bytes:
+        """Sends standard input; at most `INPUT_WINDOW_BYTES` should be on their way, see `InputTaken`."""
+        text = base64.b64encode(data).decode("ascii")
+        return _frame({"m": "input", "grant": grant, "index": index, "data": text, "eof": is_end})
+
+    def quit_when_idle(self) -> bytes:
+        """Lets the starter end as soon as nothing runs, waits or is unforgotten."""
+        return _frame({"m": "quit_when_idle"})
+
+    def feed(self, data: bytes) -> Iterator[Report]:
+        """Yields the reports that are complete with this data.
+
+        Raises:
+            LinkError: it does not speak our protocol. What a user's starter says is not to be trusted.
+        """
+        self._received += data
+        while (payload := self._next()) is not None:
+            try:
+                yield _report(json.loads(payload))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise LinkError(f"malformed report: {error!r}") from None
+
+    def _next(self) -> bytes | None:
+        received = self._received
+        if len(received) < 4:
+            return None
+        size: int = _LENGTH.unpack_from(received)[0]
+        if size > _FRAME_LIMIT_BYTES:
+            raise LinkError(f"frame of {size} bytes")
+        if len(received) < 4 + size:
+            return None
+        payload = bytes(received[4 : 4 + size])
+        del received[: 4 + size]
+        return payload
+
+
+def _frame(message: dict[str, Any]) -> bytes:
+    payload = json.dumps(message, separators=(",", ":")).encode("ascii")
+    if len(payload) > _FRAME_LIMIT_BYTES:
+        raise ValueError(f"message of {len(payload)} bytes")
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def _report(message: dict[str, Any]) -> Report:
+    match message["m"]:
+        case "ended":
+            return EndedMany([Ended(*row) for row in message["items"]])
+        case "started":
+            return Started([Running(*row) for row in message["items"]])
+        case "recalled":
+            return Recalled([_key(row) for row in message["returned"]], [_key(row) for row in message["begun"]])
+        case "input":
+            return InputTaken(message["grant"], message["index"], message["taken_bytes"], message["closed"])
+        case "inventory":
+            running = [Running(*row) for row in message["running"]]
+            waiting = [(row[0], row[1], row[2]) for row in message["waiting"]]
+            return Inventory(running, waiting, message["ended"])
+        case "hello":
+            return Hello(message["protocol"], message["pid"], message["mark"])
+        case "refused":
+            return Refused(message["protocol"], message["reason"])
+        case name:
+            raise ValueError(f"unknown report {name!r}")
+
+
+def _key(row: list[int]) -> Key:
+    return row[0], row[1]
+
+
+# Starting and connecting
+
+
+@contextmanager
+def _short_name(directory: Path) -> Iterator[str]:
+    # A socket's address has 107 bytes; a directory held open has a short name whatever its path.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    finally:
+        os.close(descriptor)
+
+
+def start_starter(directory: Path, *, idle_s: float = 60.0, python: str = sys.executable) -> int:
+    """Starts a starter in a directory, which is made with mode 0700 and must not have a living starter.
+
+    The socket is bound here, so that it can be connected to at once. The starter is in a session of its own and is not
+    waited for: whoever calls this reaps it, or ends before it.
+
+    Returns:
+        The starter's process id.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = secrets.token_hex(8)
+    (directory / MARK_NAME).write_text(mark)
+    (directory / SOCKET_NAME).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        with _short_name(directory) as name:
+            listener.bind(name)
+        listener.listen(16)
+        log_fd = os.open(directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        listen_fd = 3 if listener.fileno() != 3 else 4
+        program = str(Path(__file__).with_name("starter.py"))
+        words = [python, "-I", "-S", "-X", "utf8", program, str(listen_fd), str(directory), mark, str(idle_s)]
+        dup2 = os.POSIX_SPAWN_DUP2
+        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (dup2, log_fd, 1), (dup2, log_fd, 2)]
+        actions.append((dup2, listener.fileno(), listen_fd))
+        try:
+            return os.posix_spawn(
+                python,
+                words,
+                {"PATH": os.defpath},
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM),
+            )
+        finally:
+            os.close(log_fd)
+
+
+def connect(directory: Path) -> socket.socket:
+    """Connects to the starter of a directory; the socket is blocking, and nothing has been said on it yet.
+
+    Raises:
+        OSError: there is none (no socket, or nobody listens on it).
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_name(directory) as name:
+            connection.connect(name)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def kill_leftovers(directory: Path) -> int:
+    """Kills what a dead starter of this directory left running; returns how many processes that were."""
+    try:
+        mark = (directory / MARK_NAME).read_text()
+    except FileNotFoundError:
+        return 0
+    killed: set[int] = set()
+    # Between a look and a kill a process may fork: it is looked again until nothing is left, within reason.
+    for _ in range(20):
+        left = processes.marked_by(mark)
+        if not left:
+            break
+        killed.update(one.pid for one in left)
+        processes.signal_all(left, signal.SIGKILL)
+        time.sleep(0.01)
+    return len(killed)
+
+
+class Connection:
+    """A blocking client: for tests, benchmarks and people who look into a starter."""
+
+    def __init__(self, directory: Path) -> None:
+        self.link = StarterLink()
+        self.socket = connect(directory)
+        self._reports: list[Report] = []
+        self.send(self.link.hello())
+        answer = self.receive(timeout_s=10.0)
+        if not isinstance(answer, Hello):
+            raise LinkError(f"no hello but {answer}")
+        self.starter = answer
+
+    def send(self, data: bytes) -> None:
+        """Sends it all."""
+        self.socket.sendall(data)
+
+    def receive(self, timeout_s: float) -> Report | None:
+        """Returns the next report; None if the time is up.
+
+        Raises:
+            LinkError: the starter has closed the connection, or does not speak our protocol.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self._reports:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not select.select([self.socket], [], [], left_s)[0]:
+                return None
+            data = self.socket.recv(256 << 10)
+            if not data:
+                raise LinkError("closed")
+            self._reports.extend(self.link.feed(data))
+        return self._reports.pop(0)
+
+    def close(self) -> None:
+        """Hangs up; the starter and its attempts go on."""
+        self.socket.close()

@@ -1,0 +1,359 @@
+"""The starter's loop: one thread, one poll; the agent's messages in, reports out, the lease, and its own end.
+
+Standard library only, part of the starter. It must never wait for anything but its poll, and must take nobody's word
+about how long it may go on: the lease ends what runs, with or without an agent.
+"""
+
+import base64
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lanai.agent import starter_command as command
+from lanai.agent.starter_attempts import NEVER, Attempts, Item, now_us
+from lanai.agent.starter_input import Inputs
+from lanai.agent.starter_peers import BadPeer, Peer, encode
+from lanai.agent.starter_reports import GATHER_US, Key, Reports
+
+PROTOCOL = 1
+_HOUSE_US = 1_000_000
+_FAREWELL_US = 2_000_000
+_PEERS_AT_MOST = 16
+_OUTCOMES_OF_KILL = frozenset({"cancelled", "node", "time", "memory", "lost"})
+
+
+class Settings(NamedTuple):
+    """What the starter is started with."""
+
+    listener: socket.socket
+    directory: str
+    mark: str
+    idle_us: int
+
+
+class Starter:
+    """Owns everything; `run` returns when the starter's work is over."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._poller = select.epoll()
+        self._reports = Reports()
+        self._inputs = Inputs(self._poller, self._tell_input)
+        self._attempts = Attempts(settings.directory, settings.mark, self._reports, self._inputs.open)
+        self._specs: dict[int, command.Spec] = {}
+        self._peers: dict[int, Peer] = {}
+        self._agent: Peer | None = None
+        self._lone_since_us = now_us()
+        self._house_us = 0
+        self._is_quitting = False
+        self._is_expired = False
+        self._has_to_end: str | None = None
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "spec": self._on_spec,
+            "drop_spec": self._on_drop_spec,
+            "lane": self._on_lane,
+            "run": self._on_run,
+            "recall": self._on_recall,
+            "kill": self._on_kill,
+            "lease": self._on_lease,
+            "forget": self._on_forget,
+            "inventory": self._on_inventory,
+            "input": self._on_input,
+            "quit_when_idle": self._on_quit_when_idle,
+        }
+        status = os.stat(settings.directory)
+        self._identity = (status.st_dev, status.st_ino)
+        self._listener = settings.listener
+        self._listener.setblocking(False)
+        self._wake_fd = _wake_on_signals()
+        self._poller.register(self._listener.fileno(), select.EPOLLIN)
+        self._poller.register(self._wake_fd, select.EPOLLIN)
+
+    # The loop
+
+    def run(self) -> None:
+        """Serves until there is nothing left to serve, or the directory has vanished, or a signal says so."""
+        attempts = self._attempts
+        while True:
+            for fd, event in self._poller.poll(self._patience_s()):
+                # A frozen host may thaw here with its lease run out: nothing may begin before that is known.
+                if fd == self._wake_fd:
+                    self._on_signals()
+                elif fd in self._peers:
+                    self._on_peer(self._peers[fd], event)
+                elif fd in self._inputs:
+                    self._inputs.write(fd)
+                elif fd == self._listener.fileno():
+                    self._accept()
+            now = now_us()
+            if now >= attempts.lease_us:
+                self._expire()
+            if attempts.wants_fill:
+                attempts.fill()
+            if now >= attempts.next_us:
+                attempts.tick(now)
+            if now >= self._house_us and self._is_over(now):
+                break
+            self._report(now)
+        self._say_goodbye()
+
+    def _patience_s(self) -> float:
+        if self._attempts.wants_fill and self._attempts.waiting:
+            return 0.0
+        next_us = min(self._attempts.next_us, self._house_us, self._attempts.lease_us)
+        if self._reports.oldest_us is not None and self._agent is not None:
+            next_us = min(next_us, self._reports.oldest_us + GATHER_US)
+        return max(0.0, (next_us - now_us()) / 1_000_000)
+
+    def _report(self, now: int) -> None:
+        agent = self._agent
+        reports = self._reports
+        if agent is None or not agent.is_told:
+            reports.discard_unsent()
+            return
+        oldest_us = reports.oldest_us
+        if oldest_us is None and not reports.has_started:
+            return
+        # With nothing waiting here, the agent can only give more once it knows; else a frame is worth filling.
+        if reports.is_full or not self._attempts.waiting or oldest_us is None or now >= oldest_us + GATHER_US:
+            for payload in reports.take():
+                self._send(payload)
+
+    def _send(self, payload: bytes) -> None:
+        if self._agent is not None:
+            self._send_to(self._agent, payload)
+
+    def _send_to(self, peer: Peer, payload: bytes) -> None:
+        try:
+            peer.send(payload)
+        except BadPeer as error:
+            self._drop(peer, error)
+            return
+        self._repoll(peer)
+
+    def _repoll(self, peer: Peer) -> None:
+        # Asked for only when it changes: a call per frame would be a call too many.
+        if peer.has_unsent != peer.is_polled_for_room:
+            peer.is_polled_for_room = peer.has_unsent
+            self._poller.modify(peer.fileno, select.EPOLLIN | (select.EPOLLOUT if peer.has_unsent else 0))
+
+    # Signals, the lease, the end
+
+    def _on_signals(self) -> None:
+        received = os.read(self._wake_fd, 4096)
+        if signal.SIGTERM in received:
+            self._has_to_end = "starter ended by SIGTERM"
+            self._house_us = 0
+        self._attempts.reap()
+
+    def _expire(self) -> None:
+        attempts = self._attempts
+        if not attempts.is_idle:
+            _log("lease expired: ending everything")
+            attempts.end_all("lease expired")
+        # Until a new lease comes, whatever is given to us is ended at once.
+        self._is_expired = True
+        attempts.lease_us = NEVER
+
+    def _is_over(self, now: int) -> bool:
+        self._house_us = now + _HOUSE_US
+        self._inputs.forget_all_but(lambda key: key in self._attempts.waiting or key in self._attempts.active)
+        if not self._has_directory():
+            self._has_to_end = "its directory has vanished"
+        if self._has_to_end is not None:
+            return True
+        if not self._attempts.is_idle or len(self._reports):
+            return False
+        is_lone = self._agent is None and now >= self._lone_since_us + self._settings.idle_us
+        return self._is_quitting or is_lone
+
+    def _has_directory(self) -> bool:
+        try:
+            status = os.stat(self._settings.directory)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def _say_goodbye(self) -> None:
+        if self._has_to_end is None:
+            return
+        _log(f"ending: {self._has_to_end}")
+        attempts = self._attempts
+        attempts.end_all(self._has_to_end)
+        limit_us = now_us() + _FAREWELL_US
+        while attempts.active and now_us() < limit_us:
+            self._poller.poll(0.02)
+            attempts.reap()
+            attempts.tick(now_us())
+        self._report(NEVER)
+
+    # Peers
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._peers) >= _PEERS_AT_MOST or not _is_trusted(connection):
+            connection.close()
+            return
+        peer = Peer(connection)
+        self._peers[peer.fileno] = peer
+        self._poller.register(peer.fileno, select.EPOLLIN)
+
+    def _on_peer(self, peer: Peer, event: int) -> None:
+        try:
+            if event & select.EPOLLOUT:
+                peer.flush()
+                self._repoll(peer)
+            if event & ~select.EPOLLOUT:
+                for message in peer.receive():
+                    self._on_message(peer, message)
+        except BadPeer as error:
+            self._drop(peer, error)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            self._drop(peer, BadPeer(f"malformed message: {error!r}"))
+
+    def _on_message(self, peer: Peer, message: dict[str, Any]) -> None:
+        name = message.get("m")
+        if name == "hello":
+            self._on_hello(peer, message)
+        elif not peer.is_agent:
+            raise BadPeer("no hello")
+        elif peer is self._agent and name in self._handlers:
+            self._handlers[name](message)
+        elif peer is self._agent:
+            raise BadPeer(f"unknown message {name!r}")
+
+    def _drop(self, peer: Peer, error: BadPeer) -> None:
+        if self._peers.pop(peer.fileno, None) is None:
+            return
+        if str(error) != "closed":
+            _log(f"connection dropped: {error}")
+        self._poller.unregister(peer.fileno)
+        peer.connection.close()
+        if peer is self._agent:
+            self._agent = None
+            self._lone_since_us = now_us()
+
+    def _on_hello(self, peer: Peer, message: dict[str, Any]) -> None:
+        if message["protocol"] != PROTOCOL:
+            refusal = {"m": "refused", "protocol": PROTOCOL, "reason": f"protocol {message['protocol']}"}
+            peer.send(encode(refusal))
+            raise BadPeer(refusal["reason"])
+        former = self._agent
+        peer.is_agent = True
+        self._agent = peer
+        if former is not None and former is not peer:
+            self._drop(former, BadPeer("another agent has taken over"))
+        answer = {"m": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "mark": self._settings.mark}
+        self._send_to(peer, encode(answer))
+
+    # What the agent says
+
+    def _on_spec(self, message: dict[str, Any]) -> None:
+        self._specs[int(message["id"])] = command.Spec(message)
+
+    def _on_drop_spec(self, message: dict[str, Any]) -> None:
+        self._specs.pop(int(message["id"]), None)
+
+    def _on_lane(self, message: dict[str, Any]) -> None:
+        gpus = [str(gpu) for gpu in message.get("gpus") or ()]
+        self._attempts.set_lane(int(message["id"]), int(message["width"]), gpus, int(message.get("gpus_each") or 0))
+
+    def _on_run(self, message: dict[str, Any]) -> None:
+        spec = self._specs[message["spec"]]
+        lane = self._attempts.lane(message["lane"])
+        grant = int(message["grant"])
+        add = self._attempts.add
+        for row in message["items"]:
+            extra = row[3] if len(row) > 3 else {}
+            checks = command.parse_checks(extra["checks"]) if "checks" in extra else ()
+            add(Item(spec, lane, grant, int(row[0]), int(row[1]), row[2], extra.get("env"), checks))
+        if self._is_expired:
+            self._attempts.end_all("lease expired")
+
+    def _on_recall(self, message: dict[str, Any]) -> None:
+        returned: list[Key] = []
+        begun: list[Key] = []
+        for grant, index in message["items"]:
+            key = (grant, index)
+            (returned if self._attempts.recall(key) else begun).append(key)
+        self._send(encode({"m": "recalled", "returned": returned, "begun": begun}))
+
+    def _on_kill(self, message: dict[str, Any]) -> None:
+        outcome = message["why"]
+        if outcome not in _OUTCOMES_OF_KILL:
+            raise BadPeer(f"kill because of {outcome!r}")
+        # An attempt that has ended already has its own outcome, even if nobody has noticed it yet.
+        self._attempts.reap()
+        key = (message["grant"], message["index"])
+        self._attempts.kill(key, outcome, message.get("reason"), message.get("grace_us"))
+
+    def _on_lease(self, message: dict[str, Any]) -> None:
+        until_us = message["until_us"]
+        self._attempts.lease_us = NEVER if until_us is None else int(until_us)
+        self._is_expired = False
+
+    def _on_forget(self, message: dict[str, Any]) -> None:
+        self._reports.forget(int(message["upto"]))
+
+    def _on_inventory(self, message: dict[str, Any]) -> None:
+        running = [
+            [*key, one.item.attempt, one.pid, one.wall_us, None if one.slot is None else one.slot.number]
+            for key, one in self._attempts.active.items()
+        ]
+        waiting = [[*key, item.attempt] for key, item in self._attempts.waiting.items()]
+        answer = {"m": "inventory", "running": running, "waiting": waiting, "ended": len(self._reports)}
+        self._send(encode(answer))
+        for payload in self._reports.repeat():
+            self._send(payload)
+        if self._agent is not None:
+            self._agent.is_told = True
+
+    def _on_input(self, message: dict[str, Any]) -> None:
+        key = (int(message["grant"]), int(message["index"]))
+        if key not in self._attempts.waiting and key not in self._attempts.active:
+            self._tell_input(key, 0, True)
+            return
+        data = base64.b64decode(message.get("data") or "", validate=True)
+        if not self._inputs.feed(key, data, bool(message.get("eof"))):
+            raise BadPeer("more input than may be outstanding")
+
+    def _tell_input(self, key: Key, taken_bytes: int, is_closed: bool) -> None:
+        answer = {"m": "input", "grant": key[0], "index": key[1], "taken_bytes": taken_bytes, "closed": is_closed}
+        self._send(encode(answer))
+
+    def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
+        self._is_quitting = True
+        self._house_us = 0
+
+
+def _wake_on_signals() -> int:
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    os.set_blocking(write_fd, False)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    # Handlers, not SIG_IGN: what is ignored here would be ignored by every command, a handler ends with exec.
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, _note)
+    return read_fd
+
+
+def _note(number: int, frame: object) -> None:
+    """Does nothing: the number has been written to the wake-up pipe."""
+
+
+def _is_trusted(connection: socket.socket) -> bool:
+    option = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", option)
+    return uid in (0, os.getuid())
+
+
+def _log(text: str) -> None:
+    print(f"starter {os.getpid()}: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,228 @@
+"""Where the output of attempts goes: slots with a pair of append files, segments, files of their own, user's files.
+
+Standard library only, part of the starter. Two new files per job can halve the rate of short jobs, so an attempt
+borrows a *slot*: a pair of files opened once and appended to. When it has ended, what it wrote is copied to the current
+segment and the pair is emptied; much output, or a pair that something still alive may write to, is renamed to the
+attempt's own file and the slot gets a new pair.
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+from lanai.agent.starter_command import CannotStart, Spec, node_or
+
+SMALL_BYTES = 64 << 10
+SEGMENT_BYTES = 64 << 20
+_STREAMS = ("out", "err")
+_OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_OWN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_OWN_UMASK = 0o077
+_PATTERN = re.compile(r"%(.)")
+FileActions = list[tuple[int, int, int]]
+Record = list[object]
+
+
+class Slot(NamedTuple):
+    """A pair of append files. ``descriptors`` are those of standard output and error; ``actions`` go to posix_spawn."""
+
+    number: int
+    descriptors: tuple[int, int]
+    actions: FileActions
+
+
+class Output:
+    """Hands out slots and takes them back; owns the segment being written. All names are below one directory."""
+
+    def __init__(self, directory: str, null_fd: int) -> None:
+        self._directory = directory
+        self._null_fd = null_fd
+        self._free: list[Slot] = []
+        self._slots = 0
+        self._segment = -1
+        self._segment_number = 0
+        self._segment_bytes = 0
+        self._batches: set[int] = set()
+
+    def take(self) -> Slot:
+        """Returns an empty slot.
+
+        Raises:
+            CannotStart: outcome node, if no file could be opened.
+        """
+        if self._free:
+            return self._free.pop()
+        self._slots += 1
+        try:
+            return self._open(self._slots - 1)
+        except OSError as error:
+            self._slots -= 1
+            raise node_or(error, "node", None, "opening output files") from None
+
+    def give_back(self, slot: Slot) -> None:
+        """Takes back a slot whose attempt never began."""
+        self._free.append(slot)
+
+    def collect(self, slot: Slot, job: tuple[int, int, int], is_shared: bool) -> list[Record | None] | None:
+        """Takes what an ended attempt wrote, and its slot back.
+
+        Args:
+            slot: the attempt's.
+            job: batch, index and attempt, for names.
+            is_shared: something of the attempt is still alive and may write on.
+
+        Returns:
+            Where standard output and error went; None if nothing was written.
+        """
+        out_bytes = os.lseek(slot.descriptors[0], 0, os.SEEK_END)
+        err_bytes = os.lseek(slot.descriptors[1], 0, os.SEEK_END)
+        if not (out_bytes or err_bytes or is_shared):
+            self._free.append(slot)
+            return None
+        os.umask(_OWN_UMASK)
+        sizes = (out_bytes, err_bytes)
+        if is_shared or max(sizes) > SMALL_BYTES:
+            return self._retire(slot, job, sizes)
+        try:
+            records = [self._copy(slot.descriptors[i], sizes[i]) for i in (0, 1)]
+        except OSError:
+            # No room for a copy: the files themselves are kept, which takes none.
+            return self._retire(slot, job, sizes)
+        self._free.append(slot)
+        return records
+
+    def _copy(self, descriptor: int, size: int) -> Record | None:
+        if not size:
+            return None
+        data = os.pread(descriptor, size, 0)
+        segment, offset = self._room(len(data))
+        os.write(segment, data)
+        self._segment_bytes += len(data)
+        os.ftruncate(descriptor, 0)
+        return ["segment", self._segment_number, offset, len(data)]
+
+    def _room(self, size: int) -> tuple[int, int]:
+        if self._segment < 0 or self._segment_bytes + size > SEGMENT_BYTES:
+            self._next_segment()
+        # A write that failed half-way leaves rubbish behind; the file's own end is the truth.
+        self._segment_bytes = os.lseek(self._segment, 0, os.SEEK_END)
+        return self._segment, self._segment_bytes
+
+    def _next_segment(self) -> None:
+        if self._segment >= 0:
+            os.close(self._segment)
+            self._segment = -1
+        while True:
+            self._segment_number += 1
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._segment = os.open(segment_path(self._directory, self._segment_number), flags, 0o600)
+            except FileExistsError:
+                continue
+            return
+
+    def _retire(self, slot: Slot, job: tuple[int, int, int], sizes: tuple[int, int]) -> list[Record | None]:
+        batch, index, attempt = job
+        records: list[Record | None] = []
+        folder = f"jobs/{batch}"
+        try:
+            if batch not in self._batches:
+                os.makedirs(os.path.join(self._directory, folder), exist_ok=True)
+                self._batches.add(batch)
+            for stream, size in zip(_STREAMS, sizes, strict=True):
+                name = f"{folder}/{index}.{attempt}.{stream}"
+                os.rename(self._path(slot.number, stream), os.path.join(self._directory, name))
+                records.append(["file", name, size])
+        except OSError as error:
+            self._batches.discard(batch)
+            return [["lost", os.strerror(error.errno or 0), max(sizes)], None]
+        finally:
+            for descriptor in slot.descriptors:
+                os.close(descriptor)
+            self._reopen(slot.number)
+        return records
+
+    def _reopen(self, number: int) -> None:
+        try:
+            self._free.append(self._open(number))
+        except OSError:
+            # The next attempt that needs a slot tries again, under a number of its own, and reports the failure.
+            return
+
+    def _open(self, number: int) -> Slot:
+        os.umask(_OWN_UMASK)
+        opened: list[int] = []
+        try:
+            for stream in _STREAMS:
+                path = self._path(number, stream)
+                if os.path.exists(path):
+                    os.unlink(path)
+                opened.append(os.open(path, _OWN_FLAGS, 0o600))
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return Slot(number, (opened[0], opened[1]), file_actions(self._null_fd, opened[0], opened[1]))
+
+    def _path(self, number: int, stream: str) -> str:
+        return os.path.join(self._directory, f"slot{number}.{stream}")
+
+
+def segment_path(directory: str, number: int) -> str:
+    """Returns the name of an output segment."""
+    return os.path.join(directory, f"out-{number:06d}")
+
+
+def file_actions(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> FileActions:
+    """Returns what posix_spawn does to connect a command's three streams."""
+    dup2 = os.POSIX_SPAWN_DUP2
+    return [(dup2, stdin_fd, 0), (dup2, stdout_fd, 1), (dup2, stderr_fd, 2)]
+
+
+def expand(pattern: str, job: tuple[int, int, int]) -> str:
+    """Fills in a pattern: %b batch, %i index, %a attempt, %% a percent sign; anything else stays as it is."""
+    values = {"b": str(job[0]), "i": str(job[1]), "a": str(job[2]), "%": "%"}
+    return _PATTERN.sub(lambda match: values.get(match[1], match[0]), pattern)
+
+
+def open_user_files(spec: Spec, job: tuple[int, int, int]) -> tuple[int | None, int | None, list[Record | None]]:
+    """Opens the files that the user named for the output, making the directories above them.
+
+    Must be called in the spec's directory, under its umask. Both streams in one file share one descriptor.
+
+    Returns:
+        Descriptors of standard output and error (the caller closes them; None where nothing was named), and records.
+
+    Raises:
+        CannotStart: a file could not be opened; nothing is left open.
+    """
+    descriptors: list[int | None] = [None, None]
+    records: list[Record | None] = [None, None]
+    paths: list[str | None] = []
+    try:
+        for i, pattern in enumerate((spec.stdout, spec.stderr)):
+            path = None if pattern is None else expand(pattern, job)
+            if path is not None:
+                descriptors[i] = descriptors[0] if path in paths else _open_making_parents(path)
+                records[i] = ["user", os.path.join(spec.cwd, path)]
+            paths.append(path)
+    except (OSError, ValueError) as error:
+        close_all(descriptors)
+        if isinstance(error, OSError):
+            raise node_or(error, "exit", 126, f"output {error.filename}") from None
+        raise CannotStart("exit", 126, f"output: {error}") from None
+    return descriptors[0], descriptors[1], records
+
+
+def close_all(descriptors: list[int | None]) -> None:
+    """Closes each descriptor once."""
+    for descriptor in {one for one in descriptors if one is not None}:
+        os.close(descriptor)
+
+
+def _open_making_parents(path: str) -> int:
+    try:
+        return os.open(path, _OUTPUT_FLAGS, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return os.open(path, _OUTPUT_FLAGS, 0o666)

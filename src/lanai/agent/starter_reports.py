@@ -1,0 +1,151 @@
+"""What the starter tells: reports are encoded once, gathered into frames, and ends are kept until told to forget.
+
+Standard library only, part of the starter. It knows neither sockets nor processes. An end has a sequence number from 1
+on, in the order in which the ends were noticed; numbers mean nothing beyond this starter's life.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+Key = tuple[int, int]
+GATHER_US = 5_000
+GATHER_ITEMS = 64
+_FRAME_TEXT = 256 << 10
+_REASON_CHARACTERS = 2_000
+_CHECKS_SHOWN = 64
+
+
+class End(NamedTuple):
+    """How an attempt ended. Times in microseconds; ``started_wall_us`` None means that it never began."""
+
+    grant: int
+    index: int
+    attempt: int
+    outcome: str
+    exit_code: int | None = None
+    signal: int | None = None
+    started_wall_us: int | None = None
+    wall_us: int = 0
+    user_us: int = 0
+    system_us: int = 0
+    memory_peak_bytes: int | None = None
+    reason: str | None = None
+    output: list[list[object] | None] | None = None
+    checks: list[list[str | None]] | None = None
+    escaped: int = 0
+
+
+class Reports:
+    """Reports not yet sent, and ends not yet forgotten. One owner, the loop; nothing is ever dropped but by `forget`."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._kept: dict[Key, tuple[int, str]] = {}
+        self._ended: list[str] = []
+        self._started: list[str] = []
+        self.oldest_us: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the newest end; 0 if there was none."""
+        return self._sequence
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a beginning is queued."""
+        return bool(self._started)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough ends have been gathered for a frame."""
+        return len(self._ended) >= GATHER_ITEMS
+
+    def ended(self, end: End, now_us: int) -> None:
+        """Keeps an end and queues it for sending."""
+        self._sequence += 1
+        text = _encode(self._sequence, end)
+        self._kept[end.grant, end.index] = (self._sequence, text)
+        self._ended.append(text)
+        if self.oldest_us is None:
+            self.oldest_us = now_us
+
+    def started(self, grant: int, index: int, attempt: int, pid: int, wall_us: int, slot: int | None) -> None:
+        """Queues the news that an attempt has been running for a while."""
+        self._started.append(json.dumps([grant, index, attempt, pid, wall_us, slot], separators=(",", ":")))
+
+    def take(self) -> Iterator[bytes]:
+        """Yields the payloads of the frames that hold everything queued, and empties the queue."""
+        if self._started:
+            yield from _frames("started", self._started)
+            self._started = []
+        if self._ended:
+            yield from _frames("ended", self._ended)
+            self._ended = []
+        self.oldest_us = None
+
+    def repeat(self) -> Iterator[bytes]:
+        """Yields the payloads for a new agent: every end kept, the queued ones included; empties the queue."""
+        self._ended = []
+        self.oldest_us = None
+        yield from _frames("ended", [text for _, text in self._kept.values()])
+
+    def discard_unsent(self) -> None:
+        """Forgets what was queued for an agent that is gone; the ends themselves are kept."""
+        self._ended = []
+        self._started = []
+        self.oldest_us = None
+
+    def forget(self, upto: int) -> None:
+        """Lets go of the ends up to a sequence number, itself included."""
+        while self._kept:
+            key = next(iter(self._kept))
+            if self._kept[key][0] > upto:
+                return
+            del self._kept[key]
+
+
+def _frames(name: str, texts: Iterable[str]) -> Iterator[bytes]:
+    gathered: list[str] = []
+    size = 0
+    for text in texts:
+        gathered.append(text)
+        size += len(text)
+        if size >= _FRAME_TEXT or len(gathered) >= 1_000:
+            yield _frame(name, gathered)
+            gathered = []
+            size = 0
+    if gathered:
+        yield _frame(name, gathered)
+
+
+def _frame(name: str, texts: list[str]) -> bytes:
+    return f'{{"m":"{name}","items":[{",".join(texts)}]}}'.encode("ascii")
+
+
+def _encode(sequence: int, end: End) -> str:
+    # The common end is formatted by hand: json.dumps takes three times as long, and there is one for every job.
+    if end.reason is None and end.output is None and end.checks is None:
+        tail = "null,null,null"
+    else:
+        reason = None if end.reason is None else end.reason[:_REASON_CHARACTERS]
+        checks = None if end.checks is None else end.checks[-_CHECKS_SHOWN:]
+        tail = f"{_json(reason)},{_json(end.output)},{_json(checks)}"
+    started = "null" if end.started_wall_us is None else end.started_wall_us
+    exit_code = "null" if end.exit_code is None else end.exit_code
+    signal = "null" if end.signal is None else end.signal
+    peak = "null" if end.memory_peak_bytes is None else end.memory_peak_bytes
+    return (
+        f'[{sequence},{end.grant},{end.index},{end.attempt},"{end.outcome}",{exit_code},{signal},{started},'
+        f"{end.wall_us},{end.user_us},{end.system_us},{peak},{tail},{end.escaped}]"
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -76,13 +76,35 @@ def used_up_grants(db: sqlite3.Connection) -> list[GrantId]:
 
 def read_nodes(db: sqlite3.Connection) -> list[SaveNode]:
     """Every node that ever joined, by id."""
-    return [
-        SaveNode(
-            node, name, key_hash, boot_id, state, bool(is_drained), unpack_capacity(capacity), unpack_features(features),
-            *rest,
-        )
-        for node, name, key_hash, boot_id, state, is_drained, capacity, features, *rest in db.execute(SQL["nodes"])
-    ]  # fmt: skip
+    return [_node(*row) for row in db.execute(SQL["nodes"])]
+
+
+def _node(
+    node: NodeId,
+    name: str,
+    key_hash: bytes,
+    boot_id: str,
+    state: str,
+    is_drained: int,
+    capacity: bytes,
+    features: bytes,
+    started_by: str,
+    joined_at_us: int,
+    seen_at_us: int,
+) -> SaveNode:
+    return SaveNode(
+        node=node,
+        name=name,
+        key_hash=key_hash,
+        boot_id=boot_id,
+        state=state,
+        is_drained=bool(is_drained),
+        capacity=unpack_capacity(capacity),
+        features=unpack_features(features),
+        started_by=started_by,
+        joined_at_us=joined_at_us,
+        seen_at_us=seen_at_us,
+    )
 
 
 def _runs(db: sqlite3.Connection, batch: BatchId) -> list[tuple[int, int, ShapeId]]:

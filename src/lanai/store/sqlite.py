@@ -28,6 +28,7 @@ BALLAST: Final = "ballast"
 SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
 CACHE_KIB: Final = 8 * 1024
 BUSY_S: Final = 30.0
+STATEMENTS_KEPT: Final = 512
 LONG_LOG_PAGES: Final = 32 * 1024
 
 
@@ -72,7 +73,13 @@ class SqliteWriter:
             self._lines.execute("PRAGMA query_only = 1")
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
-        db = sqlite3.connect(self._directory / FILE, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            self._directory / FILE,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
+        )
         self._open_files.append(db)
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute(f"PRAGMA synchronous = {synchronous}")

@@ -1,4 +1,4 @@
--- One statement per record, or per part of one. Each says what is to be true afterwards, so that a repeat is harmless.
+-- What is to be true afterwards, so that a repeat is harmless. VALUES (...) is widened to many rows where there are many.
 
 -- name: save_meta
 INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -53,7 +53,7 @@ ON CONFLICT (grant) DO UPDATE SET node = excluded.node, batch = excluded.batch, 
     ranges_pack = excluded.ranges_pack
 
 -- name: drop_grant
-DELETE FROM grant WHERE grant = ?
+DELETE FROM grant WHERE grant IN (VALUES (?))
 
 -- name: add_attempt
 INSERT OR REPLACE INTO attempt (row, batch, idx, attempt, grant, node, state, outcome, exit_code, signal, started_at_us,
@@ -83,7 +83,7 @@ SELECT tail_bytes FROM tally WHERE batch = ?
 SELECT tail, kept_bytes FROM tail WHERE batch = ? ORDER BY is_failed, tail
 
 -- name: drop_old_tail
-DELETE FROM tail WHERE tail = ?
+DELETE FROM tail WHERE tail IN (VALUES (?))
 
 -- name: save_node
 INSERT INTO node (node, name, key_hash, boot_id, state, is_drained, capacity_pack, features_pack, started_by,

@@ -1,0 +1,289 @@
+"""The agent's one connection to its hub: dials out, for ever, and turns bytes into messages and back.
+
+It decides nothing about jobs. It never blocks: the loop that owns it calls `on_ready` when the descriptor is ready and
+`on_time` when `due_us` has come. Times are microseconds of CLOCK_BOOTTIME and are handed in, and so is the jitter.
+
+A connect that is *refused* is told apart from one that fails otherwise, because it proves that no hub is up. TLS trusts
+the SHA-256 of the hub's certificate and nothing else; nothing is sent to a hub that shows another.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from lanai.model.errors import UserError
+from lanai.wire import messages
+from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
+
+CONNECT_TIMEOUT_US: Final = 5_000_000
+BACKOFF_FIRST_US: Final = 100_000
+BACKOFF_LAST_US: Final = 2_000_000
+_READ_BYTES: Final = 1 << 18
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the hub is: a Unix socket, or a host and port whose certificate has this SHA-256."""
+
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+    pin: str = ""
+
+
+def address(url: str, pin: str) -> Address:
+    """Read `unix:PATH` or `lanai://HOST:PORT`. Raises UserError where it is neither, or TLS has no pin."""
+    if url.startswith("unix:"):
+        return Address(path=Path(url.removeprefix("unix:")))
+    parts = urlsplit(url)
+    if parts.scheme != "lanai" or not parts.hostname or not parts.port:
+        raise UserError(f"found the hub address {url!r}, accepted are unix:PATH and lanai://HOST:PORT", code="bad_url")
+    if len(pin) != 64:
+        hint = "give the join file that the hub wrote: --join FILE"
+        raise UserError(f"the certificate of {url} is not known here", code="no_pin", hint=hint)
+    return Address(host=parts.hostname, port=parts.port, pin=pin.lower())
+
+
+class Up(msgspec.Struct, frozen=True):
+    """Connected, and the hub is who it should be. Send Hello."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Nobody listens there: the connect that began then was refused."""
+
+    began_us: int
+
+
+class Down(msgspec.Struct, frozen=True):
+    """The connection ended, or could not be made for another reason than that nobody listens."""
+
+    problem: str
+
+
+LinkEvent = Up | Refused | Down | messages.ToAgent
+
+
+class HubLink:
+    """A connection that comes back.
+
+    Attributes:
+        due_us: when `on_time` wants to be called next.
+        is_up: messages can be sent.
+    """
+
+    def __init__(self, to: Address, jitter: Callable[[], float]) -> None:
+        """`jitter` gives numbers in [0, 1) that spread the attempts of many agents."""
+        self._to = to
+        self._jitter = jitter
+        self._socket: socket.socket | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._is_shaking = False
+        self._began_us = 0
+        self._backoff_us = BACKOFF_FIRST_US
+        self._reader = FrameReader(messages.to_agent)
+        self._out: deque[bytes] = deque()
+        self._out_bytes = 0
+        self._wants_write = False
+        self.due_us = 0
+        self.is_up = False
+
+    def fileno(self) -> int:
+        """The descriptor to watch, or -1 while there is none."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def wants_write(self) -> bool:
+        """Whether to wake also when the descriptor can be written."""
+        return self._socket is not None and (not self.is_up or bool(self._out) or self._wants_write)
+
+    def is_idle(self) -> bool:
+        """Whether everything sent so far has left."""
+        return self.is_up and not self._out
+
+    def accept_peer(self) -> None:
+        """The hub said Welcome: full frames from now on, and short back-off next time."""
+        self._reader.accept_peer()
+        self._backoff_us = BACKOFF_FIRST_US
+
+    def send(self, message: messages.ToHub) -> None:
+        """Queue a message; `flush` or the next `on_ready` sends it. Dropped while the link is not up."""
+        if self.is_up:
+            data = frame(message)
+            self._out.append(data)
+            self._out_bytes += len(data)
+
+    def flush(self, now_us: int) -> list[LinkEvent]:
+        """Send what can be sent."""
+        try:
+            self._write()
+        except OSError as error:
+            return [self._down(now_us, _said(error))]
+        if self._out_bytes > UNREAD_BYTES:
+            return [self._down(now_us, "the hub does not read")]
+        return []
+
+    def on_time(self, now_us: int) -> list[LinkEvent]:
+        """Begin a connect that is due, or give up one that takes too long."""
+        if now_us < self.due_us or self.is_up:
+            return []
+        if self._socket is not None:
+            return [self._down(now_us, "no answer in time")]
+        self._began_us = now_us
+        self.due_us = now_us + CONNECT_TIMEOUT_US
+        try:
+            return self._connect(now_us)
+        except OSError as error:
+            return [self._failed(now_us, error)]
+
+    def on_ready(self, now_us: int) -> list[LinkEvent]:
+        """The descriptor is ready: go on connecting, or read and write."""
+        if self._socket is None:
+            return []
+        try:
+            if not self.is_up:
+                return self._go_on(now_us)
+            self._write()
+            return self._read(now_us)
+        except (OSError, ProtocolViolation) as error:
+            return [self._failed(now_us, error)]
+
+    def drop(self, now_us: int, problem: str) -> list[LinkEvent]:
+        """End the connection; another is begun after the back-off."""
+        return [self._down(now_us, problem)] if self._socket is not None else []
+
+    def close(self) -> None:
+        """End it for good, after one attempt to send what is queued."""
+        if self._socket is not None:
+            try:
+                self._write()
+            except OSError:
+                pass
+            self._socket.close()
+            self._socket = None
+        self.is_up = False
+
+    def _connect(self, now_us: int) -> list[LinkEvent]:
+        if self._to.path is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            problem = _connect_unix(self._socket, self._to.path)
+        else:
+            family, kind, proto, _, where = socket.getaddrinfo(self._to.host, self._to.port, type=socket.SOCK_STREAM)[0]
+            self._socket = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            problem = self._socket.connect_ex(where)
+        if problem not in (0, errno.EINPROGRESS):
+            raise OSError(problem, os.strerror(problem))
+        return self._go_on(now_us) if problem == 0 else []
+
+    def _go_on(self, now_us: int) -> list[LinkEvent]:
+        assert self._socket is not None
+        problem = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+        if self._to.path is None:
+            if not self._is_shaking:
+                self._socket = _without_trust().wrap_socket(self._socket, do_handshake_on_connect=False)
+                self._is_shaking = True
+            if not self._handshake(self._socket):
+                return []
+        self._reader = FrameReader(messages.to_agent)
+        self.is_up = True
+        self.due_us = 1 << 62
+        return [Up(), *(self._read(now_us) if self._to.path is None else [])]
+
+    def _handshake(self, tls: socket.socket) -> bool:
+        assert isinstance(tls, ssl.SSLSocket)
+        self._wants_write = False
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self._wants_write = True
+            return False
+        shown = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+        if shown != self._to.pin:
+            raise ProtocolViolation(f"the hub shows certificate {shown}, expected is {self._to.pin}")
+        return True
+
+    def _read(self, now_us: int) -> list[LinkEvent]:
+        assert self._socket is not None
+        found: list[LinkEvent] = []
+        while True:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return found
+            except OSError as error:
+                return [*found, self._down(now_us, _said(error))]
+            if not data:
+                return [*found, self._down(now_us, "the hub closed the connection")]
+            try:
+                found.extend(self._reader.feed(data))
+            except ProtocolViolation as error:
+                return [*found, self._down(now_us, str(error))]
+            if self._to.path is not None and len(data) < _READ_BYTES:
+                return found
+
+    def _write(self) -> None:
+        if self._socket is None or not self.is_up:
+            return
+        while self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            try:
+                sent = self._socket.send(data)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                self._out = deque([data])
+                return
+            self._out_bytes -= sent
+            self._out = deque([data[sent:]]) if sent < len(data) else deque()
+
+    def _failed(self, now_us: int, error: Exception) -> LinkEvent:
+        is_refusal = isinstance(error, ConnectionRefusedError) or (
+            self._to.path is not None and isinstance(error, FileNotFoundError)
+        )
+        was_up, began_us = self.is_up, self._began_us
+        down = self._down(now_us, _said(error))
+        return Refused(began_us) if is_refusal and not was_up and not self._is_shaking else down
+
+    def _down(self, now_us: int, problem: str) -> Down:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self._is_shaking = self.is_up = self._wants_write = False
+        self._out.clear()
+        self._out_bytes = 0
+        self.due_us = now_us + round(self._backoff_us * (0.75 + 0.5 * self._jitter()))
+        self._backoff_us = min(BACKOFF_LAST_US, self._backoff_us * 2)
+        return Down(problem)
+
+
+def _connect_unix(made: socket.socket, path: Path) -> int:
+    """Like `connect_ex`, at a path of any length."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return made.connect_ex(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+
+
+def _without_trust() -> ssl.SSLContext:
+    """TLS that believes any certificate: the pin is compared by hand, before a byte is sent."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    return made
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

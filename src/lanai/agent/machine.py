@@ -1,0 +1,438 @@
+"""The agent's own decisions: what to start, keep, report and give back. Pure: (time, event) -> effects.
+
+It reads no clock, touches no file and opens no socket; the loop in `__main__` does what the effects say, in order, and
+answers with events. It must not choose between jobs beyond the order in which the hub granted them.
+
+Theory of operation. An attempt's way: pending here -> live (noted in the spool, at the starter) -> its result in the
+spool -> reported -> the hub says forget. The fence (grant, index) is its name all the way. `roster.py` keeps what is
+pending and live and says what starts next; `lease.py` until when anything may run; here are the conversations with the
+hub and the starter, and the results between them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, assert_never
+
+from lanai.agent import events as ev
+from lanai.agent.events import Effect, Event, Member, Send
+from lanai.agent.lanes import Lane
+from lanai.agent.lease import Lease
+from lanai.agent.roster import Roster
+from lanai.agent.spool import Remembered
+from lanai.model.batch import BatchSettings
+from lanai.model.ids import BatchId, GrantId, Index, grant_epoch
+from lanai.model.job import AttemptResult, Outcome
+from lanai.model.resources import Capacity
+from lanai.wire import messages as wire
+
+FRAME_ITEMS: Final = 1000
+SILENCE_US: Final = 15_000_000
+RETRY_KEEP_US: Final = 1_000_000
+NEVER_US: Final = 1 << 62
+DISK_FULL: Final = "disk full"
+_GRACE_US: Final = BatchSettings().grace_us
+
+
+class Machine:
+    """The state of one agent.
+
+    Attributes:
+        due_us: when it wants to be Ticked at the latest.
+        lease: until when anything may run.
+        roster: what was granted and what of it is live.
+    """
+
+    def __init__(
+        self,
+        capacity: Capacity,
+        remembered: Remembered,
+        *,
+        first_lane: int = 1,
+        lease_us: int = 0,
+        end_with_hub_us: int = 0,
+    ) -> None:
+        """`first_lane` must be higher than any lane of an earlier agent; `end_with_hub_us` 0 is to wait for ever."""
+        self.roster = Roster(capacity, first_lane)
+        self.lease = Lease(lease_us)
+        self.due_us = 0
+        self._orphans = remembered.handed
+        self._unforgotten = deque(remembered.results)
+        self._unkept: list[AttemptResult] = []
+        self._starter_upto = 0
+        self._trouble = ""
+        self._escaped = 0
+        self._has_starter = self._is_connected = self._is_welcome = False
+        self._is_draining = self._is_leaving = self._is_gone = False
+        self._epoch = 0
+        self._heartbeat_us = 0
+        self._wall_offset_us = 0
+        self._greeted_us = self._heard_us = 0
+        self._next_beat_us = NEVER_US
+        self._gone_since_us = -1
+        self._end_with_hub_us = end_with_hub_us
+
+    def about(self, grant: GrantId) -> tuple[BatchId, int] | None:
+        """Batch and attempt of a grant of which something is pending or live; None for others."""
+        found = self.roster.grants.get(grant)
+        return None if found is None else (found.batch, found.attempt)
+
+    def live_member(self, batch: BatchId, index: Index, attempt: int) -> Member | None:
+        """The job at the starter that people know by these; None where it is not there."""
+        for grant in self.roster.grants.values():
+            if (grant.batch, grant.attempt) == (batch, attempt) and (grant.grant, index) in self.roster.live:
+                return grant.grant, index
+        return None
+
+    def handle(self, now_us: int, event: Event) -> list[Effect]:
+        """Take one event; what is to be done about it, in order."""
+        out: list[Effect] = []
+        lease_before_us = self.lease.good_until_us
+        if isinstance(event, ev.Value):
+            self._on_event(now_us, event, out)
+        else:
+            self._heard_us = now_us
+            self._on_message(now_us, event, out)
+        if self.lease.good_until_us != lease_before_us:
+            out.append(ev.SetLease(self.lease.good_until_us))
+        if self._is_leaving or self._gone_since_us >= 0:
+            self._leave_when_done(now_us, out)
+        self._set_due(now_us)
+        return out
+
+    def _on_event(self, now_us: int, event: ev.OwnEvent, out: list[Effect]) -> None:
+        match event:
+            case ev.Ticked(wall_us):
+                self._on_tick(now_us, wall_us, out)
+            case ev.HubGreeted():
+                self._is_connected, self._greeted_us, self._heard_us = True, now_us, now_us
+            case ev.HubRefused(began_us):
+                self.lease.refused(began_us)
+                self._on_hub_lost(now_us)
+            case ev.HubLost():
+                self._on_hub_lost(now_us)
+            case ev.ResultsKept(upto, results, starter_upto):
+                self._on_kept(upto, results, starter_upto, out)
+            case ev.ResultsNotKept(results):
+                self._unkept = results + self._unkept
+                self._set_trouble(now_us, DISK_FULL, out)
+            case ev.HandFailed(items):
+                self._on_hand_failed(now_us, items, out)
+            case ev.DiskFilled():
+                self._set_trouble(now_us, DISK_FULL, out)
+            case ev.DiskFreed():
+                self._set_trouble(now_us, "", out)
+                self._fill(now_us, out)
+            case _:
+                self._on_starter(now_us, event, out)
+
+    def _on_message(self, now_us: int, message: wire.ToAgent, out: list[Effect]) -> None:
+        match message:
+            case wire.Grant():
+                self._on_grant(now_us, message, out)
+            case wire.Forget(upto):
+                self._on_forget(upto, out)
+            case wire.Beat(number):
+                self.lease.acknowledge(number)
+            case wire.Spec():
+                self.roster.name_spec(message)
+            case wire.Recall(items):
+                self._on_recall(items, out)
+            case wire.Kill(items, grace_us, why):
+                self._on_kill(items, grace_us, why, out)
+            case wire.Welcome():
+                self._on_welcome(now_us, message, out)
+            case wire.Drain(is_draining, leave):
+                self._is_draining, self._is_leaving = is_draining, leave
+                if is_draining:
+                    self._give_all_back(out)
+                self._fill(now_us, out)
+            case wire.Suspend():
+                self.lease.suspend()
+            case wire.Refused(error):
+                out.append(ev.Reconnect(f"the hub refuses: {error.message}"))
+            case wire.Fetch() | wire.Credit() | wire.Unfetch() | wire.Input():
+                pass  # the loop gives these to whoever reads outputs and writes inputs
+            case _:
+                assert_never(message)
+
+    def _on_starter(self, now_us: int, event: ev.StarterEvent, out: list[Effect]) -> None:
+        match event:
+            case ev.AttemptsEnded(results, starter_upto):
+                self._on_ended(now_us, results, starter_upto, out)
+            case ev.AttemptsBegan(items):
+                self._on_began(items, out)
+            case ev.JobsGivenBack(items):
+                self._on_given_back(now_us, items, out)
+            case ev.StarterUp():
+                self._on_starter_up(now_us, event, out)
+            case ev.StarterDied():
+                self._on_starter_died(out)
+            case _:
+                assert_never(event)
+
+    # -- the hub
+
+    def _on_welcome(self, now_us: int, welcome: wire.Welcome, out: list[Effect]) -> None:
+        self._is_welcome = True
+        self._gone_since_us = -1
+        self._epoch = welcome.epoch
+        self._heartbeat_us = welcome.heartbeat_us
+        self._next_beat_us = now_us
+        self.lease.begin(self._greeted_us, welcome.lease_us)
+        self._end_other_epochs(out)
+        ended = [(result.grant, result.index) for _, result in self._unforgotten]
+        ended += [(result.grant, result.index) for result in self._unkept]
+        self.roster.begin_connection(ended)
+        items = self.roster.inventory() + [(*member, "ended") for member in ended]
+        items += [(handed.grant, index, "waiting") for handed in self._orphans for index in handed.indices]
+        for first in range(0, max(1, len(items)), FRAME_ITEMS):
+            is_last = first + FRAME_ITEMS >= len(items)
+            out.append(Send(wire.Inventory(items[first : first + FRAME_ITEMS], is_last)))
+        self._send_results(list(self._unforgotten), out)
+        self._fill(now_us, out)
+
+    def _send_results(self, numbered: list[tuple[int, AttemptResult]], out: list[Effect]) -> None:
+        for first in range(0, len(numbered), FRAME_ITEMS):
+            some = numbered[first : first + FRAME_ITEMS]
+            out.append(Send(wire.Ended(some[-1][0], [result for _, result in some])))
+
+    def _is_foreign(self, grant: GrantId) -> bool:
+        return self._epoch > 0 and grant_epoch(grant) != self._epoch
+
+    def _end_other_epochs(self, out: list[Effect]) -> None:
+        """The hub was restored from a backup: what an earlier epoch granted is ended, and its results are put aside."""
+        for number in [number for number in self.roster.grants if self._is_foreign(number)]:
+            self.roster.withdraw(number, 0, NEVER_US)
+        running = [member for member in self.roster.live if self._is_foreign(member[0])]
+        if running:
+            out.append(ev.EndAttempts(running, _GRACE_US, "the hub was restored from a backup"))
+        apart = [result for _, result in self._unforgotten if self._is_foreign(result.grant)]
+        if apart:
+            out.append(ev.SetApart(apart))
+            self._unforgotten = deque(one for one in self._unforgotten if not self._is_foreign(one[1].grant))
+
+    def _on_hub_lost(self, now_us: int) -> None:
+        self._is_connected = self._is_welcome = False
+        self._next_beat_us = NEVER_US
+        if self._gone_since_us < 0:
+            self._gone_since_us = now_us
+
+    def _on_forget(self, upto: int, out: list[Effect]) -> None:
+        unforgotten = self._unforgotten
+        while unforgotten and unforgotten[0][0] <= upto:
+            unforgotten.popleft()
+        out.append(ev.ForgetResults(upto))
+
+    def _on_grant(self, now_us: int, message: wire.Grant, out: list[Effect]) -> None:
+        roster = self.roster
+        if not roster.has_spec(message.spec):
+            out.append(ev.Reconnect(f"grant {message.grant} names spec {message.spec}, which was never sent"))
+        elif self._is_draining or self._trouble or not roster.can_ever_fit(message.spec):
+            members = [(message.grant, Index(i)) for first, last in message.ranges for i in range(first, last + 1)]
+            self._return([member for member in members if not roster.is_known(member)], out)
+        else:
+            roster.add(message)
+            self._fill(now_us, out)
+
+    def _on_recall(self, items: list[tuple[GrantId, int, int]], out: list[Effect]) -> None:
+        returned: list[Member] = []
+        asked: list[Member] = []
+        for number, first, last in items:
+            members = [(number, Index(index)) for index in range(first, last + 1)]
+            asked += [member for member in members if member in self.roster.live]
+            returned += [member for member in members if not self.roster.is_known(member)]
+            returned += self.roster.withdraw(number, first, last)
+        self._return(self._without_ended(returned), out)
+        if asked:
+            out.append(ev.TakeBack(asked))
+
+    def _on_kill(self, items: list[Member], grace_us: int, why: str, out: list[Effect]) -> None:
+        live = [member for member in items if member in self.roster.live]
+        others = [member for member in items if member not in self.roster.live]
+        returned = [member for member in others if not self.roster.is_known(member)]
+        for number, index in others:
+            returned += self.roster.withdraw(number, index, index)
+        self._return(self._without_ended(returned), out)
+        if live:
+            out.append(ev.EndAttempts(live, grace_us, why))
+
+    def _without_ended(self, members: list[Member]) -> list[Member]:
+        if not members:
+            return members
+        ended = {(result.grant, result.index) for _, result in self._unforgotten}
+        ended.update((result.grant, result.index) for result in self._unkept)
+        return [member for member in members if member not in ended]
+
+    def _return(self, items: list[Member], out: list[Effect]) -> None:
+        if items and self._is_welcome:
+            out.append(Send(wire.Returned(items)))
+
+    def _give_all_back(self, out: list[Effect]) -> None:
+        """Nothing new may begin: return what is pending and ask the starter for what it has not begun."""
+        self._return(self.roster.withdraw_all(), out)
+        asked = self.roster.not_begun()
+        if asked:
+            out.append(ev.TakeBack(asked))
+
+    def _fill(self, now_us: int, out: list[Effect]) -> None:
+        if self._has_starter and not self._is_draining and not self._trouble and self.lease.is_good(now_us):
+            self.roster.fill(out)
+        self.roster.resize(out)
+
+    # -- the starter
+
+    def _on_starter_up(self, now_us: int, up: ev.StarterUp, out: list[Effect]) -> None:
+        self._has_starter = True
+        ended = {(result.grant, result.index) for result in up.ended}
+        here = {(grant, index) for grant, index, _ in up.running} | set(up.waiting)
+        gone: list[Member] = []
+        for handed in self._orphans:
+            members = [(handed.grant, index) for index in handed.indices]
+            self.roster.adopt(handed, [member for member in members if member in here or member in ended])
+            gone += [member for member in members if member not in here and member not in ended]
+        self._orphans = []
+        self._take_over(up, here, out)
+        self._on_ended(now_us, up.ended, up.ended_upto, out)
+        self._fail(gone, {}, "the agent and its starter were killed", out)
+        self._fill(now_us, out)
+
+    def _take_over(self, up: ev.StarterUp, here: set[Member], out: list[Effect]) -> None:
+        live = self.roster.live
+        unknown = sorted(here - live.keys())
+        if unknown:
+            out.append(ev.EndAttempts(unknown, 0, "nothing is known of it here"))
+        self.roster.began.update({(grant, i): wall_us for grant, i, wall_us in up.running if (grant, i) in live})
+        waiting = [member for member in up.waiting if member in live]
+        if waiting:
+            out.append(ev.TakeBack(waiting))
+        if up.lease_until_us and not self.lease.good_until_us:
+            self.lease.take_over(up.lease_until_us)
+        elif self.lease.good_until_us:
+            out.append(ev.SetLease(self.lease.good_until_us))
+
+    def _on_starter_died(self, out: list[Effect]) -> None:
+        self._has_starter = False
+        self._starter_upto = 0
+        members, began = list(self.roster.live), dict(self.roster.began)
+        self.roster.drop(members)
+        self.roster.forget_starter()
+        self._fail(members, began, "the starter ended unexpectedly", out)
+
+    def _fail(self, members: list[Member], began: dict[Member, int], why: str, out: list[Effect]) -> None:
+        """End attempts of which nothing more can be learned, at the node's charge."""
+        if members:
+            results = [
+                AttemptResult(*member, Outcome.NODE, started_at_us=began.get(member, 0), reason=why)
+                for member in members
+            ]
+            self._keep(results, out)
+
+    def _on_began(self, items: list[tuple[GrantId, Index, int]], out: list[Effect]) -> None:
+        fresh = [item for item in items if (item[0], item[1]) in self.roster.live]
+        for grant, index, wall_us in fresh:
+            self.roster.began[grant, index] = wall_us
+        if fresh and self._is_welcome:
+            out.append(Send(wire.Started(fresh)))
+
+    def _on_ended(self, now_us: int, results: list[AttemptResult], upto: int, out: list[Effect]) -> None:
+        self._starter_upto = max(self._starter_upto, upto)
+        live = self.roster.live
+        fresh = [result for result in results if (result.grant, result.index) in live]
+        if fresh:
+            by_lane: dict[Lane, list[AttemptResult]] = {}
+            for result in fresh:
+                by_lane.setdefault(live[result.grant, result.index], []).append(result)
+                self._escaped += result.escaped
+            for lane, ended in by_lane.items():
+                lane.measure(ended)
+            self.roster.drop([(result.grant, result.index) for result in fresh])
+            self._fill(now_us, out)
+            self._keep(fresh, out)
+        elif results and not self._unkept:
+            out.append(ev.Release(self._starter_upto))
+
+    def _keep(self, results: list[AttemptResult], out: list[Effect]) -> None:
+        out.append(ev.Keep(self._unkept + results, self._starter_upto))
+        self._unkept = []
+
+    def _on_kept(self, upto: int, results: list[AttemptResult], starter_upto: int, out: list[Effect]) -> None:
+        if starter_upto:
+            out.append(ev.Release(starter_upto))
+        numbered = list(enumerate(results, upto - len(results) + 1))
+        apart = [result for result in results if self._is_foreign(result.grant)]
+        if apart:
+            out.append(ev.SetApart(apart))
+            numbered = [one for one in numbered if not self._is_foreign(one[1].grant)]
+        self._unforgotten.extend(numbered)
+        if self._is_welcome:
+            self._send_results(numbered, out)
+
+    def _on_given_back(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
+        fresh = [member for member in items if member in self.roster.live]
+        if fresh:
+            self.roster.drop(fresh)
+            out.append(ev.NoteGone(fresh))
+            self._return(fresh, out)
+            self._fill(now_us, out)
+
+    def _on_hand_failed(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
+        """The jobs go back to the hub, since nothing new starts here while the disk is full."""
+        self.roster.drop(items)
+        self._set_trouble(now_us, DISK_FULL, out)
+        self._return(items, out)
+        self.roster.resize(out)
+
+    # -- time and trouble
+
+    def _on_tick(self, now_us: int, wall_us: int, out: list[Effect]) -> None:
+        self._wall_offset_us = wall_us - now_us
+        if self._is_connected and now_us - self._heard_us >= SILENCE_US:
+            out.append(ev.Reconnect("the hub is silent"))
+            return
+        if now_us >= self._next_beat_us:
+            self._beat(now_us, out)
+        if self._unkept:
+            self._keep([], out)
+        if self.lease.has_run_out(now_us):
+            # The hub gives these jobs to others now; what runs is ended by the starter itself.
+            self._give_all_back(out)
+            self.lease.end()
+        self.roster.close_idle_lanes(now_us, out)
+
+    def _beat(self, now_us: int, out: list[Effect]) -> None:
+        self._next_beat_us = now_us + self._heartbeat_us
+        number, wall_us = self.lease.beat(now_us), now_us + self._wall_offset_us
+        running, waiting = self.roster.running, self.roster.waiting
+        out.append(Send(wire.Heartbeat(number, wall_us, running, waiting, self._trouble, self._escaped)))
+
+    def _set_trouble(self, now_us: int, trouble: str, out: list[Effect]) -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if self._is_welcome:
+            self._beat(now_us, out)
+        if trouble:
+            self._give_all_back(out)
+
+    def _leave_when_done(self, now_us: int, out: list[Effect]) -> None:
+        if self._is_gone or self.roster.live or self.roster.pending or self._unkept or self._orphans:
+            return
+        if self._is_leaving and not (self._is_welcome and self._unforgotten):
+            self._is_gone = True
+            out.append(ev.Leave("drained, and told to leave"))
+        elif self._end_with_hub_us and 0 <= self._gone_since_us <= now_us - self._end_with_hub_us:
+            self._is_gone = True
+            out.append(ev.Leave("the hub is gone and nothing runs"))
+
+    def _set_due(self, now_us: int) -> None:
+        due_us = self._next_beat_us
+        if self._is_connected:
+            due_us = min(due_us, self._heard_us + SILENCE_US)
+        if self._unkept:
+            due_us = min(due_us, now_us + RETRY_KEEP_US)
+        if self.lease.good_until_us > 0:
+            due_us = min(due_us, self.lease.good_until_us)
+        if self._end_with_hub_us and self._gone_since_us >= 0:
+            due_us = min(due_us, max(now_us + RETRY_KEEP_US, self._gone_since_us + self._end_with_hub_us))
+        self.due_us = due_us

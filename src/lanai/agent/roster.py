@@ -1,0 +1,288 @@
+"""What was granted to this node, what of it the starter holds, and what is free. The order of starting lives here.
+
+A part of the machine: pure bookkeeping with one owner. It says what the starter is to be given and never whether
+anything may start at all; it knows neither the hub nor the spool.
+
+Theory of operation. Grants stand in the order in which they came. `fill` goes through them once and starts the first
+that fits, again and again. The unit of "fits" is a lane: its width is how many of it may run at once, and is charged to
+the node's free amounts; it shrinks as soon as the starter holds fewer. The starter gets a surplus over the width, so
+that short jobs follow each other without asking, but only from grants that nothing older waits in front of: the order
+stays the hub's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from lanai.agent import events as ev
+from lanai.agent.events import Effect, Item, Member
+from lanai.agent.lanes import Gpus, Granted, Lane, is_same_lane
+from lanai.agent.spool import Handed
+from lanai.model.ids import GrantId, Index
+from lanai.model.resources import Capacity
+from lanai.model.vector import Layout
+from lanai.wire import messages as wire
+
+FINISHED_GRANTS: Final = 4096
+IDLE_LANE_US: Final = 30_000_000
+ALL: Final = (0, 1 << 62)
+
+
+class Roster:
+    """Grants, lanes and live jobs.
+
+    Attributes:
+        live: every job that the starter has, and its lane.
+        began: of those, the ones known to run, with the wall time of the start.
+        grants: those of which anything is pending or live.
+    """
+
+    def __init__(self, capacity: Capacity, first_lane: int) -> None:
+        self._layout = Layout()
+        self._capacity = self._free = self._layout.capacity(capacity)
+        self._gpus = Gpus(capacity.gpus)
+        self._next_lane = first_lane
+        self._lanes: dict[int, Lane] = {}
+        self._specs: dict[int, Lane] = {}
+        self._queue: deque[Granted] = deque()
+        self._finished: deque[GrantId] = deque(maxlen=FINISHED_GRANTS)
+        self._idle_since: dict[Lane, int] = {}
+        self._resized: dict[Lane, None] = {}
+        self.grants: dict[GrantId, Granted] = {}
+        self.live: dict[Member, Lane] = {}
+        self.began: dict[Member, int] = {}
+
+    @property
+    def running(self) -> int:
+        """How many jobs run, as far as is known here."""
+        return sum(min(lane.width, lane.held) for lane in self._lanes.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many have not begun, as far as is known here."""
+        return self.pending + len(self.live) - self.running
+
+    @property
+    def pending(self) -> int:
+        """How many the starter was not given yet."""
+        return sum(len(grant.pending) for grant in self._queue)
+
+    def inventory(self) -> list[tuple[GrantId, Index, str]]:
+        """Every job here: (grant, index, `waiting` or `running`)."""
+        items: list[tuple[GrantId, Index, str]] = [
+            (grant.grant, item.index, "waiting") for grant in self.grants.values() for item in grant.pending
+        ]
+        return items + [(*member, "running" if member in self.began else "waiting") for member in self.live]
+
+    # -- grants come and go
+
+    def begin_connection(self, ended: Iterable[Member]) -> None:
+        """Specs are numbered anew, and what the hub grants again is new unless it is here, or among `ended`."""
+        self._specs.clear()
+        self._finished.clear()
+        for grant in self.grants.values():
+            grant.known = {item.index for item in grant.pending}
+        for number, index in (*self.live, *ended):
+            if number in self.grants:
+                self.grants[number].known.add(index)
+
+    def name_spec(self, spec: wire.Spec) -> None:
+        """Grants of this connection will name this spec by its number."""
+        same = (lane for lane in self._lanes.values() if is_same_lane(lane.spec, spec))
+        lane = next(same, None) or self._new_lane(spec, spec.shape.gpu_milli, self._layout.request(spec.shape))
+        self._specs[spec.spec] = lane
+
+    def has_spec(self, number: int) -> bool:
+        """Whether this connection has named it."""
+        return number in self._specs
+
+    def can_ever_fit(self, number: int) -> bool:
+        """Whether one job of that spec fits into the empty node."""
+        return not (self._capacity - self._specs[number].need) & self._layout.guard
+
+    def add(self, message: wire.Grant) -> None:
+        """Queue a grant's members that are new; a repeat changes nothing."""
+        if message.grant in self._finished:
+            return
+        lane = self._specs[message.spec]
+        assert lane.spec is not None
+        grant = self.grants.get(message.grant)
+        if grant is None:
+            grant = self.grants[message.grant] = Granted(message.grant, lane.spec.batch, message.attempt, lane)
+        grant.lane = lane
+        grant.add(message)
+        if grant.pending and not grant.is_queued:
+            grant.is_queued = True
+            self._queue.append(grant)
+        self._settle(grant)
+
+    def withdraw(self, number: GrantId, first: int, last: int) -> list[Member]:
+        """Take out the pending members first .. last of a grant."""
+        grant = self.grants.get(number)
+        if grant is None:
+            return []
+        taken = grant.withdraw(first, last)
+        self._settle(grant)
+        return taken
+
+    def withdraw_all(self) -> list[Member]:
+        """Take out everything that the starter was not given."""
+        return [member for number in list(self.grants) for member in self.withdraw(number, *ALL)]
+
+    def is_known(self, member: Member) -> bool:
+        """Whether the member was accepted on this connection, or is here."""
+        grant = self.grants.get(member[0])
+        return member[0] in self._finished if grant is None else member[1] in grant.known
+
+    # -- starting
+
+    def fill(self, out: list[Effect]) -> None:
+        """Start the first that fits, in the order of grants, until none does."""
+        is_one_waiting = False
+        for grant in self._queue:
+            if grant.pending and grant.lane.gpu_milli:
+                self._start_with_gpus(grant, out)
+            elif grant.pending:
+                self._start(grant, not is_one_waiting, out)
+            is_one_waiting = is_one_waiting or bool(grant.pending)
+        if not is_one_waiting or not self._queue[0].pending:
+            self._forget_empty()
+
+    def resize(self, out: list[Effect]) -> None:
+        """Tell the starter of lanes whose width has changed."""
+        for lane in self._resized:
+            if lane.is_open and lane.width != lane.told_width:
+                lane.told_width = lane.width
+                out.append(ev.Widen(lane.number, lane.width))
+        self._resized.clear()
+
+    def _start(self, grant: Granted, is_first: bool, out: list[Effect]) -> None:
+        lane = grant.lane
+        pending = len(grant.pending)
+        guard, free, need = self._layout.guard, self._free, lane.need
+        while lane.width < lane.held + pending and not (free - need) & guard:
+            free -= need
+            lane.width += 1
+        self._free = free
+        self._resized[lane] = None
+        wanted = lane.width - lane.held
+        if is_first:
+            surplus = lane.surplus()
+            if wanted > 0 or -wanted < surplus // 2:
+                wanted += surplus
+        if wanted > 0:
+            self._hand(grant, [grant.pending.popleft() for _ in range(min(wanted, pending))], out)
+
+    def _start_with_gpus(self, grant: Granted, out: list[Effect]) -> None:
+        lane = grant.lane
+        items: list[Item] = []
+        while grant.pending and not (self._free - lane.need) & self._layout.guard:
+            item = grant.pending[0]
+            gpus = self._gpus.take((grant.grant, item.index), lane.gpu_milli)
+            if gpus is None:
+                break
+            grant.pending.popleft()
+            items.append(Item(item.index, item.line, item.checks, gpus))
+            self._free -= lane.need
+            lane.width += 1
+        if items:
+            self._hand(grant, items, out)
+
+    def _hand(self, grant: Granted, items: list[Item], out: list[Effect]) -> None:
+        lane = grant.lane
+        assert lane.spec is not None
+        if not lane.is_open:
+            lane.is_open = True
+            out.append(ev.OpenLane(lane.number, lane.spec))
+        if lane.told_width != lane.width:
+            lane.told_width = lane.width
+            out.append(ev.Widen(lane.number, lane.width))
+        number, live = grant.grant, self.live
+        indices = [item.index for item in items]
+        for index in indices:
+            live[number, index] = lane
+        lane.held += len(items)
+        grant.live_count += len(items)
+        out.append(ev.Hand(lane.number, Handed(number, grant.batch, grant.attempt, lane.spec.shape, indices), items))
+
+    def _forget_empty(self) -> None:
+        for grant in self._queue:
+            grant.is_queued = bool(grant.pending)
+        self._queue = deque(grant for grant in self._queue if grant.pending)
+
+    # -- what the starter says
+
+    def adopt(self, handed: Handed, members: list[Member]) -> None:
+        """Take over what an earlier agent gave to the starter."""
+        if not members:
+            return
+        lane = self._new_lane(None, handed.shape.gpu_milli, self._layout.request(handed.shape))
+        lane.held = lane.width = len(members)
+        self._free -= lane.need * len(members)
+        grant = self.grants.get(handed.grant)
+        if grant is None:
+            grant = self.grants[handed.grant] = Granted(handed.grant, handed.batch, handed.attempt, lane)
+        grant.known.update(index for _, index in members)
+        grant.live_count += len(members)
+        for member in members:
+            self.live[member] = lane
+
+    def drop(self, members: Iterable[Member]) -> None:
+        """These are no longer at the starter; what they took is free."""
+        touched: dict[Lane, None] = {}
+        live, began, grants = self.live, self.began, self.grants
+        for member in members:
+            lane = live.pop(member)
+            lane.held -= 1
+            touched[lane] = None
+            if began:
+                began.pop(member, None)
+            if lane.gpu_milli:
+                self._gpus.give_back(member)
+            grant = grants[member[0]]
+            grant.live_count -= 1
+            if not grant.live_count:
+                self._settle(grant)
+        for lane in touched:
+            if lane.held < lane.width:
+                self._free += lane.need * (lane.width - lane.held)
+                lane.width = lane.held
+                self._resized[lane] = None
+            if lane.spec is None and not lane.held:
+                del self._lanes[lane.number]
+
+    def not_begun(self) -> list[Member]:
+        """Live jobs that may not have begun: those of lanes of which the starter holds more than may run at once."""
+        return [member for member, lane in self.live.items() if lane.held > lane.width and member not in self.began]
+
+    def forget_starter(self) -> None:
+        """The next starter knows no lane."""
+        for lane in self._lanes.values():
+            lane.is_open = False
+            lane.told_width = 0
+
+    def close_idle_lanes(self, now_us: int, out: list[Effect]) -> None:
+        """The starter keeps an environment per lane; one that nothing came for in a while is opened anew if need be."""
+        awaited = {grant.lane for grant in self._queue if grant.pending}
+        named = set(self._specs.values())
+        idle = [lane for lane in self._lanes.values() if not lane.held and lane not in awaited]
+        self._idle_since = {lane: self._idle_since.get(lane, now_us) for lane in idle}
+        for lane in idle:
+            if now_us - self._idle_since[lane] >= IDLE_LANE_US:
+                if lane.is_open:
+                    lane.is_open = False
+                    lane.told_width = 0
+                    out.append(ev.CloseLane(lane.number))
+                if lane not in named:
+                    del self._lanes[lane.number]
+
+    def _new_lane(self, spec: wire.Spec | None, gpu_milli: int, need: int) -> Lane:
+        lane = self._lanes[self._next_lane] = Lane(self._next_lane, spec, need, gpu_milli)
+        self._next_lane += 1
+        return lane
+
+    def _settle(self, grant: Granted) -> None:
+        if not grant.live_count and not grant.pending and self.grants.pop(grant.grant, None) is not None:
+            self._finished.append(grant.grant)

@@ -11,7 +11,7 @@ import msgspec
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import AttemptResult
-from lanai.model.records import RecoveredBatch
+from lanai.model.records import RecoveredBatch, SaveTail
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
@@ -78,6 +78,12 @@ class JobsReturned(Event, frozen=True):
 
     node: NodeId
     items: list[tuple[GrantId, Index]]
+
+
+class TailArrived(Event, frozen=True):
+    """The end of an attempt's output, to be kept for those who ask. Nothing is decided by it."""
+
+    tail: SaveTail
 
 
 class BatchOpened(Event, frozen=True):

@@ -33,6 +33,7 @@ from lanai.core.events import (
     NodeJoined,
     NodeTookStock,
     NodeWished,
+    TailArrived,
     TimePassed,
 )
 from lanai.core.schedule import decide as scheduler
@@ -49,6 +50,10 @@ _FROM_NODES = (NodeTookStock, NodeHeard, AttemptsStarted, AttemptsEnded, JobsRet
 def _on_revived(world: World, event: BatchRevived) -> None:
     if event.batch.batch not in world.batches:
         intake.recover_batch(world, event.batch)
+
+
+def _on_tail(world: World, event: TailArrived) -> None:
+    world.keep(event.tail)
 
 
 def _on_time_passed(world: World, event: TimePassed) -> None:
@@ -90,6 +95,7 @@ _HANDLERS: Final = dict(
         _takes(JobsReleased, wishes.on_released),
         _takes(JobsRetried, wishes.on_retried),
         _takes(BatchChanged, wishes.on_changed),
+        _takes(TailArrived, _on_tail),
         _takes(TimePassed, _on_time_passed),
     )
 )
@@ -186,6 +192,10 @@ class HubCore:
         world = self._begin(now_us)
         world.needs_pass = not scheduler.decide(world)
         return self._end()
+
+    def next_due_us(self) -> int | None:
+        """When the next job's back-off ends, by the clock of `handle`; None where none waits for that."""
+        return self.world.delayed[0][0] if self.world.delayed else None
 
     # -- questions, which change nothing
 

@@ -128,7 +128,10 @@ class Returned(Message, frozen=True):
 
 
 class Tail(Message, frozen=True):
-    """The ends of an attempt's two outputs. Sent after its result; never delays one."""
+    """The ends of an attempt's two outputs. Sent after its result; never delays one.
+
+    At most 64 KiB each of an attempt that failed, 4 KiB of one that succeeded; `*_bytes` are the whole lengths.
+    """
 
     batch: BatchId
     index: Index
@@ -137,6 +140,7 @@ class Tail(Message, frozen=True):
     err: bytes
     out_bytes: int
     err_bytes: int
+    is_failed: bool = False
 
 
 class Output(Message, frozen=True):

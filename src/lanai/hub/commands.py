@@ -1,0 +1,260 @@
+"""The verbs that the API process forwards: each becomes an event for the core, or an answer read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from lanai.core.events import (
+    BatchChanged,
+    BatchRevived,
+    Event,
+    JobsCancelled,
+    JobsHeld,
+    JobsReleased,
+    JobsRetried,
+    NodeWished,
+)
+from lanai.core.hub import HubCore
+from lanai.hub.clock import boottime_us, wall_us
+from lanai.model.errors import LanaiError, NothingThere, StoreFull, UserError
+from lanai.model.ids import BatchId, Index
+from lanai.model.records import RecoveredBatch
+from lanai.model.resources import Shape
+from lanai.wire import messages
+
+A = TypeVar("A")
+
+
+class OfBatch(msgspec.Struct, frozen=True):
+    """Arguments that name jobs."""
+
+    batch: BatchId
+    ranges: tuple[tuple[int, int], ...] | None = None
+    states: tuple[str, ...] = ()
+
+
+class OfJob(msgspec.Struct, frozen=True):
+    """Arguments that name a job, or with None a batch."""
+
+    batch: BatchId
+    index: Index | None = None
+
+
+class OfSpan(msgspec.Struct, frozen=True):
+    """Arguments that name a range of jobs."""
+
+    batch: BatchId
+    first: int
+    last: int
+
+
+class OfShapes(msgspec.Struct, frozen=True):
+    """Requests to be tried against the nodes."""
+
+    shapes: list[Shape]
+
+
+class OfSettings(msgspec.Struct, frozen=True):
+    """What of a batch may be changed."""
+
+    batch: BatchId
+    priority: int | None = None
+    max_running: int | None = None
+
+
+class OfNode(msgspec.Struct, frozen=True):
+    """Arguments that name a node."""
+
+    node: str
+
+
+class OfStop(msgspec.Struct, frozen=True):
+    """How to stop."""
+
+    now: bool = False
+
+
+class Batches(Protocol):
+    """Where ended batches are looked up."""
+
+    def recover_batch(self, batch: BatchId) -> RecoveredBatch | None: ...
+
+
+class Commands:
+    """Takes a Command and sees to it that exactly one Reply goes back.
+
+    Args:
+        post: puts an event into the inbox.
+        expect: registers who waits for a request and returns the number the core will answer under.
+        facts: what the hub says of itself.
+        stop: begins the hub's end; raises LanaiError to refuse.
+        is_full: whether the disk is full.
+    """
+
+    def __init__(
+        self,
+        core: HubCore,
+        batches: Batches,
+        *,
+        post: Callable[[Event], None],
+        expect: Callable[[messages.Command], int],
+        facts: Callable[[], dict[str, Any]],
+        stop: Callable[[bool], None],
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._core = core
+        self._batches = batches
+        self._post = post
+        self._expect = expect
+        self._facts = facts
+        self._stop = stop
+        self._is_full = is_full
+
+    def take(self, command: messages.Command) -> messages.Reply | None:
+        """Answer at once, or None where the core's Answer will follow."""
+        handler = _HANDLERS.get(command.verb)
+        try:
+            if handler is None:
+                raise UserError(f"this hub knows no command {command.verb!r}", code="no_such_command")
+            result = handler(self, command)
+        except msgspec.DecodeError as error:
+            return messages.Reply(command.request, error=UserError(f"{command.verb}: {error}").body())
+        except LanaiError as error:
+            return messages.Reply(command.request, error=error.body())
+        return None if result is None else reply(command.request, result)
+
+    # -- questions
+
+    def hub(self, command: messages.Command) -> dict[str, Any]:
+        """What the hub says of itself."""
+        return self._facts()
+
+    def status(self, command: messages.Command) -> dict[str, Any]:
+        """Everything that is going on, in short."""
+        standings = [self._core.standing(batch) for batch in self._core.world.batches]
+        return {"batches": standings, "nodes": self._core.nodes(boottime_us())}
+
+    def progress(self, command: messages.Command) -> dict[str, Any]:
+        """Where one unfinished batch stands."""
+        return {"progress": self._core.standing(_arguments(command, OfJob).batch)}
+
+    def in_flight(self, command: messages.Command) -> dict[str, Any]:
+        """Attempts at nodes."""
+        asked = _arguments(command, OfSpan)
+        return {"items": self._core.in_flight(asked.batch, asked.first, asked.last)}
+
+    def fits(self, command: messages.Command) -> dict[str, Any]:
+        """Which requests no node can ever hold."""
+        return {"reasons": self._core.fits(_arguments(command, OfShapes).shapes)}
+
+    def why(self, command: messages.Command) -> dict[str, Any]:
+        """Why something waits."""
+        asked = _arguments(command, OfJob)
+        found = self._core.why(asked.batch, asked.index)
+        if found is None:
+            raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
+        return found
+
+    def nodes(self, command: messages.Command) -> dict[str, Any]:
+        """All nodes."""
+        return {"nodes": self._core.nodes(boottime_us())}
+
+    # -- wishes
+
+    def cancel(self, command: messages.Command) -> dict[str, Any] | None:
+        """Do not run jobs, or run them no further."""
+        asked = _arguments(command, OfBatch)
+        return self._wish(
+            command, asked, lambda number: JobsCancelled(number, asked.batch, asked.ranges, asked.states, wall_us())
+        )
+
+    def hold(self, command: messages.Command) -> dict[str, Any] | None:
+        """Let jobs wait on."""
+        asked = _arguments(command, OfBatch)
+        return self._wish(command, asked, lambda number: JobsHeld(number, asked.batch, asked.ranges, wall_us()))
+
+    def release(self, command: messages.Command) -> dict[str, Any] | None:
+        """Let held jobs run, and a paused batch go on."""
+        asked = _arguments(command, OfBatch)
+        return self._wish(command, asked, lambda number: JobsReleased(number, asked.batch, asked.ranges, wall_us()))
+
+    def retry(self, command: messages.Command) -> dict[str, Any] | None:
+        """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
+        asked = _arguments(command, OfBatch)
+        if asked.batch not in self._core.world.batches:
+            found = self._batches.recover_batch(asked.batch)
+            if found is None:
+                raise _no_batch(asked.batch)
+            self._post(BatchRevived(found))
+        number = self._number(command)
+        self._post(JobsRetried(number, asked.batch, asked.ranges, asked.states, wall_us()))
+        return None
+
+    def set(self, command: messages.Command) -> dict[str, Any] | None:
+        """Change what may be changed."""
+        asked = _arguments(command, OfSettings)
+        if asked.batch not in self._core.world.batches:
+            raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
+        self._post(BatchChanged(self._number(command), asked.batch, asked.priority, asked.max_running))
+        return None
+
+    def node_wish(self, command: messages.Command) -> dict[str, Any] | None:
+        """Drain, resume or remove a node."""
+        self._post(NodeWished(self._number(command), _arguments(command, OfNode).node, command.verb, wall_us()))
+        return None
+
+    def stop(self, command: messages.Command) -> dict[str, Any]:
+        """End the hub."""
+        self._stop(_arguments(command, OfStop).now)
+        return {}
+
+    # -- within
+
+    def _wish(self, command: messages.Command, asked: OfBatch, event: Callable[[int], Event]) -> dict[str, Any] | None:
+        if asked.batch not in self._core.world.batches:
+            if self._batches.recover_batch(asked.batch) is None:
+                raise _no_batch(asked.batch)
+            return {"changed": 0}
+        self._post(event(self._number(command)))
+        return None
+
+    def _number(self, command: messages.Command) -> int:
+        if self._is_full():
+            raise StoreFull("the hub's disk is full", hint="make room where it keeps its state, then try again")
+        return self._expect(command)
+
+
+_HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | None]] = {
+    "hub": Commands.hub,
+    "status": Commands.status,
+    "progress": Commands.progress,
+    "in_flight": Commands.in_flight,
+    "fits": Commands.fits,
+    "why": Commands.why,
+    "nodes": Commands.nodes,
+    "cancel": Commands.cancel,
+    "hold": Commands.hold,
+    "release": Commands.release,
+    "retry": Commands.retry,
+    "set": Commands.set,
+    "drain": Commands.node_wish,
+    "resume": Commands.node_wish,
+    "remove": Commands.node_wish,
+    "stop": Commands.stop,
+}
+
+
+def reply(request: int, result: object) -> messages.Reply:
+    """A Reply that carries a result."""
+    return messages.Reply(request, result=msgspec.Raw(msgspec.msgpack.encode(result)))
+
+
+def _arguments(command: messages.Command, kind: type[A]) -> A:
+    return msgspec.msgpack.decode(command.arguments, type=kind)
+
+
+def _no_batch(batch: BatchId) -> NothingThere:
+    return NothingThere(f"there is no batch {batch}", code="no_such_batch", hint="lanai batch list")

@@ -1,0 +1,196 @@
+"""The running hub's heart: drain the inbox, `core.handle`, one transaction, and then, and only then, send.
+
+The only owner of the core. Everything that happens outside becomes an event in the inbox; everything the core wants
+goes to `perform` after the records it came with are on disk, in order. A group is committed at once when the writer is
+idle and something urgent waits (an acknowledgement, a command, a node with a free slot); else up to 50 ms or 1,000 rows
+are gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from lanai.core.effects import (
+    AcceptNode,
+    AckChunk,
+    Answer,
+    BatchMoved,
+    DrainNode,
+    Effect,
+    KillAttempts,
+    RecallJobs,
+    RejectNode,
+    StartAttempts,
+)
+from lanai.core.events import Event, TimePassed
+from lanai.core.hub import Decision, HubCore
+from lanai.hub.clock import boottime_us, wall_us
+from lanai.hub.commit import CommitLine, Group, Store
+
+GATHER_S: Final = 0.05
+GATHER_RECORDS: Final = 1000
+PASS_US: Final = 100_000
+TICK_S: Final = 1.0
+
+_URGENT: Final = (AcceptNode, AckChunk, Answer, DrainNode, KillAttempts, RecallJobs, RejectNode)
+
+_log = logging.getLogger(__name__)
+
+
+class Heart:
+    """Beats on the loop it is made on.
+
+    Args:
+        perform: carries out one effect; called on the loop, in order, after the effect's records are kept.
+        on_fault: called once with what the store could not survive; nothing is performed after it.
+    """
+
+    def __init__(
+        self,
+        core: HubCore,
+        store: Store,
+        *,
+        perform: Callable[[Effect], None],
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        self.core = core
+        self.is_full = False
+        """The disk is full: submissions and commands are to be refused."""
+        self._loop = asyncio.get_running_loop()
+        self._perform = perform
+        self._on_fault = on_fault
+        self._inbox: list[Event] = []
+        self._is_awake = False
+        self._group = Group()
+        self._gathering: asyncio.TimerHandle | None = None
+        self._pass_timer: asyncio.TimerHandle | None = None
+        self._last_pass_us = -PASS_US
+        self._is_stopped = False
+        self._commits = CommitLine(
+            store, self._loop, on_committed=self._committed, on_full=self._store_is_full, on_fault=self._fault
+        )
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+
+    def post(self, event: Event) -> None:
+        """Put an event into the inbox."""
+        self._inbox.append(event)
+        if not self._is_awake:
+            self._is_awake = True
+            self._loop.call_soon(self._beat)
+
+    def take(self, decision: Decision) -> None:
+        """Add what the core decided to the open group, and have a pass where it wants one."""
+        self._gather(decision)
+        self._pass_if_due()
+        self._flush_if_due()
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call back on the loop, unless the heart has stopped by then."""
+        self._loop.call_later(delay_s, lambda: None if self._is_stopped else call())
+
+    def stop(self) -> None:
+        """Finish the commit under way and end the threads. What was gathered after it is dropped, never half done."""
+        self._is_stopped = True
+        for timer in (self._tick_timer, self._gathering, self._pass_timer):
+            if timer is not None:
+                timer.cancel()
+        self._commits.close()
+
+    # -- the beat
+
+    def _beat(self) -> None:
+        self._is_awake = False
+        if self._is_stopped:
+            return
+        events, self._inbox = self._inbox, []
+        self.take(self.core.handle(boottime_us(), events))
+
+    def _pass_if_due(self) -> None:
+        if not self.core.needs_pass or self._pass_timer is not None or self.is_full:
+            return
+        now_us = boottime_us()
+        wait_us = self._last_pass_us + PASS_US - now_us
+        if wait_us <= 0:
+            self._run_pass(now_us)
+        else:
+            self._pass_timer = self._loop.call_later(wait_us / 1e6, self._late_pass)
+
+    def _run_pass(self, now_us: int) -> None:
+        self._last_pass_us = now_us
+        self._gather(self.core.decide(now_us))
+        if self.core.needs_pass and self._pass_timer is None:
+            # It stopped at its work limit; others get their turn first.
+            self._pass_timer = self._loop.call_later(0, self._late_pass)
+
+    def _late_pass(self) -> None:
+        self._pass_timer = None
+        if not self._is_stopped and self.core.needs_pass and not self.is_full:
+            self._run_pass(boottime_us())
+            self._flush_if_due()
+
+    def _gather(self, decision: Decision) -> None:
+        group = self._group
+        group.records += decision.records
+        group.effects += decision.effects
+        group.is_urgent = group.is_urgent or any(_is_urgent(effect) for effect in decision.effects)
+
+    # -- commits
+
+    def _flush_if_due(self) -> None:
+        group = self._group
+        if self._commits.is_busy or self._is_stopped:
+            return
+        if group.is_urgent or len(group.records) >= GATHER_RECORDS:
+            self._flush()
+        elif (group.records or group.effects) and self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        if not self._commits.is_busy and not self._is_stopped and (self._group.records or self._group.effects):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        group, self._group = self._group, Group()
+        self._commits.send(group)
+
+    def _committed(self, group: Group) -> None:
+        for effect in group.effects:
+            if self._is_stopped:
+                return
+            self._perform(effect)
+        self._flush_if_due()
+
+    def _store_is_full(self, is_full: bool) -> None:
+        if is_full != self.is_full:
+            _log.warning("the disk is full" if is_full else "there is room on the disk again")
+        self.is_full = is_full
+        if not is_full:
+            self._pass_if_due()
+
+    def _fault(self, fault: BaseException) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._on_fault(fault)
+
+    # -- time
+
+    def _tick(self) -> None:
+        self.post(TimePassed(wall_us()))
+        wait_s = TICK_S
+        due_us = self.core.next_due_us()
+        if due_us is not None:
+            wait_s = min(TICK_S, max(0.01, (due_us - boottime_us()) / 1e6))
+        self._tick_timer = self._loop.call_later(wait_s, self._tick)
+
+
+def _is_urgent(effect: Effect) -> bool:
+    if isinstance(effect, StartAttempts):
+        return effect.is_urgent
+    return isinstance(effect, _URGENT) or (isinstance(effect, BatchMoved) and effect.has_ended)

@@ -1,0 +1,169 @@
+"""Connections to the hub: agents and the API process. Bytes to messages, messages to the switchboard; nothing decided.
+
+A stranger has ten seconds and one frame of at most 1 MiB to say Hello. On the Unix socket he is who the kernel says; on
+TLS an agent shows the join token. A peer that sends what no protocol allows, or leaves 16 MiB unread, is dropped and
+logged; nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import itertools
+import logging
+import os
+import socket
+import struct
+from typing import Final, Protocol
+
+from lanai.model.errors import LanaiError, NotAllowed, VersionMismatch
+from lanai.model.ids import NodeId
+from lanai.wire import messages
+from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
+
+HELLO_S: Final = 10.0
+_CREDENTIALS: Final = struct.Struct("3i")
+_log = logging.getLogger(__name__)
+_numbers = itertools.count(1)
+
+
+class Switchboard(Protocol):
+    """Who takes what peers say."""
+
+    join_token_sha256: str
+
+    def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
+        """A peer has shown that it may speak. Raises LanaiError to refuse it."""
+
+    def on_message(self, peer: Peer, message: messages.ToHub) -> None:
+        """One message after the Hello."""
+
+    def on_lost(self, peer: Peer) -> None:
+        """The connection of a peer that had said Hello has ended."""
+
+
+class Peer(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self.number = next(_numbers)
+        self.kind = ""
+        self.name = ""
+        self.node: NodeId | None = None
+        self.inventory: list[tuple[int, int, str]] = []
+        self.specs: set[int] = set()
+        self._switchboard = switchboard
+        self._reader = FrameReader(messages.to_hub)
+        self._transport: asyncio.Transport | None = None
+        self._hello_timer: asyncio.TimerHandle | None = None
+        self._where = "?"
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the stranger's clock."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._where = str(transport.get_extra_info("peername"))
+        self._hello_timer = asyncio.get_running_loop().call_later(HELLO_S, self._say_nothing)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass messages on; drop whoever sends anything else."""
+        try:
+            for message in self._reader.feed(data):
+                if self.kind:
+                    self._switchboard.on_message(self, message)
+                else:
+                    self._greet(message)
+        except ProtocolViolation as violation:
+            _log.warning("dropped %s: %s", self.describe(), violation)
+            self.drop()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the switchboard, once."""
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        if self.kind:
+            self._switchboard.on_lost(self)
+
+    # -- the hub's side
+
+    def describe(self) -> str:
+        """The peer in words, for the log."""
+        return f"{self.kind or 'stranger'} {self.name} at {self._where}"
+
+    def send(self, message: messages.Message) -> None:
+        """Write a message. A peer that does not read is dropped; what is sent to a closed one is lost."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(frame(message))
+        if transport.get_write_buffer_size() > UNREAD_BYTES:
+            _log.warning("dropped %s: it has left %d bytes unread", self.describe(), transport.get_write_buffer_size())
+            self.drop()
+
+    def pause(self) -> None:
+        """Read nothing more for now."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def drop(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def leave(self) -> None:
+        """End the connection after what was written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def refuse(self, error: LanaiError) -> None:
+        """Say why not, and end."""
+        _log.warning("refused %s: %s", self.describe(), error.message)
+        self.send(messages.Refused(error.body()))
+        self.leave()
+
+    # -- within
+
+    def _greet(self, message: messages.ToHub) -> None:
+        if not isinstance(message, messages.Hello):
+            raise ProtocolViolation(f"{type(message).__name__} before Hello")
+        self.name = message.name[:256]
+        try:
+            self._authenticate(message)
+            if message.protocol_max < messages.PROTOCOL_MIN or message.protocol_min > messages.PROTOCOL_MAX:
+                raise VersionMismatch(
+                    f"the hub speaks protocols {messages.PROTOCOL_MIN} to {messages.PROTOCOL_MAX}, "
+                    f"the other end {message.protocol_min} to {message.protocol_max}",
+                    hint="bring both to the same version of lanai",
+                )
+            self._switchboard.on_hello(self, message)
+        except LanaiError as error:
+            self.refuse(error)
+            return
+        self.kind = message.kind
+        self._reader.accept_peer()
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+            self._hello_timer = None
+
+    def _authenticate(self, hello: messages.Hello) -> None:
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            _, uid, _ = _CREDENTIALS.unpack(raw)
+            if uid not in (0, os.geteuid()):
+                raise NotAllowed(f"uid {uid} may not use this hub")
+            return
+        shown = hashlib.sha256(hello.token.encode()).hexdigest()
+        if hello.kind != "agent" or not hmac.compare_digest(shown, self._switchboard.join_token_sha256):
+            raise NotAllowed("the join token is wrong", code="bad_token", hint="use the hub's join file")
+
+    def _say_nothing(self) -> None:
+        _log.warning("dropped %s: no Hello within %d s", self.describe(), HELLO_S)
+        self.drop()

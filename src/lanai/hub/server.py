@@ -1,0 +1,293 @@
+"""A hub from start to end: lock, store, recovery, doors, API process; and its end, asked for or not."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import lanai
+from lanai.core.hub import HubCore
+from lanai.hub import identity
+from lanai.hub.apiprocess import ApiProcess
+from lanai.hub.clock import boottime_us, wall_us
+from lanai.hub.loop import Heart
+from lanai.hub.peers import HELLO_S, Peer
+from lanai.hub.switchboard import Switchboard
+from lanai.model import places
+from lanai.model.errors import Refusal, StoreError, UserError
+from lanai.model.node import NodeState
+from lanai.model.records import SaveMeta
+from lanai.store.ground import StateLock
+from lanai.store.sqlite import SqliteWriter
+from lanai.wire import unix
+
+IDLE_END_S: Final = 60.0
+OUR_BUG: Final = 70
+_log = logging.getLogger(__name__)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hub is started with.
+
+    Attributes:
+        directory: its state; made if missing.
+        is_private: no TLS, and it ends by itself when nobody needs it.
+        listen: HOST:PORT of the TLS doors; port 0 is the one of last time, or any.
+        join_file, token_file: where to leave what agents and clients need.
+    """
+
+    directory: Path
+    is_private: bool
+    listen: tuple[str, int]
+    join_file: Path
+    token_file: Path
+    lease_us: int
+    durability: str
+    idle_end_s: float = IDLE_END_S
+
+
+class Hub:
+    """One running hub. `run` is its whole life."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._directory = options.directory
+        self._started_at_us = wall_us()
+        self._url = self._api_url = ""
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._idle_since_us = boottime_us()
+        self._servers: list[asyncio.Server] = []
+        self._api: ApiProcess | None = None
+        self._resumed = 0
+
+    async def run(self, on_ready: Any) -> int:
+        """Live until stopped; returns the exit code. `on_ready(facts)` is called once it takes work.
+
+        Raises:
+            LanaiError: it cannot start, and nothing was changed.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = StateLock.take(self._directory)
+        self._store = SqliteWriter(self._directory, durability=self._options.durability)
+        try:
+            self._store.restore_ballast()
+            await self._start()
+            facts = self._ready_facts()
+            identity.write_private(self._directory / "hub.pid", msgspec.json.encode(facts) + b"\n")
+            on_ready(facts)
+            return await self._ended
+        finally:
+            self._end()
+            (self._directory / "hub.pid").unlink(missing_ok=True)
+            self._store.close()
+            lock.release()
+
+    # -- start
+
+    async def _start(self) -> None:
+        recovered = self._store.recover()
+        meta = dict(recovered.meta)
+        is_new = "hub" not in meta
+        meta.setdefault("hub", uuid.uuid4().hex)
+        meta.setdefault("epoch", "1")
+        self._meta = meta
+        self._core = HubCore(epoch=int(meta["epoch"]), lease_us=self._options.lease_us)
+        self._resumed = len(recovered.batches)
+        tls = None if self._options.is_private else self._prepare_tls()
+        self._board = Switchboard(
+            self._core,
+            self._store,
+            hub=meta["hub"],
+            join_token_sha256=identity.digest(tls[1].join) if tls else "",
+            facts=self._facts,
+            stop=self._stop_asked,
+        )
+        self._heart = Heart(self._core, self._store, perform=self._board.perform, on_fault=self._store_fault)
+        self._board.attach(self._heart)
+        if tls is not None:
+            await self._open_tls_doors(*tls)
+        if is_new or meta != recovered.meta:
+            self._store.commit([SaveMeta(name, value) for name, value in meta.items()])
+        self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
+        loop = asyncio.get_running_loop()
+        local = unix.listen(places.wire_socket(self._directory))
+        self._servers.append(await loop.create_server(self._peer, sock=local))
+        api_address = self._api_url.removeprefix("https://") if tls else None
+        self._api = ApiProcess(self._directory, api_address and self._listen_on(api_address))
+        self._api.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end_with, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self._options.is_private:
+            loop.call_later(1.0, self._look_whether_idle)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        loop.call_later(30.0, self._collect)
+
+    def _collect(self) -> None:
+        """Cycles are rare here; a full collection of a large heap would hold the loop up, a young one does not."""
+        gc.collect(0)
+        asyncio.get_running_loop().call_later(30.0, self._collect)
+
+    def _prepare_tls(self) -> tuple[str, identity.Tokens]:
+        pin = identity.ensure_certificate(self._directory, socket.gethostname())
+        return pin, identity.ensure_tokens(self._directory, self._options.join_file, self._options.token_file)
+
+    async def _open_tls_doors(self, pin: str, tokens: identity.Tokens) -> None:
+        host, port = self._options.listen
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
+        door = _listen(host, port or int(self._meta.get("port", "0")))
+        self._meta["port"] = str(door.getsockname()[1])
+        self._servers.append(
+            await asyncio.get_running_loop().create_server(
+                self._peer, sock=door, ssl=context, ssl_handshake_timeout=HELLO_S
+            )
+        )
+        spare = _listen(host, int(self._meta.get("api_port", "0")))
+        self._meta["api_port"] = str(spare.getsockname()[1])
+        spare.close()  # the API process binds it a moment later
+        shown = _reachable_name(host)
+        self._url = f"lanai://{shown}:{self._meta['port']}"
+        self._api_url = f"https://{shown}:{self._meta['api_port']}"
+        identity.write_join(self._options.join_file, url=self._url, pin=pin, token=tokens.join)
+        identity.write_user_token(
+            self._options.token_file, url=self._api_url, wire_url=self._url, pin=pin, token=tokens.user
+        )
+
+    def _listen_on(self, api_address: str) -> str:
+        host = self._options.listen[0]
+        return f"{f'[{host}]' if ':' in host else host}:{api_address.rpartition(':')[2]}"
+
+    def _peer(self) -> Peer:
+        return Peer(self._board)
+
+    def _ready_facts(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "url": self._url,
+            "api_url": self._api_url,
+            "token_file": "" if self._options.is_private else str(self._options.token_file),
+            "join_file": "" if self._options.is_private else str(self._options.join_file),
+            "directory": str(self._directory),
+            "resumed": self._resumed,
+        }
+
+    # -- while it runs
+
+    def _facts(self) -> dict[str, Any]:
+        world = self._core.world
+        nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
+        return {
+            "version": lanai.__version__,
+            "hub": self._meta["hub"],
+            "epoch": world.epoch,
+            "started_at_us": self._started_at_us,
+            "durability": self._options.durability,
+            "is_private": self._options.is_private,
+            "store": "full" if self._heart.is_full else "ok",
+            "nodes_up": sum(node.state is NodeState.UP for node in nodes),
+            "nodes": len(nodes),
+            "batches_open": len(world.batches),
+            "lease_s": world.lease_us / 1e6,
+            "api_pid": self._api.pid if self._api else 0,
+            **self._ready_facts(),
+        }
+
+    def _look_whether_idle(self) -> None:
+        is_used = self._board.take_request_count() or self._board.watchers()
+        has_work = any(batch.sent or (batch.state == "open" and batch.counts.queued) for batch in self._batches())
+        now_us = boottime_us()
+        if is_used or has_work:
+            self._idle_since_us = now_us
+        if (now_us - self._idle_since_us) / 1e6 >= self._options.idle_end_s:
+            _log.info("nobody has needed this hub for %d s", self._options.idle_end_s)
+            self._board.drain_all()
+            self._end_with(0)
+        else:
+            asyncio.get_running_loop().call_later(1.0, self._look_whether_idle)
+
+    def _batches(self) -> list[Any]:
+        return list(self._core.world.batches.values())
+
+    def _stop_asked(self, now: bool) -> None:
+        running = sum(batch.sent for batch in self._batches())
+        if self._options.is_private and running and not now:
+            raise Refusal(
+                f"{running} jobs are at work on this private hub",
+                code="jobs_running",
+                hint="wait for them, cancel them, or lanai hub stop --now",
+            )
+        if self._options.is_private and not running:
+            self._board.drain_all()
+        asyncio.get_running_loop().call_later(0.05, self._end_with, 0)
+
+    # -- the end
+
+    def _end_with(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+    def _store_fault(self, fault: BaseException) -> None:
+        kind = "the store failed" if isinstance(fault, StoreError) else "an error of ours in the writer"
+        _log.critical("%s: %s", kind, fault, exc_info=fault)
+        self._end_with(OUR_BUG)
+
+    def _end(self) -> None:
+        if hasattr(self, "_board"):
+            self._board.suspend_leases()
+        for server in self._servers:
+            server.close()
+        if self._api is not None:
+            self._api.stop()
+        if hasattr(self, "_heart"):
+            self._heart.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            code="cannot_listen",
+            hint="give another with --listen HOST:PORT",
+            facts={"host": host, "port": port},
+        ) from None
+    made.listen(128)
+    return made
+
+
+def _reachable_name(host: str) -> str:
+    """A name under which other machines find this one: the host's own where it is known, else an address."""
+    if host not in ("0.0.0.0", "::", ""):
+        return f"[{host}]" if ":" in host else host
+    name = socket.gethostname()
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError:
+        addresses = set()
+    if any(not str(address).startswith("127.") for address in addresses):
+        return name
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the kernel which address would be ours
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

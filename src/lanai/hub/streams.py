@@ -1,0 +1,172 @@
+"""Outputs that somebody follows and inputs that somebody sends: relayed between the API process and the agents.
+
+The hub holds none of it. Credit goes from the reader through to the agent, which sends no more than it was given; so a
+reader that stops reading stops his own agent's stream and nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from lanai.core.hub import HubCore
+from lanai.hub.peers import Peer
+from lanai.model.ids import BatchId, GrantId, Index
+from lanai.wire import messages
+
+
+class Attempts(Protocol):
+    """Where ended attempts are looked up."""
+
+    def node_of(self, batch: BatchId, index: Index, attempt: int) -> tuple[int, int, GrantId] | None: ...
+
+
+class _Stream(msgspec.Struct):
+    asker: Peer
+    asked: messages.Follow
+    node: int = 0
+    number: int = 0
+
+
+class Streams:
+    """All streams under way.
+
+    Args:
+        peer_of: the connection of a node, or None where it has none.
+    """
+
+    def __init__(self, core: HubCore, attempts: Attempts, peer_of: Callable[[int], Peer | None]) -> None:
+        self._core = core
+        self._attempts = attempts
+        self._peer_of = peer_of
+        self._numbers = itertools.count(1)
+        self._by_asker: dict[tuple[int, int], _Stream] = {}
+        self._by_number: dict[int, _Stream] = {}
+        self._waiting: dict[BatchId, list[_Stream]] = {}
+
+    # -- from the API process
+
+    def follow(self, asker: Peer, asked: messages.Follow) -> None:
+        """Open a stream: at once where the attempt is known, else when the job begins one."""
+        stream = self._by_asker[asker.number, asked.stream] = _Stream(asker, asked)
+        if not self._begin(stream):
+            if asked.follow and self._core.standing(asked.batch) is not None:
+                self._waiting.setdefault(asked.batch, []).append(stream)
+            else:
+                self._end(stream, "it has no attempt")
+
+    def credit(self, asker: Peer, message: messages.Credit) -> None:
+        """The reader has room for more."""
+        stream = self._by_asker.get((asker.number, message.stream))
+        if stream is None:
+            return
+        if stream.number and (agent := self._peer_of(stream.node)) is not None:
+            agent.send(messages.Credit(stream.number, message.count))
+
+    def unfollow(self, asker: Peer, number: int) -> None:
+        """The reader is gone."""
+        stream = self._by_asker.get((asker.number, number))
+        if stream is None:
+            return
+        self._drop(stream)
+        if stream.number and (agent := self._peer_of(stream.node)) is not None:
+            agent.send(messages.Unfetch(stream.number))
+
+    def give_input(self, asker: Peer, message: messages.Input) -> None:
+        """Pass bytes on to where the job runs; the API keeps what has not been taken and sends it again."""
+        node = self._running_on(message.batch, message.index)
+        agent = None if node is None else self._peer_of(node)
+        if agent is not None:
+            agent.send(message)
+            return
+        ended = self._core.standing(message.batch) is None
+        problem = "the job has ended" if ended else "the job has not begun"
+        asker.send(messages.InputTaken(message.batch, message.index, message.offset, problem))
+
+    def lost_asker(self, asker: Peer) -> None:
+        """The API process is gone; its streams end at the agents too."""
+        for key in [key for key in self._by_asker if key[0] == asker.number]:
+            self.unfollow(asker, key[1])
+
+    # -- from agents
+
+    def output(self, message: messages.Output) -> None:
+        """Pass a piece on to its reader."""
+        stream = self._by_number.get(message.stream)
+        if stream is None:
+            return
+        stream.asker.send(msgspec.structs.replace(message, stream=stream.asked.stream))
+        if message.is_end:
+            self._drop(stream)
+
+    def lost_node(self, node: int) -> None:
+        """The node's connection ended: its streams end with a word that says so."""
+        for stream in [stream for stream in self._by_number.values() if stream.node == node]:
+            self._end(stream, "the connection to its node is lost; try again when it is back")
+
+    # -- from the core
+
+    def batch_moved(self, batch: BatchId, *, has_ended: bool) -> None:
+        """Jobs may have begun: streams that wait for one look again."""
+        waiting = self._waiting.pop(batch, None)
+        if not waiting:
+            return
+        left = [stream for stream in waiting if not self._begin(stream)]
+        if has_ended:
+            for stream in left:
+                self._end(stream, "it ended without an attempt")
+        elif left:
+            self._waiting[batch] = left
+
+    # -- within
+
+    def _begin(self, stream: _Stream) -> bool:
+        asked = stream.asked
+        found = self._find(asked)
+        if found is None:
+            return False
+        node, attempt = found
+        agent = self._peer_of(node)
+        if agent is None:
+            self._end(stream, "its node is away; only the end of the output is kept here")
+            return True
+        stream.node, stream.number = node, next(self._numbers)
+        self._by_number[stream.number] = stream
+        agent.send(
+            messages.Fetch(
+                stream.number, asked.batch, asked.index, attempt, asked.which, asked.offset, asked.follow, asked.credit
+            )
+        )
+        return True
+
+    def _find(self, asked: messages.Follow) -> tuple[int, int] | None:
+        for grant in self._core.world.grants.values():
+            if grant.batch.id == asked.batch and asked.index in grant.members and asked.attempt in (0, grant.attempt):
+                return grant.node.id, grant.attempt
+        standing = self._core.standing(asked.batch)
+        ended = self._attempts.node_of(asked.batch, asked.index, asked.attempt)
+        if ended is None or (standing is not None and asked.follow and not asked.attempt and self._waits(asked)):
+            return None
+        return ended[0], ended[1]
+
+    def _waits(self, asked: messages.Follow) -> bool:
+        """Whether a further attempt of the job is still to come."""
+        batch = self._core.world.batches.get(asked.batch)
+        return batch is not None and asked.index in batch.pending()
+
+    def _running_on(self, batch: BatchId, index: Index) -> int | None:
+        for grant in self._core.world.grants.values():
+            if grant.batch.id == batch and index in grant.members:
+                return grant.node.id
+        return None
+
+    def _end(self, stream: _Stream, problem: str) -> None:
+        stream.asker.send(messages.Output(stream.asked.stream, stream.asked.which or 1, 0, b"", True, problem))
+        self._drop(stream)
+
+    def _drop(self, stream: _Stream) -> None:
+        self._by_asker.pop((stream.asker.number, stream.asked.stream), None)
+        self._by_number.pop(stream.number, None)

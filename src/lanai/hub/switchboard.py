@@ -1,0 +1,480 @@
+"""Between the peers and the core: messages become events, effects become messages."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+import lanai
+from lanai.core import effects as do
+from lanai.core import events
+from lanai.core.hub import HubCore
+from lanai.hub.clock import wall_us
+from lanai.hub.commands import Batches, Commands, reply
+from lanai.hub.lines import LineSource
+from lanai.hub.loop import Heart
+from lanai.hub.peers import Peer
+from lanai.hub.streams import Attempts, Streams
+from lanai.model.batch import Counts
+from lanai.model.errors import ErrorBody, StoreFull, UserError
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.records import SaveTail
+from lanai.store.port import Lines
+from lanai.wire import messages
+
+PROGRESS_S: Final = 0.1
+_log = logging.getLogger(__name__)
+
+
+class Store(Lines, Batches, Attempts, Protocol):
+    """What the switchboard reads."""
+
+
+class Switchboard:
+    """Owns the connections. Make it, then `attach` the heart.
+
+    Args:
+        hub: the hub's uuid.
+        facts: what the hub says of itself.
+        stop: begins its end.
+    """
+
+    def __init__(
+        self,
+        core: HubCore,
+        store: Store,
+        *,
+        hub: str,
+        join_token_sha256: str,
+        facts: Callable[[], dict[str, Any]],
+        stop: Callable[[bool], None],
+    ) -> None:
+        self.join_token_sha256 = join_token_sha256
+        self._core = core
+        self._store = store
+        self._hub = hub
+        self._lines = LineSource(store)
+        self._streams = Streams(core, store, self._peer_of)
+        self._agents: dict[NodeId, Peer] = {}
+        self._joining: dict[int, Peer] = {}
+        self._apis: dict[int, Peer] = {}
+        self._watched: dict[BatchId, set[int]] = {}
+        self._moved: dict[BatchId, None] = {}
+        self._is_telling = False
+        self._specs: dict[tuple[BatchId, ShapeId], int] = {}
+        self._spec_numbers = itertools.count(1)
+        self._requests: dict[int, tuple[Peer, int, bool]] = {}
+        self._request_numbers = itertools.count(1)
+        self._arriving: dict[BatchId, int] = {}
+        self._current: Peer | None = None
+        self._client_count = 0
+        self._facts = facts
+        self._stop = stop
+        self._heart: Heart | None = None
+        self._commands: Commands | None = None
+
+    def attach(self, heart: Heart) -> None:
+        """Give it the heart, once, before the first connection."""
+        self._heart = heart
+        self._commands = Commands(
+            self._core,
+            self._store,
+            post=heart.post,
+            expect=self._expect_command,
+            facts=self._facts,
+            stop=self._stop,
+            is_full=lambda: heart.is_full,
+        )
+
+    @property
+    def heart(self) -> Heart:
+        """The heart that `attach` gave it."""
+        assert self._heart is not None
+        return self._heart
+
+    def watchers(self) -> int:
+        """How many batches somebody watches right now."""
+        return len(self._watched)
+
+    def take_request_count(self) -> int:
+        """How many messages came from clients since the last call."""
+        count, self._client_count = self._client_count, 0
+        return count
+
+    def suspend_leases(self) -> None:
+        """Tell every agent that the hub stops on purpose."""
+        for peer in self._agents.values():
+            peer.send(messages.Suspend())
+            peer.leave()
+
+    def drain_all(self) -> None:
+        """Tell every agent to end once nothing runs."""
+        for peer in self._agents.values():
+            peer.send(messages.Drain(is_draining=True, leave=True))
+
+    # -- from peers
+
+    def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
+        """An agent becomes a node once the core says so; the API process is let in at once."""
+        if hello.kind == "api":
+            self._apis[peer.number] = peer
+            peer.send(self._welcome(NodeId(0)))
+        elif hello.kind == "agent" and hello.capacity is not None and hello.name:
+            self._joining[peer.number] = peer
+            self.heart.post(
+                events.NodeJoined(
+                    peer.number,
+                    hello.name,
+                    hashlib.sha256(hello.key.encode()).digest(),
+                    hello.boot_id,
+                    hello.capacity,
+                    hello.features,
+                    hello.started_by,
+                    wall_us(),
+                )
+            )
+        else:
+            raise UserError(f"this Hello of kind {hello.kind!r} is not complete")
+
+    def on_message(self, peer: Peer, message: messages.ToHub) -> None:
+        """One message; those from an agent that the core has not accepted yet are dropped with it."""
+        if peer.kind == "api":
+            self._client_count += 1
+            self._from_api(peer, message)
+        elif peer.node is not None and self._agents.get(peer.node) is peer:
+            self._from_agent(peer, peer.node, message)
+
+    def on_lost(self, peer: Peer) -> None:
+        """A connection ended."""
+        self._joining.pop(peer.number, None)
+        if self._apis.pop(peer.number, None) is not None:
+            self._lose_api(peer)
+        elif peer.node is not None and self._agents.get(peer.node) is peer:
+            del self._agents[peer.node]
+            self._streams.lost_node(peer.node)
+            self.heart.post(events.NodeDisconnected(peer.node, peer.number))
+
+    def _lose_api(self, peer: Peer) -> None:
+        self._streams.lost_asker(peer)
+        for batch in [batch for batch, owner in self._arriving.items() if owner == peer.number]:
+            del self._arriving[batch]
+            self.heart.post(events.BatchAbandoned(batch))
+        for watchers in self._watched.values():
+            watchers.discard(peer.number)
+        self._watched = {batch: watchers for batch, watchers in self._watched.items() if watchers}
+        self._requests = {number: who for number, who in self._requests.items() if who[0] is not peer}
+
+    # -- agents
+
+    def _from_agent(self, peer: Peer, node: NodeId, message: messages.ToHub) -> None:
+        post = self.heart.post
+        match message:
+            case messages.Ended():
+                post(events.AttemptsEnded(node, message.upto, message.results, wall_us()))
+            case messages.Heartbeat():
+                peer.send(messages.Beat(message.number, wall_us()))
+                post(events.NodeHeard(node, message.trouble[:1000], wall_us()))
+            case messages.Started():
+                post(events.AttemptsStarted(node, message.items))
+            case messages.Returned():
+                post(events.JobsReturned(node, message.items))
+            case messages.Inventory():
+                peer.inventory += message.items
+                if message.is_last:
+                    items = [(GrantId(grant), Index(index), state) for grant, index, state in peer.inventory]
+                    peer.inventory = []
+                    post(events.NodeTookStock(node, items))
+            case messages.Tail():
+                self._keep_tail(message)
+            case messages.Output():
+                self._streams.output(message)
+            case messages.InputTaken():
+                for api in self._apis.values():
+                    api.send(message)
+            case _:
+                _log.warning("dropped %s: it sent %s", peer.describe(), type(message).__name__)
+                peer.drop()
+
+    def _keep_tail(self, message: messages.Tail) -> None:
+        self.heart.post(
+            events.TailArrived(
+                SaveTail(
+                    message.batch,
+                    message.index,
+                    message.attempt,
+                    message.is_failed,
+                    message.out,
+                    message.err,
+                    message.out_bytes,
+                    message.err_bytes,
+                )
+            )
+        )
+
+    # -- the API process
+
+    def _from_api(self, peer: Peer, message: messages.ToHub) -> None:
+        match message:
+            case messages.Command():
+                self._current = peer
+                answer = self._commands.take(message) if self._commands else None
+                if answer is not None:
+                    peer.send(answer)
+            case messages.Chunk():
+                self._take_chunk(peer, message)
+            case messages.Open():
+                self._open(peer, message)
+            case messages.Close():
+                number = self._expect(peer, message.request, is_open=False)
+                self._arriving.pop(message.batch, None)
+                self.heart.post(events.BatchClosed(number, message.batch, message.total, message.digest, wall_us()))
+            case messages.Abandon():
+                if self._arriving.pop(message.batch, None) is not None:
+                    self.heart.post(events.BatchAbandoned(message.batch))
+            case messages.Watch():
+                self._watch(peer, message)
+            case messages.Follow():
+                self._streams.follow(peer, message)
+            case messages.Credit():
+                self._streams.credit(peer, message)
+            case messages.Unfetch():
+                self._streams.unfollow(peer, message.stream)
+            case messages.Input():
+                self._streams.give_input(peer, message)
+            case _:
+                peer.drop()
+
+    def _open(self, peer: Peer, message: messages.Open) -> None:
+        if self.heart.is_full:
+            error = StoreFull("the hub's disk is full", hint="make room where it keeps its state, then submit again")
+            peer.send(messages.Reply(message.request, error=error.body()))
+            return
+        known = self._store.key(message.user, message.key) if message.key else None
+        if known is not None:
+            batch, digest = known
+            peer.send(messages.Opened(message.request, batch, known=True, digest=digest))
+            return
+        blob = msgspec.msgpack.encode(dict(sorted(message.env.items())))
+        number = self._expect(peer, message.request, is_open=True)
+        self.heart.post(
+            events.BatchOpened(
+                number,
+                message.user,
+                message.key,
+                message.settings,
+                hashlib.sha256(blob).digest(),
+                blob,
+                wall_us(),
+            )
+        )
+
+    def _take_chunk(self, peer: Peer, message: messages.Chunk) -> None:
+        if self._arriving.get(message.batch) != peer.number:
+            return
+        self.heart.post(
+            events.ChunkArrived(
+                peer.number,
+                message.batch,
+                message.first,
+                message.count,
+                tuple(message.runs),
+                tuple(message.shapes),
+                message.lines,
+                message.checks,
+            )
+        )
+
+    def _watch(self, peer: Peer, message: messages.Watch) -> None:
+        watchers = self._watched.setdefault(message.batch, set())
+        if message.is_on:
+            watchers.add(peer.number)
+            self._tell(message.batch)
+        else:
+            watchers.discard(peer.number)
+        if not watchers:
+            del self._watched[message.batch]
+
+    def _expect(self, peer: Peer, request: int, *, is_open: bool) -> int:
+        number = next(self._request_numbers)
+        self._requests[number] = peer, request, is_open
+        return number
+
+    def _expect_command(self, command: messages.Command) -> int:
+        assert self._current is not None
+        return self._expect(self._current, command.request, is_open=False)
+
+    # -- effects
+
+    def perform(self, effect: do.Effect) -> None:
+        """Carry out one effect."""
+        match effect:
+            case do.StartAttempts():
+                self._start(effect)
+            case do.ForgetResults():
+                self._to_node(effect.node, messages.Forget(effect.upto))
+            case do.BatchMoved():
+                self._batch_moved(effect)
+            case do.RecallJobs():
+                self._to_node(effect.node, messages.Recall(effect.items))
+            case do.KillAttempts():
+                self._to_node(effect.node, messages.Kill(effect.items, effect.grace_us, effect.why))
+            case do.AckChunk():
+                api = self._apis.get(effect.connection)
+                if api is not None:
+                    api.send(messages.ChunkTaken(effect.batch, effect.first))
+            case do.Answer():
+                self._answer(effect)
+            case do.AcceptNode():
+                self._accept(effect)
+            case do.RejectNode():
+                self._reject(effect.connection, effect.error)
+            case do.DrainNode():
+                self._to_node(effect.node, messages.Drain(effect.is_draining))
+            case do.DismissNode():
+                peer = self._agents.pop(effect.node, None)
+                if peer is not None:
+                    self._streams.lost_node(effect.node)
+                    peer.leave()
+            case _:
+                raise AssertionError(f"cannot perform {type(effect).__name__}")
+
+    def _accept(self, effect: do.AcceptNode) -> None:
+        peer = self._joining.pop(effect.connection, None)
+        if peer is None:
+            return
+        peer.node = effect.node
+        self._agents[effect.node] = peer
+        peer.send(self._welcome(effect.node))
+
+    def _reject(self, connection: int, error: ErrorBody) -> None:
+        peer = self._joining.pop(connection, None)
+        if peer is not None:
+            _log.warning("refused %s: %s", peer.describe(), error.message)
+            peer.send(messages.Refused(error))
+            peer.leave()
+
+    def _start(self, effect: do.StartAttempts) -> None:
+        peer = self._agents.get(effect.node)
+        if peer is None:
+            return  # it will say so in its inventory, and be granted again
+        spec = self._spec(peer, effect)
+        if spec is None:
+            return
+        for piece in self._lines.pieces(effect.batch, effect.spans):
+            peer.send(messages.Grant(effect.grant, spec, effect.attempt, piece.ranges, piece.lines, piece.checks))
+
+    def _spec(self, peer: Peer, effect: do.StartAttempts) -> int | None:
+        number = self._specs.get((effect.batch, effect.shape))
+        if number is not None and number in peer.specs:
+            return number
+        batch = self._core.world.batches.get(effect.batch)
+        if batch is None:
+            return None  # it has ended meanwhile
+        if number is None:
+            number = self._specs[effect.batch, effect.shape] = next(self._spec_numbers)
+        settings = batch.settings
+        peer.specs.add(number)
+        peer.send(
+            messages.Spec(
+                number,
+                batch.id,
+                batch.user,
+                self._lines.env(batch.env),
+                settings.cwd,
+                settings.umask,
+                settings.output,
+                settings.error,
+                settings.shell,
+                batch.shapes[effect.shape],
+                settings.grace_us,
+                settings.stdin,
+            )
+        )
+        return number
+
+    def _answer(self, effect: do.Answer) -> None:
+        found = self._requests.pop(effect.request, None)
+        if found is None:
+            return
+        peer, request, is_open = found
+        if effect.error is not None:
+            peer.send(messages.Reply(request, error=effect.error))
+        elif is_open:
+            batch = BatchId(int(str((effect.result or {})["batch"])))
+            if peer.number in self._apis:
+                self._arriving[batch] = peer.number
+                peer.send(messages.Opened(request, batch))
+            else:
+                self.heart.post(events.BatchAbandoned(batch))
+        else:
+            peer.send(reply(request, effect.result))
+
+    # -- watchers
+
+    def _batch_moved(self, effect: do.BatchMoved) -> None:
+        self._streams.batch_moved(effect.batch, has_ended=effect.has_ended)
+        if effect.has_ended:
+            self._lines.forget(effect.batch)
+            for key in [key for key in self._specs if key[0] == effect.batch]:
+                del self._specs[key]
+            self._moved.pop(effect.batch, None)
+            self._tell(effect.batch)
+        elif effect.batch in self._watched:
+            self._moved[effect.batch] = None
+            if not self._is_telling:
+                self._is_telling = True
+                self.heart.later(PROGRESS_S, self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._is_telling = False
+        moved, self._moved = self._moved, {}
+        for batch in moved:
+            self._tell(batch)
+
+    def _tell(self, batch: BatchId) -> None:
+        watchers = self._watched.get(batch)
+        if not watchers:
+            return
+        standing = self._core.standing(batch)
+        if standing is None:
+            message = messages.Progress(batch, 1 << 62, "ended", Counts())
+        else:
+            message = messages.Progress(
+                batch,
+                standing.version,
+                standing.state,
+                standing.counts,
+                standing.reason,
+                standing.mean_run_us,
+                standing.slots,
+            )
+        for number in watchers:
+            self._apis[number].send(message)
+
+    # -- within
+
+    def _peer_of(self, node: int) -> Peer | None:
+        return self._agents.get(NodeId(node))
+
+    def _to_node(self, node: NodeId, message: messages.Message) -> None:
+        peer = self._agents.get(node)
+        if peer is not None:
+            peer.send(message)
+
+    def _welcome(self, node: NodeId) -> messages.Welcome:
+        world = self._core.world
+        return messages.Welcome(
+            messages.PROTOCOL_MAX,
+            lanai.__version__,
+            self._hub,
+            world.epoch,
+            node,
+            world.lease_us,
+            world.heartbeat_us,
+            wall_us(),
+        )

@@ -68,7 +68,7 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
         time.sleep(min(pause_s, left_s))
         # A quick batch is seen to end at once; one of many jobs changes all the time, and is not asked for ever.
         pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        shown = client.batch(shown["batch"], after=shown["version"], timeout_s=min(left_s, LONG_POLL_S))
+        shown = client.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, LONG_POLL_S))
 
 
 def follow(client: Client, batch: int | str) -> dict[str, Any]:

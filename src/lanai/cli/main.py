@@ -179,7 +179,3 @@ def _say_lanai(error: LanaiError) -> int:
     if error.hint:
         print(f"try: {error.hint}", file=sys.stderr)
     return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """`lanai run -- CMD`: one command, as if it ran here: output and input pass through, its exit code is ours.
 
-Output is followed attempt by attempt, from where it broke off where the connection did. Input is sent by a thread of
-its own while the job runs; when the job has ended, what was not read is left where it is.
+Output is followed attempt by attempt, and goes on from where it broke off where a connection did. Input is sent by a
+thread of its own while the job runs; when the job has ended, what was not read is left where it is.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.summary import cause
 from lanai.cli.terminal import say
-from lanai.model.errors import LanaiError, OtherEnd, TimedOut
+from lanai.model.errors import LanaiError, OtherEnd, Refusal
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -26,7 +26,10 @@ INPUT_BYTES: Final = 1 << 16
 INDEX: Final = 1
 PATIENCE_S: Final = 30.0
 RETRY_PAUSE_S: Final = 0.2
+INPUT_PAUSE_MIN_S: Final = 0.01
+INPUT_PAUSE_MAX_S: Final = 0.5
 ENDED: Final = ("done", "failed", "cancelled")
+WAITING: Final = ("held", "queued", "locked")
 OUT, ERR, END = 1, 2, 0
 COMMAND_NOT_FOUND: Final = 127
 
@@ -50,13 +53,11 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
     """
     if input_client is not None:
         threading.Thread(target=_send_input, args=(input_client, batch), daemon=True).start()
-    attempt = 1
+    shown = 0
     while True:
-        shown = _copy_output(client, batch, attempt)
-        job = _ended_or_tried_again(client, batch, shown)
+        shown, job = _Copy(client, batch, after=shown).to_end()
         if job["state"] in ENDED:
             return _end(batch, job)
-        attempt = shown + 1
 
 
 def exit_code(job: Mapping[str, Any]) -> int:
@@ -78,33 +79,71 @@ def _end(batch: int, job: Mapping[str, Any]) -> int:
     return exit_code(job)
 
 
-def _copy_output(client: Client, batch: int, attempt: int) -> int:
-    """Copy one attempt's output to its end; returns the attempt's number."""
-    offsets = [0, 0]
-    deadline_s = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            for which, data in client.output(
-                batch, INDEX, attempt=attempt, follow=True, offsets=(offsets[0], offsets[1])
-            ):
-                if which == END:
-                    return _end_of_output(data, attempt)
-                _write(which, data)
-                offsets[which - 1] += len(data)
-                deadline_s = time.monotonic() + PATIENCE_S
-        except TimedOut:
-            raise
-        except OtherEnd:
-            if time.monotonic() >= deadline_s:
-                raise
+class _Copy:
+    """Copies the output of one attempt, from where it broke off where that happens."""
+
+    def __init__(self, client: Client, batch: int, *, after: int) -> None:
+        self._client = client
+        self._batch = batch
+        self._after = after
+        self._attempt = 0
+        self._offsets = [0, 0]
+
+    def to_end(self) -> tuple[int, dict[str, Any]]:
+        """Copy until the attempt has ended; returns its number, and the job once it has left that attempt.
+
+        The end of the output comes before the result is on the hub's disk: until then the job still stands at the
+        attempt, and asking for its output again would copy it twice.
+        """
+        while True:
+            problem = self._copy(follow=True)
+            job = self._client.job(self._batch, INDEX)
+            self._attempt = self._attempt or self._copied(job)
+            if not problem:
+                return self._attempt, self._left(job)
+            if self._has_left(job):
+                if problem := self._copy(follow=False):
+                    say(f"lanai: output: {problem}")
+                return self._attempt, job
             time.sleep(RETRY_PAUSE_S)
 
+    def _copy(self, *, follow: bool) -> str:
+        """Copy what there is, or what comes; returns what kept the rest away, or nothing."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                for which, data in self._pieces(follow=follow):
+                    if which == END:
+                        end = json.loads(data or b"{}")
+                        self._attempt = self._attempt or int(end.get("attempt") or 0)
+                        return str(end.get("problem") or "")
+                    _write(which, data)
+                    self._offsets[which - 1] += len(data)
+                    deadline_s = time.monotonic() + PATIENCE_S
+            except OtherEnd:
+                if time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(RETRY_PAUSE_S)
 
-def _end_of_output(data: bytes, attempt: int) -> int:
-    end = json.loads(data or b"{}")
-    if end.get("problem"):
-        say(f"lanai: output: {end['problem']}")
-    return int(end.get("attempt") or attempt)
+    def _pieces(self, *, follow: bool) -> Iterator[tuple[int, bytes]]:
+        out, err = self._offsets
+        return self._client.output(self._batch, INDEX, attempt=self._attempt, follow=follow, offsets=(out, err))
+
+    def _copied(self, job: Mapping[str, Any]) -> int:
+        """The attempt that was copied where the answer did not say: the first that has begun after the last copied."""
+        begun = [each["attempt"] for each in job.get("attempts_list") or () if each.get("started_at")]
+        return int(min((each for each in begun if each > self._after), default=job["attempt"]))
+
+    def _has_left(self, job: Mapping[str, Any]) -> bool:
+        is_further = job["attempt"] > self._attempt and job["state"] in ("locked", "running")
+        return job["state"] in ENDED or is_further
+
+    def _left(self, job: dict[str, Any]) -> dict[str, Any]:
+        change = None
+        while not self._has_left(job):
+            change = self._client.batch(self._batch, after=change, timeout_s=10)["change"]
+            job = self._client.job(self._batch, INDEX)
+        return job
 
 
 def _write(which: int, data: bytes) -> None:
@@ -113,25 +152,28 @@ def _write(which: int, data: bytes) -> None:
     stream.flush()
 
 
-def _ended_or_tried_again(client: Client, batch: int, attempt: int) -> dict[str, Any]:
-    """The job once it has ended, or has begun an attempt after `attempt`."""
-    version: int | None = None
-    while True:
-        job = client.job(batch, INDEX)
-        if job["state"] in ENDED or job["attempts"] > attempt:
-            return job
-        # The end of the output may come before the result is on the hub's disk.
-        version = client.batch(batch, after=version, timeout_s=10)["version"]
-
-
 def _send_input(client: Client, batch: int) -> None:
     offset = 0
     try:
         while data := os.read(0, INPUT_BYTES):
-            client.send_input(batch, INDEX, data, offset=offset)
+            _give(client, batch, data, offset, is_end=False)
             offset += len(data)
-        client.send_input(batch, INDEX, b"", offset=offset, is_end=True)
+        _give(client, batch, b"", offset, is_end=True)
     except (LanaiError, OSError):
         pass  # the command reads no more, or has ended; how, is told by its result
     finally:
         client.close()
+
+
+def _give(client: Client, batch: int, data: bytes, offset: int, *, is_end: bool) -> None:
+    """Hand bytes to the command, waiting for its beginning. Raises Refusal where it takes none (any more)."""
+    pause_s = INPUT_PAUSE_MIN_S
+    while True:
+        try:
+            client.send_input(batch, INDEX, data, offset=offset, is_end=is_end)
+            return
+        except Refusal:
+            if client.job(batch, INDEX)["state"] not in WAITING:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, INPUT_PAUSE_MAX_S)

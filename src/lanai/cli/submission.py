@@ -6,7 +6,7 @@ The options are the same for both verbs. Values that cannot be understood are re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -142,11 +142,14 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, value
 
 
+def resources_of(texts: Sequence[str]) -> dict[str, int]:
+    """The counts that `--resource NAME=N` options give, by name. Raises UserError."""
+    pairs = (_pair("--resource", text) for text in texts)
+    return {name: _read(f"--resource {name}", value, parse_count) for name, value in pairs}
+
+
 def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
-    named = {}
-    for text in options["resources"]:
-        name, value = _pair("--resource", text)
-        named[name] = _read(f"--resource {name}", value, parse_count)
+    named = resources_of(options["resources"])
     time_limit_s = _read("--time", _or(options["time_limit"], defaults.time) or 0, parse_duration)
     return Shape(
         cpu_milli=_read("--cpus", _given(_or(options["cpus"], defaults.cpus), 1), parse_milli),

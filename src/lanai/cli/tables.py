@@ -93,6 +93,11 @@ def view_of(format_: str, columns: str | None, filters: Sequence[str], limit: in
     return View(format=format_, columns=names, filters=tuple(filters), limit=limit)
 
 
+def pushed_limit(view: View) -> int:
+    """How many rows the other side needs to send: all (0) where a filter here decides which count."""
+    return 0 if view.filters or view.limit is None else view.limit
+
+
 def print_rows(listing: Listing, rows: Iterable[Row], view: View) -> None:
     """Print `rows` on standard output as `view` says, each as soon as it can be.
 

@@ -1,0 +1,71 @@
+"""The lists there are: which values each has, and which a table shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lanai.cli.tables import Listing
+
+COUNTS: Final = ("done", "failed", "cancelled", "running", "locked", "queued", "held")
+
+BATCHES: Final = Listing(
+    kind="batches",
+    key="batch",
+    columns=(
+        *("batch", "state", "jobs", *COUNTS, "name", "user", "priority", "max_running", "labels", "cwd", "reason"),
+        *("submitted_at", "ended_at", "mean_run_s", "first_line", "title"),
+    ),
+    shown=("batch", "state", "jobs", "done", "failed", "running", "queued", "held", "submitted_at", "title"),
+)
+
+JOBS: Final = Listing(
+    kind="jobs",
+    key="id",
+    columns=(
+        *("id", "batch", "index", "state", "command", "attempts", "exit_code", "signal", "outcome", "node"),
+        *("submitted_at", "started_at", "ended_at", "wall_s", "cpu_user_s", "cpu_system_s", "memory_peak_bytes"),
+        "reason",
+    ),
+    shown=("id", "state", "attempts", "exit_code", "outcome", "node", "wall_s", "memory_peak_bytes", "command"),
+)
+
+NODES: Final = Listing(
+    kind="nodes",
+    key="name",
+    columns=(
+        *("name", "state", "is_drained", "cpus", "cpus_free", "memory_bytes", "memory_free_bytes", "gpus"),
+        *("resources", "running", "waiting", "seen_s", "trouble", "version", "started_by", "avoided_by"),
+    ),
+    shown=(
+        *("name", "state", "is_drained", "cpus", "cpus_free", "memory_bytes", "memory_free_bytes", "gpus", "running"),
+        *("seen_s", "trouble"),
+    ),
+)
+
+
+def batch_row(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch of the API as a row: its counts stand among its other values."""
+    return {**batch, **batch["counts"], "title": batch["name"] or batch.get("first_line") or ""}
+
+
+def node_row(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node of the API as a row: what it has and what is free in units people know."""
+    capacity, free = node.get("capacity") or {}, node.get("free") or {}
+    gpus = capacity.get("gpus")
+    return {
+        **node,
+        "cpus": _cpus(capacity),
+        "cpus_free": _cpus(free),
+        "memory_bytes": capacity.get("memory_bytes"),
+        "memory_free_bytes": free.get("memory_bytes"),
+        "gpus": len(gpus) if isinstance(gpus, list) else None,
+        "resources": dict(capacity.get("named") or ()),
+    }
+
+
+def _cpus(amounts: Mapping[str, Any]) -> float | int | None:
+    milli: int | None = amounts.get("cpu_milli")
+    if milli is None:
+        return None
+    return milli / 1000 if milli % 1000 else milli // 1000

@@ -1,0 +1,182 @@
+"""Start or stop an agent: this machine runs jobs for a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lanai.cli.main import Group
+from lanai.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lanai.model.settings import AgentSettings
+
+READY_WITHIN_S: Final = 30.0
+PID_FILE: Final = "agent.pid"
+
+
+@click.command(name="agent", cls=Group)
+def command() -> None:
+    """Start or stop an agent: this machine runs jobs for a hub.
+
+    \b
+    Examples:
+      lanai agent start --hub lanai://head:7001 --join join
+      lanai agent stop
+    """
+
+
+@command.command("start")
+@click.option("--hub", metavar="URL", help="The hub's URL (default: from the join file).")
+@click.option("--join", metavar="FILE", help="The hub's join file (default: $LANAI_HOME/join).")
+@click.option("--name", metavar="NAME", help="What to call this node (default: its host name).")
+@click.option("--cpus", metavar="N", help="Cpus to offer (default: all).")
+@click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
+@click.option("--gpus", metavar="N", help="Gpus to offer (default: all).")
+@click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
+@click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+def start(name: str | None, foreground: bool, format_: str, **options: Any) -> int:
+    """Start an agent and return once its hub has welcomed it. It reconnects for ever.
+
+    \b
+    Examples:
+      lanai agent start
+      lanai agent start --hub lanai://head:7001 --join /shared/join --cpus 8 --memory 32G
+      lanai agent start --name spare --cpus 0.5 --resource licence=2
+    """
+    from lanai.cli import daemon
+    from lanai.client.discover import configuration
+    from lanai.model import places
+
+    configured = configuration(os.environ).agent
+    called = name or configured.name or socket.gethostname()
+    directory = places.agent_dir(_home(), called)
+    running = _pid(directory)
+    if running is not None:
+        say(f"lanai: agent {called} runs already")
+        _print({"pid": running, "name": called, "directory": os.fspath(directory)}, format_)
+        return 0
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
+    arguments += _hub_arguments(options["hub"], options["join"])
+    arguments += _offer(options, configured)
+    log = directory / "agent.log"
+    started = daemon.start(arguments, log=log, within_s=READY_WITHIN_S, is_detached=not foreground)
+    facts = {
+        **started.facts,
+        "pid": started.pid,
+        "name": called,
+        "directory": os.fspath(directory),
+        "log": os.fspath(log),
+    }
+    _print(facts, format_)
+    return daemon.stay(started) if foreground else 0
+
+
+@command.command("stop")
+@click.option("--name", metavar="NAME", help="Which (default: the one that runs here).")
+@click.option("--now", is_flag=True, help="End its running commands too.")
+def stop(name: str | None, now: bool) -> int:
+    """Stop an agent. Its running commands go on, and are taken over when it starts again; not with --now.
+
+    \b
+    Examples:
+      lanai agent stop
+      lanai agent stop --name spare --now
+    """
+    from lanai.cli import daemon
+    from lanai.model import places
+    from lanai.model.errors import NothingThere
+
+    running = dict(_running())
+    if name is not None:
+        places.agent_dir(_home(), name)
+        running = {each: pid for each, pid in running.items() if each == name}
+    if not running:
+        say("lanai: no agent runs here" if name is None else f"lanai: no agent {name} runs here")
+        return 0
+    if len(running) > 1:
+        raise NothingThere(
+            "several agents run here: " + ", ".join(sorted(running)), hint="lanai agent stop --name NAME"
+        )
+    for each, pid in running.items():
+        daemon.terminate(pid)
+        say(f"lanai: agent {each} has stopped")
+    return 0
+
+
+def _home() -> Path:
+    from lanai.model import places
+
+    return places.home(os.environ, host=socket.gethostname())
+
+
+def _pid(directory: Path) -> int | None:
+    """The process of the agent whose state is in `directory`, if it runs."""
+    from lanai.cli.daemon import is_module
+
+    try:
+        text = (directory / PID_FILE).read_text()
+        pid = int(json.loads(text)["pid"]) if text.lstrip().startswith("{") else int(text)
+    except (OSError, ValueError, KeyError):
+        return None
+    return pid if is_module(pid, "lanai.agent") else None
+
+
+def _running() -> Iterator[tuple[str, int]]:
+    agents = _home() / "agents"
+    for directory in sorted(agents.iterdir()) if agents.is_dir() else ():
+        pid = _pid(directory)
+        if pid is not None:
+            yield directory.name, pid
+
+
+def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
+    """Where the agent goes: what was said, else the join file of a hub that was started here."""
+    from lanai.model import places
+    from lanai.model.errors import UserError
+
+    file = Path(join) if join else places.join_file(_home())
+    if not file.exists():
+        if join or not hub or not hub.startswith("unix:"):
+            raise UserError(
+                f"there is no join file {file}",
+                code="no_join_file",
+                hint="copy it from where the hub was started ($LANAI_HOME/join), and name it with --join FILE",
+            )
+        return ["--hub", hub]
+    try:
+        known = json.loads(file.read_text())
+        url = hub or str(known["url"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no join file: {error}", code="bad_join_file") from None
+    return ["--hub", url, "--join", os.fspath(file.absolute())]
+
+
+def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
+    """What the agent shall say that it has; the agent itself reads the values."""
+    from lanai.cli.submission import resources_of
+
+    words = []
+    amounts = {"cpus": configured.cpus, "memory": configured.memory, "gpus": None}
+    for option, default in amounts.items():
+        value = default if options[option] is None else options[option]
+        if value is not None:
+            words += [f"--{option}", str(value)]
+    for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
+        words += ["--resource", f"{key}={count}"]
+    return words
+
+
+def _print(facts: Mapping[str, Any], format_: str) -> None:
+    if format_ == "json":
+        print(json.dumps({"version": 1, **facts}))
+    else:
+        print(f"agent {facts['name']}, pid {facts['pid']}")

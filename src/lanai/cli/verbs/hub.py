@@ -1,0 +1,193 @@
+"""Start or stop a hub, or ask whether one runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lanai.cli.context import Asked
+from lanai.cli.main import Group
+from lanai.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+READY_WITHIN_S: Final = 60.0
+NOT_RUNNING: Final = 3
+
+json_option: Final = click.option(
+    "--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print."
+)
+
+
+@click.command(name="hub", cls=Group)
+def command() -> None:
+    """Start or stop a hub, or ask whether one runs.
+
+    \b
+    Examples:
+      lanai hub start
+      lanai hub status --format json
+      lanai hub stop
+    """
+
+
+@command.command("start")
+@click.option("--foreground", is_flag=True, help="Stay, and end with the hub.")
+@click.option("--listen", metavar="HOST:PORT", help="Where agents of other machines connect.")
+@json_option
+def start(foreground: bool, listen: str | None, format_: str) -> int:
+    """Start the hub of this user on this machine, and return when it is ready.
+
+    It goes on where it was. Other machines join with `lanai agent start` and the file that is printed as join_file.
+    Where it runs already, says so and prints the same.
+
+    \b
+    Examples:
+      lanai hub start
+      lanai hub start --listen 0.0.0.0:7001
+      pid=$(lanai hub start --format json | jq .pid)
+    """
+    from lanai.cli import daemon
+    from lanai.client.private import is_answering
+    from lanai.model import places
+
+    home = _home()
+    directory = places.hub_dir(home)
+    if is_answering(directory):
+        say(f"lanai: the hub in {directory} runs already")
+        _print(_facts(_client(directory), home, directory), format_)
+        return 0
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
+    started = daemon.start(arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground)
+    _wait_for_api(directory)
+    _print({**_facts(_client(directory), home, directory), "pid": started.pid}, format_)
+    return daemon.stay(started) if foreground else 0
+
+
+@command.command("stop")
+@click.option("--now", is_flag=True, help="Of a private hub: also while jobs run, which it ends.")
+@click.pass_obj
+def stop(asked: Asked, now: bool) -> int:
+    """Stop the hub. Running commands go on, and are taken up again when it starts.
+
+    A private hub, which would take them along, refuses while jobs run, unless with --now.
+
+    \b
+    Examples:
+      lanai hub stop
+    """
+    from lanai.cli import daemon
+
+    client = _running(asked)
+    if client is None:
+        say("lanai: no hub runs here")
+        return 0
+    pid = client.hub()["pid"]
+    client.stop(now=now)
+    if not asked.hub and not asked.token_file:  # else the process may be another machine's
+        daemon.wait_gone(pid)
+    say("lanai: the hub has stopped")
+    return 0
+
+
+@command.command("status")
+@json_option
+@click.pass_obj
+def status(asked: Asked, format_: str) -> int:
+    """Say whether a hub runs here, and where it is reached. The exit code is 3 where none does.
+
+    \b
+    Examples:
+      lanai hub status
+      lanai hub status --format json | jq -r .url
+    """
+    from lanai.model import places
+
+    client = _running(asked)
+    if client is None:
+        if format_ == "json":
+            print(json.dumps({"version": 1, "state": "stopped", "pid": None}))
+        say("lanai: no hub runs here\ntry: lanai hub start")
+        return NOT_RUNNING
+    home = _home()
+    directory = _answering(home)
+    shown = client.hub()
+    _print(_facts(client, home, directory or places.hub_dir(home)) if not asked.hub else shown, format_)
+    return 0
+
+
+def _home() -> Path:
+    import socket
+
+    from lanai.model import places
+
+    return places.home(os.environ, host=socket.gethostname())
+
+
+def _client(directory: Path) -> Client:
+    from lanai.client.client import Client
+    from lanai.client.connection import Target
+    from lanai.model import places
+
+    return Client(Target(socket=places.api_socket(directory)))
+
+
+def _wait_for_api(directory: Path) -> None:
+    """The hub takes work from agents already; its child that serves clients comes up a moment later."""
+    import time
+
+    from lanai.client.private import is_answering
+    from lanai.model.errors import OtherEnd
+
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while not is_answering(directory):
+        if time.monotonic() >= deadline_s:
+            raise OtherEnd("the hub has started, but its API does not answer", hint=f"see {directory / 'hub.log'}")
+        time.sleep(0.01)
+
+
+def _answering(home: Path) -> Path | None:
+    """The directory of a hub that runs here: of the one that a person started, else the private one."""
+    from lanai.client.private import is_answering
+    from lanai.model import places
+
+    return next((each for each in (places.hub_dir(home), places.private_dir(home)) if is_answering(each)), None)
+
+
+def _running(asked: Asked) -> Client | None:
+    """A client of the hub that is meant, if it runs; none is started."""
+    if asked.hub or asked.token_file:
+        return asked.connect()
+    directory = _answering(_home())
+    return None if directory is None else _client(directory)
+
+
+def _facts(client: Client, home: Path, directory: Path) -> dict[str, Any]:
+    """What `hub start` and `hub status` tell about a hub of this machine."""
+    from lanai.model import places
+
+    return {
+        **client.hub(),
+        "state": "running",
+        "directory": os.fspath(directory),
+        "token_file": os.fspath(places.user_token_file(directory)),
+        "join_file": os.fspath(places.join_file(home)),
+        "log": os.fspath(directory / "hub.log"),
+    }
+
+
+def _print(facts: Mapping[str, Any], format_: str) -> None:
+    if format_ == "json":
+        print(json.dumps(facts))
+        return
+    print(f"hub {facts['lanai']}, pid {facts['pid']}" + (f", {facts['url']}" if facts.get("url") else ""))
+    for name in ("token_file", "join_file"):
+        if facts.get(name) and os.path.exists(facts[name]):
+            print(f"{name}: {facts[name]}")

@@ -1,0 +1,79 @@
+"""Show what jobs have written, while they run and afterwards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lanai.cli.choose import Chosen, choose
+from lanai.cli.context import Asked
+from lanai.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+MANY: Final = 20
+OUT, END = 1, 0
+
+
+@click.command(name="logs")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt has ended.")
+@click.option("--stream", type=click.Choice(["out", "err", "both"]), default="both", show_default=True, help="Which.")
+@click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="This attempt (default: the last).")
+@click.option("--tail", is_flag=True, help="Only what the hub keeps; ask no node.")
+@click.option("--limit", type=click.IntRange(min=1), default=MANY, show_default=True, help="At most so many jobs.")
+@click.pass_obj
+def command(
+    asked: Asked, selectors: tuple[str, ...], follow: bool, stream: str, attempt: int | None, tail: bool, limit: int
+) -> int:
+    """Show what jobs (default: of the newest batch) have written: output to standard output, errors to standard error.
+
+    The hub keeps the ends of outputs; the whole is fetched from the node while that is there.
+
+    \b
+    Examples:
+      lanai logs 417/12
+      lanai logs -f last/1
+      lanai logs 417@failed --stream err
+    """
+    client = asked.connect()
+    jobs = [job for each in choose(selectors) for job in _jobs(client, each, limit + 1)]
+    if not jobs:
+        say("lanai: no such jobs")
+    for batch, index in jobs[:limit]:
+        if len(jobs) > 1:
+            _write(b"==> %s/%d <==\n" % (str(batch).encode(), index), OUT)
+        for which, data in client.output(
+            batch, index, stream=stream, attempt=attempt or 0, follow=follow, tail_only=tail
+        ):
+            _take(which, data)
+    if len(jobs) > limit:
+        say(f"lanai: there are more; these are the first {limit} (--limit)")
+    return 0
+
+
+def _jobs(client: Client, chosen: Chosen, limit: int) -> Iterator[tuple[int | str, int]]:
+    index = chosen.single()
+    if index is not None:
+        yield chosen.batch, index
+        return
+    for job in client.jobs(chosen.batch, states=chosen.states, ranges=chosen.ranges_text or "", limit=limit):
+        yield job["batch"], job["index"]
+
+
+def _take(which: int, data: bytes) -> None:
+    if which != END:
+        _write(data, which)
+    elif problem := json.loads(data or b"{}").get("problem"):
+        say(f"lanai: {problem}")
+
+
+def _write(data: bytes, which: int) -> None:
+    stream = (sys.stdout if which == OUT else sys.stderr).buffer
+    stream.write(data)
+    stream.flush()

@@ -35,7 +35,10 @@ class Writer(Protocol):
         """
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None:
-        """One batch as a start would find it, ended or not, to be revived; None where it is unknown or arriving."""
+        """One batch as a start would find it, ended or not, to be revived; None where it is unknown or arriving.
+
+        May be called from any thread while others commit.
+        """
 
     def close(self) -> None:
         """Let go of the files."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +124,9 @@ class SqliteWriter:
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None:
         """See `port.Writer`."""
-        with self._errors("recover"):
-            return read_batch(self._db, batch)
+        with self._errors("read"), closing(sqlite3.connect(self._directory / FILE, timeout=BUSY_S)) as db:
+            db.execute("BEGIN")
+            return read_batch(db, batch)
 
     def close(self) -> None:
         """See `port.Writer`. A repeat is harmless."""

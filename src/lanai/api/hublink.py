@@ -307,7 +307,7 @@ def _result(reply: messages.Opened | messages.Reply) -> Any:
         raise InternalError("the hub answered a command with Opened")
     if reply.error is not None:
         raise raised_from(reply.error)
-    return None if reply.result is None else _decode(reply.result)
+    return _decode(reply.result)
 
 
 async def connect(path: Path) -> HubLink:

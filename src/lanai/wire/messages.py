@@ -354,10 +354,10 @@ class Command(Message, frozen=True):
 
 
 class Reply(Message, frozen=True):
-    """The answer to Command or Close. Exactly one of the two is there; `result` is msgpack."""
+    """The answer to Command or Close: an error, or a result as msgpack (nil where there is nothing to say)."""
 
     request: int
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
     error: ErrorBody | None = None
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services.processes import Process, eventually, start_hub
-from services.wirepeer import WirePeer, join_token, tls_socket
 
 from lanai.model.ids import GrantId, Index
 from lanai.model.job import AttemptResult
 from lanai.wire import messages
 from lanai.wire.framing import frame
+from services.processes import Process, eventually, start_hub
+from services.wirepeer import WirePeer, join_token, tls_socket
 
 
 @pytest.fixture
@@ -157,9 +159,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_go_on(hub: Process, home:
     deaf.hello_api()
     deaf.sock.settimeout(0.2)
     ask = frame(messages.Command(7, "t", "why_not" * 1000, _raw({})))
-    with pytest.raises(OSError, match=r"."):
-        for _ in range(20_000):
-            deaf.sock.sendall(ask)
+    assert _is_cut_off(deaf.sock, ask)
     api = WirePeer.local(home / "hub")
     api.hello_api()
     assert api.command("nodes") == {"nodes": []}
@@ -188,8 +188,6 @@ def test_files_that_hold_secrets_are_private(hub: Process, home: Path) -> None:
 
 
 def test_the_pin_is_that_of_the_certificate_shown(hub: Process, home: Path) -> None:
-    import hashlib
-
     sock = tls_socket(home)
     shown = sock.getpeercert(binary_form=True)
     assert shown is not None
@@ -198,8 +196,6 @@ def test_the_pin_is_that_of_the_certificate_shown(hub: Process, home: Path) -> N
 
 
 def test_plain_tcp_on_the_tls_door_is_dropped(hub: Process, home: Path) -> None:
-    import socket
-
     host, port = hub.facts["url"].removeprefix("lanai://").rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=10) as plain:
         plain.sendall(frame(messages.Heartbeat(1, 1)))
@@ -233,6 +229,15 @@ def test_an_arriving_batch_goes_with_its_client(hub: Process, home: Path) -> Non
 
     eventually(is_free, what="the key to be free again")
     again.close()
+
+
+def _is_cut_off(sock: socket.socket, said: bytes) -> bool:
+    try:
+        for _ in range(20_000):
+            sock.sendall(said)
+    except OSError:
+        return True
+    return False
 
 
 def _capacity() -> object:

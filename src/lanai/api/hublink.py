@@ -76,6 +76,11 @@ class ProgressBoard:
                 self._latest.pop(batch, None)
                 self._send(messages.Watch(batch=batch, is_on=False))
 
+    def version(self, batch: BatchId) -> int:
+        """Of the latest Progress of a watched batch; 0 before the first."""
+        latest = self._latest.get(batch)
+        return 0 if latest is None else latest.version
+
     async def changed(self, batch: BatchId, version: int, timeout_s: float) -> messages.Progress | None:
         """A Progress of a watched batch whose version is not `version`; None where none came in time.
 

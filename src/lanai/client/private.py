@@ -7,18 +7,20 @@ other, so the second finds what the first has started. Nothing here knows how lo
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from lanai.client.client import Client
-from lanai.client.connection import Target
+import msgspec
+
 from lanai.model import places
-from lanai.model.errors import LanaiError, OtherEnd
+from lanai.model.errors import ErrorBody, OtherEnd, raised_from
 
 READY_WITHIN_S: Final = 15.0
 SAY_AFTER_S: Final = 1.0
@@ -57,13 +59,24 @@ def start(directory: Path, *, host: str, say: Say) -> int:
     with _start_lock(directory):
         if is_answering(directory):
             return 0
-        hub = _spawn(["lanai.hub", os.fspath(directory), "--private"], directory / "hub.log")
         wire = f"unix:{places.wire_socket(directory)}"
         state = directory / "agent"
         state.mkdir(exist_ok=True, mode=0o700)
-        _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
-        opened = _ready(directory, hub, say)
-    return opened
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+        try:
+            hub = _spawn(
+                ["lanai.hub", os.fspath(directory), "--private", "--ready-fd", str(writer)], directory / "hub.log"
+            )
+            os.set_inheritable(writer, False)
+            _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
+        finally:
+            os.close(writer)
+        try:
+            facts = _ready(directory, hub, reader, say)
+        finally:
+            os.close(reader)
+    return int(facts.get("resumed", 0))
 
 
 @contextmanager
@@ -96,32 +109,39 @@ def _spawn(arguments: list[str], log: Path) -> int:
     )
 
 
-def _ready(directory: Path, hub: int, say: Say) -> int:
+def _ready(directory: Path, hub: int, reader: int, say: Say) -> dict[str, Any]:
+    """What the hub says of itself once it takes work. Raises what it says it failed by."""
     begun_s = time.monotonic()
-    has_said = False
-    while True:
-        if is_answering(directory):
-            client = Client(Target(socket=places.api_socket(directory)), patience_s=0.0)
-            try:
-                return int(client.hub().get("batches_open", 0))
-            except LanaiError:
-                pass  # it listens already, and answers soon
-            finally:
-                client.close()
-        waited_s = time.monotonic() - begun_s
-        if _has_ended(hub) or waited_s > READY_WITHIN_S:
-            raise _not_ready(directory, waited_s)
-        if waited_s > SAY_AFTER_S and not has_said:
-            say("starting a private hub ...")
-            has_said = True
+    line = _line(reader, SAY_AFTER_S)
+    if line is None:
+        say("starting a private hub ...")
+        line = _line(reader, READY_WITHIN_S - SAY_AFTER_S)
+    if not line:
+        raise _not_ready(directory, time.monotonic() - begun_s)
+    facts = json.loads(line)
+    if "error" in facts:
+        os.waitpid(hub, 0)
+        raise raised_from(msgspec.convert(facts["error"], ErrorBody))
+    while not is_answering(directory):
+        if time.monotonic() - begun_s > READY_WITHIN_S:
+            raise _not_ready(directory, time.monotonic() - begun_s)
         time.sleep(POLL_S)
+    return dict(facts)
 
 
-def _has_ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
+def _line(reader: int, within_s: float) -> bytes | None:
+    """A line of the pipe; empty where it was closed without one, None where none came in time."""
+    deadline_s = time.monotonic() + within_s
+    gathered = b""
+    while not gathered.endswith(b"\n"):
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0 or not select.select([reader], [], [], left_s)[0]:
+            return None
+        piece = os.read(reader, 1 << 16)
+        if not piece:
+            return b""
+        gathered += piece
+    return gathered
 
 
 def _not_ready(directory: Path, waited_s: float) -> OtherEnd:

@@ -1,0 +1,44 @@
+"""The API process: `python -m lanai.api DIR [--listen HOST:PORT]...`, started by the hub whose directory DIR is.
+
+It listens first and imports the rest afterwards, so that clients can connect at once and find an answer a moment later.
+It ends when the connection to its hub does, on SIGTERM, and for no other reason; SIGINT and SIGHUP are the hub's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from lanai.model import places
+from lanai.wire import unix
+
+
+def main() -> int:
+    """Listen, then serve until the hub ends."""
+    arguments = _arguments()
+    directory: Path = arguments.directory.absolute()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Everybody may connect and is told who may not come in; the directory's own mode guards what is private.
+    local = unix.listen(places.api_socket(directory), mode=0o666)
+    from lanai.api.serving import serve
+
+    return serve(directory, local, arguments.listen)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lanai.api", description="The API process of a hub.")
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--listen", type=_address, action="append", default=[], metavar="HOST:PORT")
+    return parser.parse_args()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

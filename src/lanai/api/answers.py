@@ -1,0 +1,62 @@
+"""How values look in answers: JSON that may carry any bytes, times as RFC 3339, lengths of time in seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from lanai.model.errors import InternalError, LanaiError
+
+VERSION: Final = 1
+"""Of the answers; they only ever gain fields."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_log = logging.getLogger("lanai.api")
+
+
+def rfc3339(at_us: int) -> str | None:
+    """A wall time in microseconds since 1970 as text in UTC; None for 0, which means never."""
+    if not at_us:
+        return None
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def seconds(length_us: int) -> float:
+    """A length of time in seconds."""
+    return length_us / 1_000_000
+
+
+def text(raw: bytes) -> str:
+    """Bytes as text; what is no UTF-8 stands as lone surrogates, and comes back as the same bytes."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def encoded(value: object) -> bytes:
+    """The JSON of a value."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # lone surrogates, which only the slower encoder can write
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def answer(fields: Mapping[str, Any] | msgspec.Struct, status: int = 200) -> Response:
+    """A JSON object as an answer."""
+    value = fields if isinstance(fields, msgspec.Struct) else {"version": VERSION, **fields}
+    return Response(encoded(value), status_code=status, media_type="application/json")
+
+
+def refusal(error: Exception) -> Response:
+    """An error as an answer. What is not one of ours is our bug: it is logged whole, and said to be one."""
+    if not isinstance(error, LanaiError):
+        _log.error("a request failed by a mistake of ours", exc_info=error)
+        error = InternalError(
+            f"the API failed: {type(error).__name__}: {error}", hint="the report is in api.log beside the hub's store"
+        )
+    body = error.body()
+    return Response(encoded({"error": body}), status_code=body.http_status, media_type="application/json")

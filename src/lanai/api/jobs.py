@@ -1,0 +1,243 @@
+"""Jobs as answers show them: what the store has of them, and what the hub knows of those at nodes right now.
+
+The store alone tells a job's state but for one thing: whether a granted job has begun, and, until the
+grant is on disk, that it was granted. So a page is read from the store, and for those of it that wait or are granted
+the hub is asked. Every state shown was true at some moment while the question was being answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lanai.api.answers import rfc3339, seconds
+from lanai.api.hublink import HubLink
+from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
+from lanai.api.view import View
+from lanai.model.ids import BatchId, Index
+from lanai.model.job import FINAL, JobState
+from lanai.model.ranges import Ranges
+from lanai.store.failures import FailureGroup
+from lanai.store.reader import AttemptView, BatchRow, JobView
+
+SPAN_JOBS: Final = 20_000
+"""How many indices the hub is asked about at once, so that its answer stays within a frame."""
+
+STDERR_LINES: Final = 5
+STDERR_CHARACTERS: Final = 2_000
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """An attempt at a node; `started_at_us` is 0 while it is not known to have begun."""
+
+    index: int
+    attempt: int
+    node: str
+    grant: int
+    started_at_us: int
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs a page is to show: after an index, of some states (none: any), within ranges (None: all)."""
+
+    after: int
+    limit: int
+    states: frozenset[str]
+    ranges: Ranges | None
+
+
+class Jobs:
+    """Questions about jobs."""
+
+    def __init__(self, link: HubLink, view: View) -> None:
+        self._link = link
+        self._view = view
+
+    async def page(self, user: str, row: BatchRow, wanted: Wanted) -> tuple[list[dict[str, Any]], int | None]:
+        """The next jobs in order of index, and the index to go on after; None where there are no more.
+
+        A page may hold none and yet be followed by others.
+        """
+        found, following = await self._view.ask(
+            lambda reader: reader.jobs(
+                row.batch, after=wanted.after, limit=wanted.limit, states=wanted.states, ranges=wanted.ranges
+            )
+        )
+        flying = await self._in_flight(user, row, found)
+        jobs = [shown(job, flying.get(job["index"])) for job in found]
+        if wanted.states:
+            jobs = [job for job in jobs if job["state"] in wanted.states]
+        return jobs, following
+
+    async def one(self, user: str, row: BatchRow, index: Index) -> dict[str, Any]:
+        """One job."""
+        return (await self.with_attempts(user, row, index))[0]
+
+    async def with_attempts(
+        self, user: str, row: BatchRow, index: Index
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """One job, and every attempt at it, the first one first."""
+        detail = await self._view.ask(lambda reader: reader.job(row.batch, index))
+        flying = await self._in_flight(user, row, [detail.job])
+        job = shown(detail.job, flying.get(index))
+        attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
+        if job["state"] in (JobState.LOCKED, JobState.RUNNING):
+            attempts.append(
+                {"attempt": job["attempts"], **{name: job[name] for name in ("state", "node", "started_at")}}
+            )
+        return job, attempts
+
+    async def failures(self, row: BatchRow, limit: int) -> list[dict[str, Any]]:
+        """Failed jobs by cause, the largest group first, with the first of each as examples."""
+        groups = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
+        return [_group_shown(row.batch, group) for group in groups]
+
+    async def output(
+        self, job: Mapping[str, Any], wanted: WantedOutput, *, tail_only: bool
+    ) -> AsyncIterator[Piece]:
+        """The output of a job's attempt, from where it is."""
+        has_ended = wanted.attempt < job["attempts"] if wanted.attempt else job["state"] in FINAL
+        attempt = wanted.attempt or (job["attempts"] if has_ended or tail_only else 0)
+        kept = await self._kept(wanted, attempt)
+        if kept is not None and (tail_only or kept.is_enough(wanted.offsets)):
+            pieces = from_store(wanted, kept, "")
+        elif tail_only or (job["state"] in FINAL and not attempt):
+            pieces = nothing("nothing of its output is kept here")
+        else:
+            pieces = self._from_node(msgspec.structs.replace(wanted, attempt=attempt), attempt or job["attempts"])
+        async for piece in pieces:
+            yield piece
+
+    async def _from_node(self, wanted: WantedOutput, attempt: int) -> AsyncIterator[Piece]:
+        has_begun = False
+        async for piece in from_node(self._link, wanted):
+            if piece[0] == END and piece[2] and not has_begun:
+                # The node is gone, or has it no more: the tail is better than nothing, and may have come meanwhile.
+                kept = await self._kept(wanted, attempt)
+                if kept is not None:
+                    async for late in from_store(wanted, kept, piece[2]):
+                        yield late
+                    return
+            has_begun = True
+            yield piece
+
+    async def _kept(self, wanted: WantedOutput, attempt: int) -> Kept | None:
+        if not attempt:
+            return None
+        tail = await self._view.ask(lambda reader: reader.tail(wanted.batch, wanted.index, attempt))
+        if tail is None:
+            return None
+        return Kept(out=tail.out, err=tail.err, out_bytes=tail.out_bytes, err_bytes=tail.err_bytes)
+
+    async def _in_flight(self, user: str, row: BatchRow, page: Sequence[JobView]) -> dict[int, InFlight]:
+        """What of a page is at nodes."""
+        flying: dict[int, InFlight] = {}
+        if row.state == "ended":
+            return flying
+        asked = [job["index"] for job in page if job["state"] in (JobState.QUEUED, JobState.LOCKED)]
+        for first, last in _spans(asked):
+            said = await self._link.command(user, "in_flight", batch=row.batch, first=first, last=last)
+            flying.update((item[0], InFlight(*item)) for item in said["items"])
+        return flying
+
+
+def shown(job: JobView, flying: InFlight | None) -> dict[str, Any]:
+    """One job as answers show it."""
+    state, attempts, node, started_at_us = job["state"], job["attempts"], job["node"], job["started_at_us"]
+    is_ended = True
+    if flying is not None and _is_current(job, flying):
+        state = JobState.RUNNING if flying.started_at_us else JobState.LOCKED
+        attempts, node, started_at_us = flying.attempt, flying.node, flying.started_at_us
+        is_ended = False
+    return {
+        "id": job["id"],
+        "batch": job["batch"],
+        "index": job["index"],
+        "state": state,
+        "command": job["command"],
+        "attempts": attempts,
+        "exit_code": job["exit_code"] if is_ended else None,
+        "signal": job["signal"] if is_ended else None,
+        "outcome": job["outcome"] if is_ended else None,
+        "node": node or None,
+        "submitted_at": rfc3339(job["submitted_at_us"]),
+        "started_at": rfc3339(started_at_us or 0),
+        "ended_at": rfc3339(job["ended_at_us"] or 0) if is_ended else None,
+        "wall_s": _seconds(job["wall_us"]) if is_ended else None,
+        "cpu_user_s": _seconds(job["cpu_user_us"]) if is_ended else None,
+        "cpu_system_s": _seconds(job["cpu_system_us"]) if is_ended else None,
+        "memory_peak_bytes": job["memory_peak_bytes"] if is_ended else None,
+        "reason": job["reason"] or None,
+    }
+
+
+def _is_current(job: JobView, flying: InFlight) -> bool:
+    """Whether what the hub says of a job is later than what the store says."""
+    if job["state"] == JobState.LOCKED:
+        return flying.attempt >= job["attempts"]
+    return job["state"] == JobState.QUEUED and flying.attempt > job["attempts"]
+
+
+def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
+    return {
+        "attempt": attempt["attempt"],
+        "state": attempt["state"],
+        "outcome": attempt["outcome"],
+        "exit_code": attempt["exit_code"],
+        "signal": attempt["signal"],
+        "node": attempt["node"] or None,
+        "started_at": rfc3339(attempt["started_at_us"] or 0),
+        "ended_at": rfc3339(attempt["ended_at_us"] or 0),
+        "wall_s": seconds(attempt["wall_us"]),
+        "cpu_user_s": seconds(attempt["cpu_user_us"]),
+        "cpu_system_s": seconds(attempt["cpu_system_us"]),
+        "memory_peak_bytes": attempt["memory_peak_bytes"],
+        "reason": attempt["reason"] or None,
+    }
+
+
+def _group_shown(batch: BatchId, group: FailureGroup) -> dict[str, Any]:
+    return {
+        "outcome": group.outcome,
+        "exit_code": group.exit_code,
+        "signal": group.signal,
+        "reason": group.reason or None,
+        "count": group.count,
+        "examples": [
+            {
+                "id": f"{batch}/{example.index}",
+                "index": example.index,
+                "attempt": example.attempt,
+                "node": example.node or None,
+                "command": example.command,
+                "reason": example.reason or None,
+                "stderr": "" if example.tail is None else _first_lines(example.tail.err),
+            }
+            for example in group.examples
+        ],
+    }
+
+
+def _seconds(length_us: int | None) -> float | None:
+    return None if length_us is None else seconds(length_us)
+
+
+def _spans(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending indices as (first, last) of at most `SPAN_JOBS` each."""
+    first = last = None
+    for index in indices:
+        if first is None or last is None:
+            first = index
+        elif index - first >= SPAN_JOBS:
+            yield first, last
+            first = index
+        last = index
+    if first is not None and last is not None:
+        yield first, last
+
+
+def _first_lines(raw: bytes) -> str:
+    lines = raw.decode("utf-8", "replace").strip("\n").splitlines()[:STDERR_LINES]
+    return "\n".join(lines)[:STDERR_CHARACTERS]

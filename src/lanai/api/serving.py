@@ -1,0 +1,69 @@
+"""Puts the API process together: link to the hub, store, application, doors; and takes it apart when the hub ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lanai.api import hublink
+from lanai.api.app import application
+from lanai.api.doors import Doors, listen_tcp, tls_context
+from lanai.api.handlers import Handlers
+from lanai.api.identity import Identity
+from lanai.api.view import View
+from lanai.model import places
+from lanai.model.errors import LanaiError
+
+HUB_WITHIN_S: Final = 15.0
+CONNECT_PAUSE_S: Final = 0.01
+CLOSING_GRACE_S: Final = 1.0
+
+_log = logging.getLogger("lanai.api")
+
+
+def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]]) -> int:
+    """Serve the hub in `directory` on a listening Unix socket and on TLS addresses; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s api: %(message)s")
+    try:
+        asyncio.run(_serve(directory, local, listen))
+    except LanaiError as error:
+        _log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]]) -> None:
+    link = await _link(directory)
+    view = View(directory)
+    doors = Doors(application(Identity(directory / "tokens.json"), Handlers(link, view).routes()))
+    await doors.open(local)
+    if listen:
+        tls = tls_context(os.fspath(directory / "cert.pem"), os.fspath(directory / "key.pem"))
+        for host, port in listen:
+            await doors.open(listen_tcp(host, port), tls)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    link.ended.add_done_callback(lambda _: stopped.set())
+    await stopped.wait()
+    await doors.close(CLOSING_GRACE_S)
+    view.close()
+
+
+async def _link(directory: Path) -> hublink.HubLink:
+    """The link to our hub, which may not have got as far as listening. Raises OtherEnd once it surely will not."""
+    parent = os.getppid()
+    deadline_s = asyncio.get_running_loop().time() + HUB_WITHIN_S
+    while True:
+        try:
+            return await hublink.connect(places.wire_socket(directory))
+        except LanaiError:
+            if os.getppid() != parent or asyncio.get_running_loop().time() > deadline_s:
+                raise
+            await asyncio.sleep(CONNECT_PAUSE_S)

@@ -1,0 +1,79 @@
+"""The head of a submission is refused with everything that is wrong with it, and keeps any bytes."""
+
+import json
+
+import pytest
+
+from lanai.api.submission import head_from
+from lanai.model.batch import BatchSettings
+from lanai.model.errors import UserError
+
+
+def line(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def test_bytes_in_the_environment_come_through() -> None:
+    head = head_from(line(settings={"cwd": "/tmp", "priority": 3}, env={"A": "x\udc80y"}, file="jobs.txt"))
+    assert head.settings == BatchSettings(cwd="/tmp", priority=3)
+    assert head.env == {b"A": b"x\x80y"}
+    assert head.file == "jobs.txt"
+    assert not head.single
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"settings": 3}', b'{"env": {"A": 3}}', b'{"single": "yes"}'])
+def test_not_understood(raw: bytes) -> None:
+    with pytest.raises(UserError) as caught:
+        head_from(raw)
+    assert caught.value.code == "bad_submission"
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(UserError):
+        head_from(line(settings={"prioritty": 3}))
+
+
+def test_all_problems_are_told_together() -> None:
+    settings = {
+        "priority": 0,
+        "shell": "zsh",
+        "cwd": "here",
+        "output": "%q",
+        "max_running": -1,
+        "retries": {"exit": -1},
+        "stdin": "pipe",
+        "umask": 0o1777,
+        "shape": {"cpu_milli": -1},
+    }
+    with pytest.raises(UserError) as caught:
+        head_from(line(settings=settings, env={"A=B": "", "C": "\0"}))
+    problems = caught.value.facts["problems"]
+    assert isinstance(problems, list)
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "priority", "shell", "umask", "stdin", "output", "max_running", "retries.exit", "shape", "cwd", "env", "env",
+    ]  # fmt: skip
+
+
+def test_a_path_that_is_no_utf8_is_refused_and_not_an_accident() -> None:
+    with pytest.raises(UserError) as caught:
+        head_from(line(settings={"cwd": "/x\udc80"}))
+    assert caught.value.code == "bad_settings"
+
+
+def test_the_environment_is_bounded() -> None:
+    with pytest.raises(UserError) as caught:
+        head_from(line(env={"A": "x" * (128 * 1024)}))
+    assert "--env-none" in caught.value.message
+
+
+def test_the_digest_tells_lists_and_settings_apart_but_not_shells() -> None:
+    base = head_from(line(settings={"cwd": "/a"}, env={"SHLVL": "1"})).digest().digest()
+    assert head_from(line(settings={"cwd": "/a"}, env={"SHLVL": "2"})).digest().digest() == base
+    assert head_from(line(settings={"cwd": "/b"})).digest().digest() != base
+    assert head_from(line(settings={"cwd": "/a"}, single=True)).digest().digest() != base
+
+
+def test_what_the_batch_shows_is_short_and_text() -> None:
+    shown = head_from(line()).with_first_line(b"\xff" + b"x" * 10_000).first_line
+    assert shown.startswith("\ufffdxxx")
+    assert len(shown) == 200

@@ -52,14 +52,12 @@ class StarterUp(Value, frozen=True):
         running: what it runs, with the wall time of each start.
         waiting: what it was given and has not begun.
         ended: what it has not been told to forget, up to its number `ended_upto`.
-        lease_until_us: as it was told last; 0 where it never was, -1 where leases are suspended.
     """
 
     running: list[tuple[GrantId, Index, int]]
     waiting: list[Member]
     ended: list[AttemptResult]
     ended_upto: int = 0
-    lease_until_us: int = 0
 
 
 class StarterDied(Value, frozen=True):
@@ -238,20 +236,7 @@ class Leave(Value, frozen=True):
     why: str
 
 
+StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease
 Effect = (
-    Send
-    | OpenLane
-    | CloseLane
-    | Hand
-    | Widen
-    | TakeBack
-    | EndAttempts
-    | Keep
-    | Release
-    | NoteGone
-    | ForgetResults
-    | SetApart
-    | SetLease
-    | Reconnect
-    | Leave
+    Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
 )

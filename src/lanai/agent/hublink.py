@@ -70,7 +70,13 @@ class Down(msgspec.Struct, frozen=True):
     problem: str
 
 
-LinkEvent = Up | Refused | Down | messages.ToAgent
+class WrongPin(msgspec.Struct, frozen=True):
+    """Somebody answers there whose certificate is not the hub's. Down follows."""
+
+    problem: str
+
+
+LinkEvent = Up | WrongPin | Refused | Down | messages.ToAgent
 
 
 class HubLink:
@@ -153,6 +159,8 @@ class HubLink:
                 return self._go_on(now_us)
             self._write()
             return self._read(now_us)
+        except _OtherCertificate as error:
+            return [WrongPin(str(error)), self._down(now_us, str(error))]
         except (OSError, ProtocolViolation) as error:
             return [self._failed(now_us, error)]
 
@@ -212,7 +220,7 @@ class HubLink:
             return False
         shown = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
         if shown != self._to.pin:
-            raise ProtocolViolation(f"the hub shows certificate {shown}, expected is {self._to.pin}")
+            raise _OtherCertificate(f"the hub shows certificate {shown}, expected is {self._to.pin}")
         return True
 
     def _read(self, now_us: int) -> list[LinkEvent]:
@@ -265,6 +273,10 @@ class HubLink:
         self.due_us = now_us + round(self._backoff_us * (0.75 + 0.5 * self._jitter()))
         self._backoff_us = min(BACKOFF_LAST_US, self._backoff_us * 2)
         return Down(problem)
+
+
+class _OtherCertificate(Exception):
+    """The pin does not match."""
 
 
 def _connect_unix(made: socket.socket, path: Path) -> int:

@@ -74,13 +74,15 @@ class Machine:
 
     def about(self, grant: GrantId) -> tuple[BatchId, int] | None:
         """Batch and attempt of a grant of which something is pending or live; None for others."""
-        found = self.roster.grants.get(grant)
-        return None if found is None else (found.batch, found.attempt)
+        if (found := self.roster.grants.get(grant)) is not None:
+            return found.batch, found.attempt
+        return next(((one.batch, one.attempt) for one in self._orphans if one.grant == grant), None)
 
-    def live_member(self, batch: BatchId, index: Index, attempt: int) -> Member | None:
-        """The job at the starter that people know by these; None where it is not there."""
+    def live_member(self, batch: BatchId, index: Index, attempt: int | None = None) -> Member | None:
+        """The job at the starter that people know by these, of any attempt if None; None where it is not there."""
         for grant in self.roster.grants.values():
-            if (grant.batch, grant.attempt) == (batch, attempt) and (grant.grant, index) in self.roster.live:
+            is_it = grant.batch == batch and attempt in (None, grant.attempt)
+            if is_it and (grant.grant, index) in self.roster.live:
                 return grant.grant, index
         return None
 
@@ -306,9 +308,7 @@ class Machine:
         waiting = [member for member in up.waiting if member in live]
         if waiting:
             out.append(ev.TakeBack(waiting))
-        if up.lease_until_us and not self.lease.good_until_us:
-            self.lease.take_over(up.lease_until_us)
-        elif self.lease.good_until_us:
+        if self.lease.good_until_us:
             out.append(ev.SetLease(self.lease.good_until_us))
 
     def _on_starter_died(self, out: list[Effect]) -> None:

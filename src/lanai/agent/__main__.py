@@ -1,0 +1,226 @@
+"""`python -m lanai.agent`: reads what was asked for, takes the state directory, and runs the loop.
+
+One agent per state directory: a second one is refused by a lock on it. On SIGTERM the agent ends at once and leaves
+what runs to the starter; the next agent in this directory takes it over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import json
+import os
+import pwd
+import random
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import lanai
+from lanai.agent import detect
+from lanai.agent.hublink import HubLink, address
+from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
+from lanai.agent.machine import Machine
+from lanai.agent.spool import Spool
+from lanai.agent.starter_port import StarterPort
+from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
+from lanai.model.resources import Capacity
+from lanai.model.units import parse_bytes, parse_milli
+from lanai.wire import messages as wire
+
+_GC_EVERY: Final = 50_000
+
+
+class Join(msgspec.Struct, frozen=True):
+    """What a hub wrote for its agents."""
+
+    url: str = ""
+    pin: str = ""
+    token: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an agent until it is told to leave. Returns the exit code."""
+    options = _options(arguments)
+    tell = _ready_teller(options.ready_fd)
+    try:
+        _run(options, tell)
+    except LanaiError as error:
+        tell(error.body())
+        print(f"lanai agent: {error.message}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lanai.agent", description="Runs jobs of a hub on this computer.")
+    parser.add_argument("--state", type=Path, required=True, help="directory of this agent, made if missing")
+    parser.add_argument("--hub", default="", help="unix:PATH or lanai://HOST:PORT; default: what the join file says")
+    parser.add_argument("--join", type=Path, help="file that the hub wrote: URL, pin and join token")
+    parser.add_argument("--name", default=socket.gethostname(), help="of the node; default: the computer's")
+    parser.add_argument("--cpus", type=parse_milli, help="default: what this process may use")
+    parser.add_argument("--memory", type=parse_bytes, help="default: the computer's, or the cgroup's limit")
+    parser.add_argument("--resource", action="append", default=[], metavar="NAME=N", help="a named resource")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
+    parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) -> None:
+    state = options.state.absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(state)
+    join = _join(options.join)
+    url = options.hub or join.url
+    hub = HubLink(address(url, join.pin), random.random)
+    boot_id, key, capacity = detect.boot_id(), _key(state), _capacity(options)
+    lease_file = LeaseFile(state / "lease", boot_id)
+    spool = Spool(state / "spool")
+    machine = Machine(
+        capacity,
+        spool.remembered,
+        first_lane=now_us(),
+        lease_us=lease_file.length_us,
+        end_with_hub_us=round(options.end_with_hub * 1_000_000),
+    )
+    machine.lease.take_over(lease_file.until_us)
+
+    def hello() -> wire.Hello:
+        return wire.Hello(
+            kind="agent",
+            protocol_min=wire.PROTOCOL_MIN,
+            protocol_max=wire.PROTOCOL_MAX,
+            version=lanai.__version__,
+            token=join.token,
+            name=options.name,
+            key=key,
+            boot_id=boot_id,
+            pid=os.getpid(),
+            wall_us=wall_us(),
+            capacity=capacity,
+            started_by=_user(),
+        )
+
+    agent = Agent(
+        machine=machine,
+        spool=spool,
+        hub=hub,
+        starter=StarterPort(state / "starter"),
+        lease_file=lease_file,
+        hello=hello,
+        settled=tell,
+        log=_log,
+        wake_fd=_wake_on_signals(),
+        apart=state / "apart.ndjson",
+    )
+    _write(state / "agent.json", {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})
+    gc.freeze()
+    gc.set_threshold(_GC_EVERY)
+    agent.run()
+    os.close(lock)
+
+
+def _lock(state: Path) -> int:
+    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Refusal(f"an agent runs already in {state}", code="agent_runs") from None
+    return descriptor
+
+
+def _join(path: Path | None) -> Join:
+    if path is None:
+        return Join()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Join)
+    except OSError as error:
+        raise UserError(f"cannot read the join file {path}: {error.strerror}", code="bad_join") from None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path} is no join file: {error}", code="bad_join") from None
+
+
+def _capacity(options: argparse.Namespace) -> Capacity:
+    named: list[tuple[str, int]] = []
+    for text in options.resource:
+        name, _, count = text.partition("=")
+        if not name or not count.isdigit():
+            raise UserError(f"found the resource {text!r}, accepted is NAME=N", code="bad_resource")
+        named.append((name, int(count)))
+    return detect.capacity(
+        cpu_milli=options.cpus,
+        memory_bytes=options.memory,
+        named=named,
+    )
+
+
+def _key(state: Path) -> str:
+    """The secret by which the hub knows this agent again; made at the first start."""
+    path = state / "key"
+    try:
+        key = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        key = ""
+    if not key:
+        key = secrets.token_hex(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(key)
+    return key
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _write(path: Path, value: dict[str, object]) -> None:
+    made = path.with_suffix(".new")
+    made.write_text(json.dumps(value) + "\n")
+    made.replace(path)
+
+
+def _ready_teller(descriptor: int) -> Callable[[ErrorBody | None], None]:
+    """A function that writes one line to the descriptor, at its first call only: pid, or the error."""
+    left = [descriptor] if descriptor >= 0 else []
+
+    def tell(error: ErrorBody | None) -> None:
+        if not left:
+            return
+        value = {"pid": os.getpid()} if error is None else {"error": msgspec.to_builtins(error)}
+        with open(left.pop(), "w", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+
+    return tell
+
+
+def _wake_on_signals() -> int:
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _note)
+    return read_fd
+
+
+def _note(number: int, frame: object) -> None:
+    """Does nothing: the number has been written to the wake-up pipe."""
+
+
+def _log(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime())
+    print(f"{stamp} agent {os.getpid()}: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

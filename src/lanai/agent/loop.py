@@ -1,0 +1,355 @@
+"""The agent at work: one thread, one poll, and between the polls the machine's wishes carried out in order.
+
+It holds the sockets, the spool and the outputs, and decides nothing: every fact goes to the machine as an event, every
+effect is done here. Nothing in here is done per job but the words for the starter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from lanai.agent import events as ev
+from lanai.agent.hublink import Down, HubLink, LinkEvent, Refused, Up, WrongPin
+from lanai.agent.inputs import Inputs
+from lanai.agent.machine import NEVER_US, Machine
+from lanai.agent.output import Outputs, Where
+from lanai.agent.spool import Spool
+from lanai.agent.starter_port import Running, StarterPort
+from lanai.model.errors import ErrorBody
+from lanai.wire import messages as wire
+
+RETRY_DISK_US: Final = 1_000_000
+LOOK_AT_OUTPUT_US: Final = 50_000
+SWEEP_US: Final = 3_600_000_000
+TAILS_A_TURN: Final = 64
+_SLEEP_AT_MOST_US: Final = 60_000_000
+
+Hello = Callable[[], wire.Hello]
+Settled = Callable[[ErrorBody | None], None]
+"""Called once, when the hub has said its first word: None is Welcome."""
+
+
+def now_us() -> int:
+    """Microseconds of CLOCK_BOOTTIME."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def wall_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Agent:
+    """Everything that one agent holds while it runs."""
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        spool: Spool,
+        hub: HubLink,
+        starter: StarterPort,
+        lease_file: LeaseFile,
+        hello: Hello,
+        settled: Settled,
+        log: Callable[[str], None],
+        wake_fd: int,
+        apart: Path,
+    ) -> None:
+        self._machine = machine
+        self._spool = spool
+        self._hub = hub
+        self._starter = starter
+        self._lease_file = lease_file
+        self._hello = hello
+        self._settled: Settled | None = settled
+        self._log = log
+        self._wake_fd = wake_fd
+        self._apart = apart
+        self._outputs = Outputs(starter.directory, self._find)
+        self._inputs = Inputs(machine.live_member)
+        self._events: deque[ev.Event] = deque()
+        self._was_full = False
+        self._retry_disk_us = NEVER_US
+        self._look_us = NEVER_US
+        self._sweep_us = 0
+        self._said = ""
+        self._is_over = False
+
+    def run(self) -> None:
+        """Work until the machine wants to leave, or a signal arrives. The starter and what it runs go on."""
+        while not self._is_over:
+            now = now_us()
+            self._on_time(now)
+            self._flush(now)
+            ready = self._poll(now)
+            now = now_us()
+            if self._wake_fd in ready:
+                self._log("ending on a signal; running commands go on")
+                break
+            if self._starter.fileno() in ready:
+                self._hear_starter(now)
+            if self._hub.fileno() in ready:
+                self._hear_hub(now, self._hub.on_ready(now))
+        self._hub.close()
+        self._starter.close()
+        self._spool.close()
+
+    def _poll(self, now: int) -> set[int]:
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        for one in (self._hub, self._starter):
+            if one.fileno() >= 0:
+                poll.register(one.fileno(), select.POLLIN | (select.POLLOUT if one.wants_write() else 0))
+        due = min(
+            self._machine.due_us,
+            self._hub.due_us,
+            self._starter.due_us,
+            self._retry_disk_us,
+            self._look_us,
+            now + _SLEEP_AT_MOST_US,
+        )
+        # Rounded up: woken too early, the loop would turn idly until the millisecond is over.
+        return {fd for fd, _ in poll.poll(max(0, -((now - due) // 1000)))}
+
+    def _on_time(self, now: int) -> None:
+        self._starter.on_time(now)
+        if now >= self._hub.due_us:
+            self._hear_hub(now, self._hub.on_time(now))
+        if now >= self._retry_disk_us:
+            self._retry_disk_us = now + RETRY_DISK_US if not self._spool.make_room() else NEVER_US
+            self._watch_disk(now)
+        if now >= self._machine.due_us:
+            self._tell(now, ev.Ticked(wall_us()))
+        if now >= self._sweep_us:
+            self._sweep_us = now + SWEEP_US
+            self._outputs.sweep(time.time())
+
+    def _flush(self, now: int) -> None:
+        """Results first; outputs only when everything else has left."""
+        self._starter.flush()
+        self._hear_hub(now, self._hub.flush(now))
+        self._look_us = NEVER_US
+        if not self._hub.is_idle() or self._settled is not None:
+            return
+        messages: list[wire.ToHub] = [*self._outputs.frames(), *self._outputs.tails(TAILS_A_TURN)]
+        for message in messages:
+            self._hub.send(message)
+        if messages or self._outputs.has_tails():
+            self._hear_hub(now, self._hub.flush(now))
+            self._look_us = now
+        elif self._outputs.is_following():
+            self._look_us = now + LOOK_AT_OUTPUT_US
+
+    # -- what is heard
+
+    def _hear_starter(self, now: int) -> None:
+        found = self._starter.on_ready(now)
+        ended: list[tuple[Where, str, list[Any]]] = []
+        for written in self._starter.written:
+            about = self._machine.about(written.member[0])
+            if about is not None:
+                ended.append(((about[0], written.member[1], written.attempt), written.outcome, written.records))
+        self._starter.written.clear()
+        if ended:
+            self._outputs.note(ended)
+        for event in found:
+            if isinstance(event, ev.StarterDied):
+                self._log("the starter has died; what it ran was killed")
+            self._tell(now, event)
+        if self._starter.taken:
+            self._say_taken()
+
+    def _say_taken(self) -> None:
+        for member, taken_bytes, is_closed in self._starter.taken:
+            job = self._inputs.job(member)
+            if job is not None:
+                problem = "the command takes no more input" if is_closed else ""
+                self._hub.send(wire.InputTaken(*job, taken_bytes, problem))
+            if is_closed:
+                self._inputs.end(member)
+        self._starter.taken.clear()
+
+    def _hear_hub(self, now: int, found: list[LinkEvent]) -> None:
+        for one in found:
+            match one:
+                case Up():
+                    self._hub.send(self._hello())
+                    self._tell(now, ev.HubGreeted())
+                case WrongPin(problem):
+                    self._settle(ErrorBody(code="wrong_pin", message=problem, exit_code=4, http_status=403))
+                case Refused(began_us):
+                    self._say("the hub is not up")
+                    self._tell(now, ev.HubRefused(began_us))
+                case Down(problem):
+                    self._miss_hub(problem)
+                    self._tell(now, ev.HubLost())
+                case wire.Fetch():
+                    self._outputs.fetch(one)
+                case wire.Credit(stream, count):
+                    self._outputs.credit(stream, count)
+                case wire.Unfetch(stream):
+                    self._outputs.unfetch(stream)
+                case wire.Input():
+                    self._inputs.add(one)
+                case wire.Welcome():
+                    self._hub.accept_peer()
+                    self._say(f"joined hub {one.hub} as node {one.node}")
+                    self._tell(now, one)
+                    self._settle(None)
+                case wire.Refused(error):
+                    self._settle(error)
+                    self._tell(now, one)
+                case _:
+                    self._tell(now, one)
+        for member, data, is_end in self._inputs.ready():
+            self._starter.input(member, data, is_end)
+
+    def _miss_hub(self, problem: str) -> None:
+        self._say(f"no connection to the hub: {problem}")
+        self._outputs.readers.clear()
+
+    def _settle(self, error: ErrorBody | None) -> None:
+        if self._settled is not None:
+            self._settled(error)
+            self._settled = None
+
+    # -- what is done
+
+    def _tell(self, now: int, event: ev.Event) -> None:
+        """Give the machine an event, do what it wants, and give it what came of that."""
+        self._events.append(event)
+        while self._events:
+            for effect in self._machine.handle(now, self._events.popleft()):
+                self._do(now, effect)
+        self._watch_disk(now)
+
+    def _do(self, now: int, effect: ev.Effect) -> None:
+        match effect:
+            case ev.Send(message):
+                self._hub.send(message)
+            case ev.Hand():
+                self._hand(effect)
+            case ev.Keep(results, starter_upto):
+                self._keep(results, starter_upto)
+            case ev.Release(upto):
+                self._starter.release(upto)
+            case ev.Widen(lane, width):
+                self._starter.widen(lane, width)
+            case ev.ForgetResults(upto):
+                self._spool.forget(upto)
+            case ev.NoteGone(items):
+                self._note_gone(items)
+            case ev.SetApart(results):
+                self._set_apart(results)
+            case ev.Reconnect(problem):
+                self._hub.drop(now, problem)
+                self._miss_hub(problem)
+                self._events.append(ev.HubLost())
+            case ev.Leave(why):
+                self._log(f"leaving: {why}")
+                self._starter.quit_when_idle()
+                self._is_over = True
+            case _:
+                self._do_at_starter(effect)
+
+    def _do_at_starter(self, effect: ev.StarterEffect) -> None:
+        match effect:
+            case ev.SetLease(until_us):
+                self._starter.set_lease(until_us)
+                self._lease_file.write(until_us, self._machine.lease.length_us)
+            case ev.OpenLane(lane, spec):
+                self._starter.open_lane(lane, spec)
+            case ev.CloseLane(lane):
+                self._starter.close_lane(lane)
+            case ev.TakeBack(items):
+                self._starter.take_back(items)
+            case ev.EndAttempts(items, grace_us, why):
+                self._starter.end(items, grace_us, why)
+            case _:
+                assert_never(effect)
+
+    def _hand(self, hand: ev.Hand) -> None:
+        try:
+            self._spool.hand([hand.handed])
+        except OSError as error:
+            self._say(f"cannot write the spool: {error.strerror}")
+            self._events.append(ev.HandFailed([(hand.handed.grant, index) for index in hand.handed.indices]))
+            return
+        self._starter.hand(hand.lane, hand.handed.grant, hand.handed.attempt, hand.items)
+        self._events.extend(self._starter.unstartable())
+
+    def _keep(self, results: list[Any], starter_upto: int) -> None:
+        try:
+            upto = self._spool.keep(results)
+        except OSError as error:
+            self._say(f"cannot write the spool: {error.strerror}")
+            self._events.append(ev.ResultsNotKept(results))
+        else:
+            self._events.append(ev.ResultsKept(upto, results, starter_upto))
+
+    def _note_gone(self, items: list[ev.Member]) -> None:
+        try:
+            self._spool.gone(items)
+        except OSError as error:
+            # What is not noted is reported as the node's fault after a kill of agent and starter, and so runs again.
+            self._say(f"cannot write the spool: {error.strerror}")
+
+    def _set_apart(self, results: list[Any]) -> None:
+        lines = b"".join(msgspec.json.encode(msgspec.structs.asdict(result)) + b"\n" for result in results)
+        try:
+            with open(self._apart, "ab") as file:
+                file.write(lines)
+        except OSError as error:
+            self._say(f"cannot write {self._apart.name}: {error.strerror}")
+
+    def _watch_disk(self, now: int) -> None:
+        if self._spool.is_full == self._was_full:
+            return
+        self._was_full = self._spool.is_full
+        self._say("disk full: nothing new starts" if self._was_full else "the disk has room again")
+        if self._was_full:
+            self._retry_disk_us = now + RETRY_DISK_US
+        self._tell(now, ev.DiskFilled() if self._was_full else ev.DiskFreed())
+
+    def _find(self, where: Where) -> tuple[bool, Running | None]:
+        member = self._machine.live_member(*where)
+        return member is not None, None if member is None else self._starter.running.get(member)
+
+    def _say(self, text: str) -> None:
+        """Log it, unless it is what was said last."""
+        if text != self._said:
+            self._said = text
+            self._log(text)
+
+
+class LeaseFile:
+    """The lease as the last agent knew it, for the next one: the starter is told and never asked."""
+
+    def __init__(self, path: Path, boot_id: str) -> None:
+        self._boot_id = boot_id
+        self.until_us = self.length_us = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            boot, until_us, length_us = json.loads(os.pread(self._fd, 4096, 0))
+            if boot == boot_id:
+                self.until_us, self.length_us = int(until_us), int(length_us)
+        except (OSError, ValueError, TypeError):
+            pass  # a first start, or a torn write: then there is no lease to take over
+
+    def write(self, until_us: int, length_us: int) -> None:
+        """Keep it. A full disk only costs the next agent the taking over."""
+        text = json.dumps([self._boot_id, until_us, length_us]).ljust(120).encode("ascii")
+        try:
+            os.pwrite(self._fd, text, 0)
+        except OSError:
+            pass

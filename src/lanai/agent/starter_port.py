@@ -1,0 +1,300 @@
+"""The machine's effects as words to a starter, and the starter's reports as events. Starts one where there is none.
+
+It decides nothing about jobs. It never blocks but for the short while that it takes to start a starter, or to kill what
+a dead one left behind. The words themselves are `starter_link`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from lanai.agent import events as ev
+from lanai.agent import starter_link as link
+from lanai.agent.events import Item, Member, StarterEvent
+from lanai.agent.lease import SUSPENDED
+from lanai.model.command import CommandError, argv
+from lanai.model.ids import GrantId, Index
+from lanai.model.job import AttemptResult, Outcome
+from lanai.wire.messages import Spec
+
+RESTART_US: Final = 1_000_000
+NEVER_US: Final = 1 << 62
+_READ_BYTES: Final = 1 << 18
+Record = list[Any]
+
+
+class Written(NamedTuple):
+    """Where the outputs of an attempt that ended are: records of the starter for standard output and error."""
+
+    member: Member
+    attempt: int
+    outcome: str
+    records: list[Record | None]
+
+
+class Running(NamedTuple):
+    """An attempt known to run: its process, and the slot whose files it writes; None if it has files of its user's."""
+
+    pid: int
+    slot: int | None
+
+
+class StarterPort:
+    """The one starter of an agent, in a directory of its own.
+
+    Attributes:
+        due_us: when `on_time` wants to be called.
+        written: outputs of attempts since the owner last emptied it.
+        running: attempts known to run.
+        taken: (member, bytes taken in all, nothing more is taken) of standard inputs, since last emptied.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.due_us = 0
+        self.written: list[Written] = []
+        self.running: dict[Member, Running] = {}
+        self.taken: list[tuple[Member, int, bool]] = []
+        self._socket: socket.socket | None = None
+        self._link = link.StarterLink()
+        self._pid = 0
+        self._unsent = bytearray()
+        self._inventory: link.Inventory | None = None
+        self._early: list[link.Ended] = []
+        self._specs: dict[int, Spec] = {}
+        self._unstartable: list[AttemptResult] = []
+
+    def fileno(self) -> int:
+        """The descriptor to watch, or -1 while there is none."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def wants_write(self) -> bool:
+        """Whether to wake also when the descriptor can be written."""
+        return bool(self._unsent)
+
+    def on_time(self, now_us: int) -> None:
+        """Find the starter, or start one, when that is due. Raises OSError where none can be started."""
+        if self._socket is not None or now_us < self.due_us:
+            return
+        self.due_us = NEVER_US
+        try:
+            self._socket = link.connect(self.directory)
+        except OSError:
+            link.kill_leftovers(self.directory)
+            self._pid = link.start_starter(self.directory)
+            self._socket = link.connect(self.directory)
+        self._socket.setblocking(False)
+        self._link = link.StarterLink()
+        self._send(self._link.hello())
+        self._send(self._link.inventory())
+
+    def on_ready(self, now_us: int) -> list[StarterEvent]:
+        """The descriptor is ready: read and write."""
+        if self._socket is None:
+            return []
+        self.flush()
+        found: list[StarterEvent] = []
+        try:
+            data = self._socket.recv(_READ_BYTES)
+            for report in self._link.feed(data):
+                self._on_report(report, found)
+        except BlockingIOError:
+            return self._with_unstartable(found)
+        except (OSError, link.LinkError):
+            data = b""
+        return self._with_unstartable(found) if data else [*found, self._on_death(now_us)]
+
+    def flush(self) -> None:
+        """Send what can be sent; a broken connection is noticed by reading."""
+        if self._socket is None or not self._unsent:
+            return
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+        except OSError:
+            return
+
+    def unstartable(self) -> list[StarterEvent]:
+        """Jobs that could not even be given to the starter, as ended."""
+        return self._with_unstartable([])
+
+    def close(self) -> None:
+        """Hang up; the starter and what it runs go on."""
+        self.flush()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # -- what the machine wants
+
+    def open_lane(self, lane: int, spec: Spec) -> None:
+        """Tell the starter what the lane's jobs have in common."""
+        self._specs[lane] = spec
+        shape = spec.shape
+        self._send(
+            self._link.spec(
+                lane,
+                batch=spec.batch,
+                cwd=spec.cwd,
+                env={_text(name): _text(value) for name, value in spec.env.items()},
+                umask=spec.umask,
+                cpu_milli=shape.cpu_milli,
+                memory_bytes=shape.memory_bytes or None,
+                time_limit_us=shape.time_limit_us or None,
+                grace_us=spec.grace_us,
+                stdout=spec.output,
+                stderr=spec.error,
+                stdin=spec.stdin,
+            )
+        )
+
+    def close_lane(self, lane: int) -> None:
+        """Nothing more comes for the lane."""
+        self._specs.pop(lane, None)
+        self._send(self._link.lane(lane, 0) + self._link.drop_spec(lane))
+
+    def widen(self, lane: int, width: int) -> None:
+        """Let it run this many of the lane at once."""
+        self._send(self._link.lane(lane, width))
+
+    def hand(self, lane: int, grant: GrantId, attempt: int, items: list[Item]) -> None:
+        """Give it jobs. A line that has no words ends as not found."""
+        shell = self._specs[lane].shell
+        rows: list[tuple[Any, ...]] = []
+        for item in items:
+            try:
+                words = [_text(word) for word in argv(item.line, shell)]
+            except CommandError as error:
+                result = AttemptResult(grant, item.index, Outcome.NOTFOUND, exit_code=127, reason=str(error))
+                self._unstartable.append(result)
+                continue
+            if item.checks or item.gpus:
+                rows.append((item.index, attempt, words, _extra(item)))
+            else:
+                rows.append((item.index, attempt, words))
+        if rows:
+            self._send(self._link.run(lane, lane, grant, rows))
+
+    def take_back(self, items: list[Member]) -> None:
+        """Ask for those that have not begun."""
+        self._send(self._link.recall(items))
+
+    def end(self, items: list[Member], grace_us: int, why: str) -> None:
+        """End attempts; those not begun end as cancelled too."""
+        for grant, index in items:
+            self._send(self._link.kill(grant, index, reason=why, grace_us=grace_us))
+
+    def release(self, upto: int) -> None:
+        """It may forget the ends up to this number."""
+        self._send(self._link.forget(upto))
+
+    def set_lease(self, until_us: int) -> None:
+        """Until when it may run anything."""
+        if until_us:
+            self._send(self._link.lease(None if until_us == SUSPENDED else until_us))
+
+    def input(self, member: Member, data: bytes, is_end: bool) -> None:
+        """Standard input for a job whose batch has it by pipe."""
+        self._send(self._link.input(*member, data, is_end=is_end))
+
+    def quit_when_idle(self) -> None:
+        """The agent leaves for good."""
+        self._send(self._link.quit_when_idle())
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+
+    # -- what the starter says
+
+    def _on_report(self, report: link.Report, found: list[StarterEvent]) -> None:
+        match report:
+            case link.EndedMany(items):
+                if self._inventory is not None:
+                    self._early.extend(items)
+                    self._end_inventory(found)
+                else:
+                    found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence))
+            case link.Started(items):
+                found.append(ev.AttemptsBegan(self._began(items)))
+            case link.Recalled(returned, _):
+                found.append(ev.JobsGivenBack([(GrantId(grant), Index(index)) for grant, index in returned]))
+            case link.Inventory():
+                self._inventory, self._early = report, []
+                self._end_inventory(found)
+            case link.InputTaken(grant, index, taken_bytes, is_closed):
+                self.taken.append(((GrantId(grant), Index(index)), taken_bytes, is_closed))
+            case link.Refused(_, reason):
+                raise link.LinkError(reason)
+            case link.Hello(_, pid, _):
+                self._pid = pid
+
+    def _end_inventory(self, found: list[StarterEvent]) -> None:
+        """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
+        assert self._inventory is not None
+        if len(self._early) < self._inventory.ended:
+            return
+        waiting = [(GrantId(grant), Index(index)) for grant, index, _ in self._inventory.waiting]
+        began = self._began(self._inventory.running)
+        upto = self._early[-1].sequence if self._early else 0
+        found.append(ev.StarterUp(began, waiting, self._results(self._early), upto))
+        self._inventory, self._early = None, []
+
+    def _began(self, items: list[link.Running]) -> list[tuple[GrantId, Index, int]]:
+        for one in items:
+            self.running[GrantId(one.grant), Index(one.index)] = Running(one.pid, one.slot)
+        return [(GrantId(one.grant), Index(one.index), one.started_wall_us) for one in items]
+
+    def _results(self, items: list[link.Ended]) -> list[AttemptResult]:
+        results: list[AttemptResult] = []
+        running = self.running
+        for row in items:
+            _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
+            grant, index = GrantId(g), Index(i)
+            usage = (began or 0, wall, user, system, peak)
+            if running:
+                running.pop((grant, index), None)
+            if output is not None:
+                self.written.append(Written((grant, index), attempt, outcome, output))
+            results.append(
+                AttemptResult(grant, index, outcome, code, signal or 0, *usage, reason or "", escaped)
+            )
+        return results
+
+    def _with_unstartable(self, found: list[StarterEvent]) -> list[StarterEvent]:
+        if self._unstartable:
+            found.append(ev.AttemptsEnded(self._unstartable, 0))
+            self._unstartable = []
+        return found
+
+    def _on_death(self, now_us: int) -> StarterEvent:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self._unsent.clear()
+        self._inventory = None
+        self.running.clear()
+        self._specs.clear()
+        self.due_us = now_us + RESTART_US
+        try:
+            os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # an earlier agent had started it
+        link.kill_leftovers(self.directory)
+        return ev.StarterDied()
+
+
+def _extra(item: Item) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    if item.checks:
+        extra["checks"] = [(check.when, check.rule, _text(check.file)) for check in item.checks]
+    if item.gpus:
+        ids = ",".join(item.gpus)
+        extra["env"] = {"CUDA_VISIBLE_DEVICES": ids, "LANAI_GPUS": ids}
+    return extra
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lanai.cli.terminal import say
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from lanai.client.discover import Found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """The global options. None: not given."""
 
     hub: str | None = None

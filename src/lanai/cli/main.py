@@ -11,7 +11,6 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -22,7 +21,7 @@ from lanai.cli.context import Asked
 if TYPE_CHECKING:
     from lanai.model.errors import LanaiError
 
-VERBS: Final = Path(__file__).with_name("verbs")
+VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
@@ -69,7 +68,8 @@ class Verbs(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, by name."""
-        return sorted(path.stem.replace("_", "-") for path in VERBS.glob("*.py") if path.stem != "__init__")
+        files = [name.removesuffix(".py") for name in os.listdir(VERBS) if name.endswith(".py")]
+        return sorted(name.replace("_", "-") for name in files if name != "__init__")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command, or None where no file has its name."""
@@ -98,7 +98,7 @@ class Verbs(Group):
 
 
 def _first_line(verb: str) -> str:
-    with (VERBS / f"{verb.replace('-', '_')}.py").open(encoding="utf-8") as file:
+    with open(os.path.join(VERBS, f"{verb.replace('-', '_')}.py"), encoding="utf-8") as file:
         return file.readline().strip().strip('"').rstrip(".")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.summary import cause
 from lanai.cli.terminal import say
-from lanai.model.errors import LanaiError, OtherEnd, Refusal
+from lanai.model.errors import LanaiError, OtherEnd
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -26,10 +26,7 @@ INPUT_BYTES: Final = 1 << 16
 INDEX: Final = 1
 PATIENCE_S: Final = 30.0
 RETRY_PAUSE_S: Final = 0.2
-INPUT_PAUSE_MIN_S: Final = 0.01
-INPUT_PAUSE_MAX_S: Final = 0.5
 ENDED: Final = ("done", "failed", "cancelled")
-WAITING: Final = ("held", "queued", "locked")
 OUT, ERR, END = 1, 2, 0
 COMMAND_NOT_FOUND: Final = 127
 
@@ -53,9 +50,8 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
     """
     if input_client is not None:
         threading.Thread(target=_send_input, args=(input_client, batch), daemon=True).start()
-    shown = 0
     while True:
-        shown, job = _Copy(client, batch, after=shown).to_end()
+        job = _Copy(client, batch).to_end()
         if job["state"] in ENDED:
             return _end(batch, job)
 
@@ -82,15 +78,14 @@ def _end(batch: int, job: Mapping[str, Any]) -> int:
 class _Copy:
     """Copies the output of one attempt, from where it broke off where that happens."""
 
-    def __init__(self, client: Client, batch: int, *, after: int) -> None:
+    def __init__(self, client: Client, batch: int) -> None:
         self._client = client
         self._batch = batch
-        self._after = after
-        self._attempt = 0
+        self._attempt = 0  # of the answers: the current one, or the next
         self._offsets = [0, 0]
 
-    def to_end(self) -> tuple[int, dict[str, Any]]:
-        """Copy until the attempt has ended; returns its number, and the job once it has left that attempt.
+    def to_end(self) -> dict[str, Any]:
+        """Copy until the attempt has ended; returns the job once it has ended or has begun the next.
 
         The end of the output comes before the result is on the hub's disk: until then the job still stands at the
         attempt, and asking for its output again would copy it twice.
@@ -98,13 +93,12 @@ class _Copy:
         while True:
             problem = self._copy(follow=True)
             job = self._client.job(self._batch, INDEX)
-            self._attempt = self._attempt or self._copied(job)
             if not problem:
-                return self._attempt, self._left(job)
+                return self._left(job)
             if self._has_left(job):
                 if problem := self._copy(follow=False):
                     say(f"lanai: output: {problem}")
-                return self._attempt, job
+                return job
             time.sleep(RETRY_PAUSE_S)
 
     def _copy(self, *, follow: bool) -> str:
@@ -114,8 +108,8 @@ class _Copy:
             try:
                 for which, data in self._pieces(follow=follow):
                     if which == END:
-                        end = json.loads(data or b"{}")
-                        self._attempt = self._attempt or int(end.get("attempt") or 0)
+                        end = json.loads(data)
+                        self._attempt = self._attempt or int(end["attempt"])
                         return str(end.get("problem") or "")
                     _write(which, data)
                     self._offsets[which - 1] += len(data)
@@ -129,13 +123,8 @@ class _Copy:
         out, err = self._offsets
         return self._client.output(self._batch, INDEX, attempt=self._attempt, follow=follow, offsets=(out, err))
 
-    def _copied(self, job: Mapping[str, Any]) -> int:
-        """The attempt that was copied where the answer did not say: the first that has begun after the last copied."""
-        begun = [each["attempt"] for each in job.get("attempts_list") or () if each.get("started_at")]
-        return int(min((each for each in begun if each > self._after), default=job["attempt"]))
-
     def _has_left(self, job: Mapping[str, Any]) -> bool:
-        is_further = job["attempt"] > self._attempt and job["state"] in ("locked", "running")
+        is_further = job["attempts"] > self._attempt and job["state"] in ("locked", "running")
         return job["state"] in ENDED or is_further
 
     def _left(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -156,24 +145,10 @@ def _send_input(client: Client, batch: int) -> None:
     offset = 0
     try:
         while data := os.read(0, INPUT_BYTES):
-            _give(client, batch, data, offset, is_end=False)
+            client.send_input(batch, INDEX, data, offset=offset)
             offset += len(data)
-        _give(client, batch, b"", offset, is_end=True)
+        client.send_input(batch, INDEX, b"", offset=offset, is_end=True)
     except (LanaiError, OSError):
         pass  # the command reads no more, or has ended; how, is told by its result
     finally:
         client.close()
-
-
-def _give(client: Client, batch: int, data: bytes, offset: int, *, is_end: bool) -> None:
-    """Hand bytes to the command, waiting for its beginning. Raises Refusal where it takes none (any more)."""
-    pause_s = INPUT_PAUSE_MIN_S
-    while True:
-        try:
-            client.send_input(batch, INDEX, data, offset=offset, is_end=is_end)
-            return
-        except Refusal:
-            if client.job(batch, INDEX)["state"] not in WAITING:
-                raise
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, INPUT_PAUSE_MAX_S)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lanai.model.settings import AgentSettings
 
 READY_WITHIN_S: Final = 30.0
-PID_FILE: Final = "agent.pid"
+FACTS_FILE: Final = "agent.json"
 
 
 @click.command(name="agent", cls=Group)
@@ -38,7 +38,6 @@ def command() -> None:
 @click.option("--name", metavar="NAME", help="What to call this node (default: its host name).")
 @click.option("--cpus", metavar="N", help="Cpus to offer (default: all).")
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
-@click.option("--gpus", metavar="N", help="Gpus to offer (default: all).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
@@ -123,8 +122,7 @@ def _pid(directory: Path) -> int | None:
     from lanai.cli.daemon import is_module
 
     try:
-        text = (directory / PID_FILE).read_text()
-        pid = int(json.loads(text)["pid"]) if text.lstrip().startswith("{") else int(text)
+        pid = int(json.loads((directory / FACTS_FILE).read_text())["pid"])
     except (OSError, ValueError, KeyError):
         return None
     return pid if is_module(pid, "lanai.agent") else None
@@ -165,8 +163,7 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     from lanai.cli.submission import resources_of
 
     words = []
-    amounts = {"cpus": configured.cpus, "memory": configured.memory, "gpus": None}
-    for option, default in amounts.items():
+    for option, default in {"cpus": configured.cpus, "memory": configured.memory}.items():
         value = default if options[option] is None else options[option]
         if value is not None:
             words += [f"--{option}", str(value)]

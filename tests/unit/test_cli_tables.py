@@ -1,0 +1,136 @@
+import csv
+import io
+import json
+import sys
+
+import click
+import pytest
+
+from lanai.cli.tables import Listing, View, for_people, print_rows, pushed_limit
+
+THINGS = Listing(
+    kind="things",
+    key="id",
+    columns=("id", "state", "wall_s", "size_bytes", "command"),
+    shown=("id", "state", "wall_s", "command"),
+)
+ROWS = [
+    {"id": "1/1", "state": "done", "wall_s": 0.5, "size_bytes": 2048, "command": "true", "extra": "not ours"},
+    {"id": "1/2", "state": "failed", "wall_s": 90.0, "size_bytes": None, "command": "echo 'a\tb'"},
+    {"id": "1/10", "state": "failed", "wall_s": None, "size_bytes": 1 << 30, "command": "caf\udce9"},
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], **view: object) -> str:
+    print_rows(THINGS, iter(ROWS), View(**view))  # type: ignore[arg-type]
+    return capsys.readouterr().out
+
+
+def ids(capsys: pytest.CaptureFixture[str], *filters: str) -> list[str]:
+    return printed(capsys, format="quiet", filters=filters).split()
+
+
+def test_a_table_has_aligned_columns_and_units_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys).splitlines()
+    assert lines == [
+        "ID    STATE   WALL_S  COMMAND",
+        "1/1   done     500ms  true",
+        "1/2   failed   1m30s  echo 'a\\tb'",
+        "1/10  failed       -  caf\\xe9",
+    ]
+
+
+def test_json_is_versioned_and_holds_exactly_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = json.loads(printed(capsys, format="json"))
+    assert answer["version"] == 1
+    assert [list(row) for row in answer["things"]] == [list(THINGS.columns)] * 3
+    assert answer["things"][2]["command"] == "caf\udce9"
+
+
+def test_json_of_no_rows_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(printed(capsys, format="json", limit=0)) == {"version": 1, "things": []}
+
+
+def test_ndjson_comes_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is out before the next one is asked for, so that a million of them need no memory."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    lengths = []
+
+    def rows() -> object:
+        for row in ROWS:
+            lengths.append(out.getvalue().count("\n"))
+            yield row
+
+    print_rows(THINGS, rows(), View(format="ndjson"))  # type: ignore[arg-type]
+    assert lengths == [0, 1, 2]
+    assert [json.loads(line)["id"] for line in out.getvalue().splitlines()] == ["1/1", "1/2", "1/10"]
+
+
+def test_csv_quotes_and_leaves_unknown_values_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.reader(io.StringIO(printed(capsys, format="csv", filters=("wall_s!=",)))))
+    assert rows[0] == list(THINGS.columns)
+    assert rows[2] == ["1/2", "failed", "90.0", "", "echo 'a\tb'"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["state=failed"], ["1/2", "1/10"]),
+        (["state!=failed"], ["1/1"]),
+        (["wall_s>1m"], ["1/2"]),
+        (["wall_s<=0.5"], ["1/1"]),
+        (["wall_s="], ["1/10"]),
+        (["wall_s!="], ["1/1", "1/2"]),
+        (["wall_s!=90"], ["1/1", "1/10"]),
+        (["size_bytes>=1G"], ["1/10"]),
+        (["size_bytes=2k"], ["1/1"]),
+        (["size_bytes=nonsense"], []),
+        (["command~^t.*e$"], ["1/1"]),
+        (["state=failed", "wall_s>1"], ["1/2"]),
+        (["command=echo 'a\tb'"], ["1/2"]),
+    ],
+)
+def test_filters(capsys: pytest.CaptureFixture[str], filters: list[str], expected: list[str]) -> None:
+    assert ids(capsys, *filters) == expected
+
+
+@pytest.mark.parametrize("text", ["state", "=x", "state failed", "stat=failed", "command~["])
+def test_a_filter_that_cannot_be_understood_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        ids(capsys, text)
+    if text.startswith("stat="):
+        assert "did you mean state?" in caught.value.message
+
+
+def test_columns_are_taken_in_the_order_given(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, format="csv", columns=("state", "id"), limit=1)
+    assert out == "state,id\ndone,1/1\n"
+
+
+def test_an_unknown_column_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(click.UsageError, match="did you mean command"):
+        printed(capsys, columns=("comand",))
+
+
+def test_the_limit_counts_after_the_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, format="quiet", filters=("state=failed",), limit=1) == "1/2\n"
+    assert pushed_limit(View(limit=5)) == 5
+    assert pushed_limit(View(limit=5, filters=("state=failed",))) == 0
+    assert pushed_limit(View()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("x", None, "-"),
+        ("x", True, "true"),
+        ("x_bytes", 1536, "1.5 KiB"),
+        ("x_s", 61.0, "1m1s"),
+        ("ended_at", "2026-11-21T01:02:03.000004Z", "2026-11-21 01:02:03"),
+        ("labels", {"a": "b", "c": "d"}, "a=b,c=d"),
+        ("x", "\x1b[31mred", "\\x1b[31mred"),
+    ],
+)
+def test_values_for_people(name: str, value: object, expected: str) -> None:
+    assert for_people(name, value) == expected

@@ -35,14 +35,9 @@ from lanai.model.records import (
     SetBatch,
 )
 from lanai.store.packing import pack
+from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
 from lanai.store.queries import statements
 from lanai.store.widening import execute_rows
-
-TAIL_FAILED_BYTES: Final = 64 * 1024
-TAIL_OK_BYTES: Final = 4 * 1024
-"""What is kept of each of the two outputs of an attempt that failed, and of one that succeeded."""
-
-TAILS_PER_BATCH_BYTES: Final = 256 * 1024 * 1024
 
 SQL: Final = statements("write")
 

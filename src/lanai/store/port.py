@@ -8,10 +8,16 @@ methods are called from one thread at a time; readers see whole transactions onl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from lanai.model.ids import BatchId, GrantId, Index
 from lanai.model.records import Record, Recovered, RecoveredBatch, SaveChunk
+
+TAIL_FAILED_BYTES: Final = 64 * 1024
+TAIL_OK_BYTES: Final = 4 * 1024
+"""What is kept of each of the two outputs of an attempt that failed, and of one that succeeded."""
+
+TAILS_PER_BATCH_BYTES: Final = 256 * 1024 * 1024
 
 
 class Writer(Protocol):

@@ -17,9 +17,10 @@ from typing import Final
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index
 from lanai.model.records import DropBatch, DropGrant, Record, Recovered, RecoveredBatch, SaveChunk
-from lanai.store.applying import TAILS_PER_BATCH_BYTES, apply
+from lanai.store.applying import apply
 from lanai.store.ground import has_no_room, refuse_network_filesystem, release_ballast, restore_ballast
 from lanai.store.packing import unpack_checks, unpack_runs
+from lanai.store.port import TAILS_PER_BATCH_BYTES
 from lanai.store.queries import migrations, schema
 from lanai.store.recovering import SQL, read_batch, read_nodes, used_up_grants
 

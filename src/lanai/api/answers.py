@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = logging.getLogger("lanai.api")
 
 
+# The jobs of one page share the time of their submission, and often more.
+@lru_cache(maxsize=1024)
 def rfc3339(at_us: int) -> str | None:
     """A wall time in microseconds since 1970 as text in UTC; None for 0, which means never."""
     if not at_us:
@@ -48,7 +51,12 @@ def encoded(value: object) -> bytes:
 def answer(fields: Mapping[str, Any] | msgspec.Struct, status: int = 200) -> Response:
     """A JSON object as an answer."""
     value = fields if isinstance(fields, msgspec.Struct) else {"version": VERSION, **fields}
-    return Response(encoded(value), status_code=status, media_type="application/json")
+    return written(encoded(value), status)
+
+
+def written(body: bytes, status: int = 200) -> Response:
+    """An answer whose JSON was written already."""
+    return Response(body, status_code=status, media_type="application/json")
 
 
 def refusal(error: Exception) -> Response:

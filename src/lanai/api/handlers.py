@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from lanai.api import input as input_
 from lanai.api import jobs, output, submit
-from lanai.api.answers import answer, rfc3339, seconds
+from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, caller
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
@@ -226,8 +226,7 @@ class Handlers:
             states=frozenset(_listed(request, "state")),
             ranges=_ranges(request.query_params["ranges"]) if request.query_params.get("ranges") else None,
         )
-        found, following = await self._jobs.page(caller(request), row, wanted)
-        return answer({"batch": row.batch, "jobs": found, "next": following})
+        return written(await self._jobs.page(caller(request), row, wanted))
 
     async def failures(self, request: Request) -> Response:
         """GET /v1/batches/{batch}/failures."""
@@ -363,7 +362,9 @@ def _hub_shown(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ended_verdict(job: Mapping[str, Any]) -> str:
-    return f"it is {job['state']}" + _because(str(job["reason"] or ""))
+    ways = {"exit": f"exit code {job['exit_code']}", "signal": f"signal {job['signal']}", "ok": ""}
+    way = str(job["reason"] or ways.get(job["outcome"] or "", job["outcome"]) or "")
+    return ("it failed" if job["state"] == "failed" else f"it is {job['state']}") + _because(way)
 
 
 def _because(reason: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lanai.api.answers import rfc3339, seconds
+from lanai.api.answers import VERSION, encoded, rfc3339, seconds
 from lanai.api.hublink import HubLink
 from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
 from lanai.api.view import View
@@ -55,8 +55,8 @@ class Jobs:
         self._link = link
         self._view = view
 
-    async def page(self, user: str, row: BatchRow, wanted: Wanted) -> tuple[list[dict[str, Any]], int | None]:
-        """The next jobs in order of index, and the index to go on after; None where there are no more.
+    async def page(self, user: str, row: BatchRow, wanted: Wanted) -> bytes:
+        """The JSON of a page: the next jobs in order of index, and the index to go on after, null where none are left.
 
         A page may hold none and yet be followed by others.
         """
@@ -66,10 +66,14 @@ class Jobs:
             )
         )
         flying = await self._in_flight(user, row, found)
-        jobs = [shown(job, flying.get(job["index"])) for job in found]
-        if wanted.states:
-            jobs = [job for job in jobs if job["state"] in wanted.states]
-        return jobs, following
+
+        def page() -> bytes:
+            jobs = [shown(job, flying.get(job["index"])) for job in found]
+            if wanted.states:
+                jobs = [job for job in jobs if job["state"] in wanted.states]
+            return encoded({"version": VERSION, "batch": row.batch, "jobs": jobs, "next": following})
+
+        return await self._view.compute(page)
 
     async def one(self, user: str, row: BatchRow, index: Index) -> dict[str, Any]:
         """One job."""

@@ -32,6 +32,10 @@ class View:
         """What a reader answers. Raises what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
 
+    async def compute(self, work: Callable[[], T]) -> T:
+        """The result of work that takes longer than the event loop should be held."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     def close(self) -> None:
         """Let go of the store once what is being read has been."""
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -105,7 +105,7 @@ class Client:
         return self._pages("/v1/batches", "batches", limit=limit, state=state, cursor="before")
 
     def batch(self, batch: Batch, *, after: int | None = None, timeout_s: float = POLL_S) -> dict[str, Any]:
-        """One batch; with `after`, as soon as its `version` is another, or after `timeout_s`, at most 60."""
+        """One batch; with `after`, as soon as its `change` is another, or after `timeout_s`, at most 60."""
         query = {} if after is None else {"after": after, "timeout_s": min(timeout_s, 60.0)}
         return self._get(_url(f"/v1/batches/{batch}", query))
 
@@ -124,7 +124,7 @@ class Client:
             left_s = POLL_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimedOut(f"batch {shown['batch']} has not ended after {timeout_s:g} s")
-            shown = self.batch(shown["batch"], after=shown["version"], timeout_s=min(left_s, POLL_S))
+            shown = self.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, POLL_S))
 
     def wait(self, batch: Batch, *, timeout_s: float | None = None) -> dict[str, Any]:
         """The batch once it has ended. Raises TimedOut where `timeout_s` passes first."""

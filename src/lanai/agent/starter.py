@@ -5,6 +5,7 @@ has to stay small and to start quickly. This file only makes the process what it
 ``starter_loop.py``. The protocol is described in docs/starter-protocol.md and frozen at version 1.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import sys
 # Isolated mode knows no path but the standard library's. Ours goes last, so that nothing beside us can shadow that.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from lanai.agent.starter_loop import Settings, Starter  # noqa: E402
+from lanai.agent.starter_loop import Settings, Starter
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -24,12 +25,24 @@ def main(arguments: list[str]) -> int:
         print("usage: python -I -S -X utf8 starter.py LISTEN_FD DIRECTORY MARK IDLE_S", file=sys.stderr)
         return 2
     listen_fd, directory, mark, idle_s = arguments
+    _close_inherited(int(listen_fd))
     _adopt_orphans()
     _clear_signals()
     listener = socket.socket(fileno=int(listen_fd))
     listener.set_inheritable(False)
-    Starter(Settings(listener, os.path.abspath(directory), mark, int(float(idle_s) * 1_000_000))).run()
+    starter = Starter(Settings(listener, os.path.abspath(directory), mark, int(float(idle_s) * 1_000_000)))
+    # What is here now stays: looking through it for garbage would be most of what the collector does.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    starter.run()
     return 0
+
+
+def _close_inherited(listen_fd: int) -> None:
+    # Whatever the agent's own starter left open would be open in every command.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in (0, 1, 2, listen_fd):
+            os.closerange(int(name), int(name) + 1)
 
 
 def _adopt_orphans() -> None:

@@ -2,7 +2,7 @@
 
 Standard library only, part of the starter. It decides nothing about which job may run: the agent sets the widths of
 the lanes, and an item begins when its lane has room. Nothing here waits; the loop calls `reap` when a child has ended,
-`fill` when something may begin, and `tick` when the time in `next_us` has come.
+`fill` when something may begin, `settle` after that, and `tick` when the time in `next_us` has come.
 
 Theory of operation: the starter is a subreaper, so orphans of an attempt become its children. After reaping, the
 kernel's list of our children is as long as the list of what we run, or an attempt has left something alive; only then
@@ -17,7 +17,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lanai.agent import starter_command as command
 from lanai.agent import starter_output as output
@@ -40,14 +40,14 @@ def now_us() -> int:
 
 
 class Item(NamedTuple):
-    """One attempt not yet begun."""
+    """One attempt not yet begun. ``words`` is its command as the agent gave it."""
 
     spec: command.Spec
     lane: "Lane"
     grant: int
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     attempt: int
-    command: object
+    words: object
     env: dict[str, str] | None
     checks: tuple[command.Check, ...]
 
@@ -114,6 +114,11 @@ class Attempt:
         self.rounds = 0
         self.waited: tuple[int, resource.struct_rusage, int] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended by itself and only waits to be told."""
+        return self.waited is not None and self.outcome is None
+
 
 class Attempts:
     """Everything that waits or runs here.
@@ -141,6 +146,7 @@ class Attempts:
         self._running: dict[int, Attempt] = {}
         self._strays: dict[int, str] = {}
         self._dying: dict[str, Attempt] = {}
+        self._over: list[Attempt] = []
         self._limited: dict[str, Attempt] = {}
         self._memory_us = NEVER
         self._unfilled: set[int] = set()
@@ -197,8 +203,7 @@ class Attempts:
         item = self.waiting.pop(key, None)
         if item is not None:
             self._never_began(item, outcome, None, reason)
-        elif key in self.active:
-            attempt = self.active[key]
+        elif key in self.active and not (attempt := self.active[key]).is_over:
             self._end_family(attempt, outcome, reason, attempt.item.spec.grace_us if grace_us is None else grace_us)
 
     def end_all(self, reason: str) -> None:
@@ -207,7 +212,8 @@ class Attempts:
             self.kill(key, "node", reason, 0)
         processes.signal_all(processes.marked_by(self._mark), signal.SIGKILL)
         for attempt in list(self.active.values()):
-            self._end_family(attempt, "node", reason, 0)
+            if not attempt.is_over:
+                self._end_family(attempt, "node", reason, 0)
 
     # Beginning
 
@@ -267,7 +273,7 @@ class Attempts:
             actions = self._streams(attempt, opened)
             attempt.wall_us = time.time_ns() // 1000
             environment = self._environment(attempt, gpus)
-            attempt.pid = self._exec(spec, item.command, environment, actions)
+            attempt.pid = self._exec(spec, item.words, environment, actions)
         finally:
             output.close_all(opened)
         attempt.started_us = now
@@ -313,9 +319,7 @@ class Attempts:
             stdin_fd = _open_input_file(spec.stdin)
             opened.append(stdin_fd)
         own = slot.descriptors if slot is not None else (self._null_fd, self._null_fd)
-        return output.file_actions(
-            stdin_fd, own[0] if out_fd is None else out_fd, own[1] if err_fd is None else err_fd
-        )
+        return output.file_actions(stdin_fd, own[0] if out_fd is None else out_fd, own[1] if err_fd is None else err_fd)
 
     def _environment(self, attempt: Attempt, gpus: list[str]) -> dict[bytes, bytes]:
         item = attempt.item
@@ -341,7 +345,7 @@ class Attempts:
         words = command.words_of(line)
         path = spec.find(words[0])
         try:
-            return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True)
+            return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True, setsigmask=())
         except ValueError as error:
             raise command.CannotStart("exit", 126, f"{words[0]}: {error}") from None
         except OSError as error:
@@ -359,34 +363,37 @@ class Attempts:
     # Ending
 
     def reap(self) -> None:
-        """Takes leave of every child that has ended, and tells."""
-        ended: list[tuple[Attempt, int, resource.struct_rusage]] = []
-        has_children = True
+        """Takes leave of every child that has ended; what is left to be done for it is done by `settle`."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                has_children = False
-                break
+                return
             if not pid:
-                break
+                return
             attempt = self._running.pop(pid, None)
             if attempt is None:
                 self._strays.pop(pid, None)
             else:
-                ended.append((attempt, status, usage))
-        if not ended:
+                attempt.waited = (status, usage, now_us())
+                if attempt.outcome is None:
+                    self._over.append(attempt)
+                    self._leave_lane(attempt)
+                else:
+                    attempt.step_us = self.next_us = attempt.waited[2]
+
+    def settle(self) -> None:
+        """Looks after what `reap` took leave of: strays, output, output checks, reports.
+
+        Apart from `reap` so that the next attempts can be begun between the two: what they would wait for is long.
+        """
+        over = self._over
+        if not over:
             return
-        if has_children:
-            self._look_for_strays([attempt for attempt, _, _ in ended])
-        now = now_us()
-        for attempt, status, usage in ended:
-            attempt.waited = (status, usage, now)
-            if attempt.outcome is None:
-                self._finish(attempt, self._alive(attempt) if self._strays else 0)
-            else:
-                attempt.step_us = now
-                self.next_us = now
+        self._over = []
+        self._look_for_strays(over)
+        for attempt in over:
+            self._finish(attempt, self._alive(attempt) if self._strays else 0)
 
     def _look_for_strays(self, ended: list[Attempt]) -> None:
         listed = self._children()
@@ -412,17 +419,22 @@ class Attempts:
             return 0
         return len(self._families([attempt]).get(attempt.mark, ()))
 
-    def _finish(self, attempt: Attempt, escaped: int) -> None:
-        item = attempt.item
-        lane = item.lane
+    def _leave_lane(self, attempt: Attempt) -> None:
+        lane = attempt.item.lane
         lane.running -= 1
         if attempt.gpus:
             lane.gpus_used.difference_update(attempt.gpus)
             lane.gpus_free.extend(gpu for gpu in attempt.gpus if gpu in lane.gpus_given)
+        self._unfilled.add(lane.number)
+
+    def _finish(self, attempt: Attempt, escaped: int) -> None:
+        if attempt.outcome is not None:
+            # One that is ended by us keeps its place until the last of its family is gone.
+            self._leave_lane(attempt)
+            del self._dying[attempt.mark]
+        item = attempt.item
         del self.active[item.grant, item.index]
         self._limited.pop(attempt.mark, None)
-        self._dying.pop(attempt.mark, None)
-        self._unfilled.add(lane.number)
         end = self._end(attempt, escaped)
         self._reports.ended(end, attempt.started_us + end.wall_us)
 
@@ -452,7 +464,7 @@ class Attempts:
             self._peak_bytes(usage.ru_maxrss << 10),
             reason,
             records,
-            None if attempt.passed is None else [[*one.check, one.reason] for one in attempt.passed],
+            [[*one.check, one.reason] for one in attempt.passed] if attempt.passed else None,
             escaped,
         )
 
@@ -567,12 +579,10 @@ def _merge(named: list[output.Record | None], own: list[output.Record | None] | 
     return [theirs or ours for theirs, ours in zip(named, own, strict=True)]
 
 
-def _exec_by_shell(
-    path: str, words: list[str], environment: dict[bytes, bytes], actions: output.FileActions
-) -> int:
+def _exec_by_shell(path: str, words: list[str], environment: dict[bytes, bytes], actions: output.FileActions) -> int:
     try:
         return os.posix_spawn(
-            "/bin/sh", ["sh", path, *words[1:]], environment, file_actions=actions, setsid=True
+            "/bin/sh", ["sh", path, *words[1:]], environment, file_actions=actions, setsid=True, setsigmask=()
         )
     except OSError as error:
         raise command.spawn_failure(error, "/bin/sh") from None

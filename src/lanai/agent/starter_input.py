@@ -14,7 +14,7 @@ UNREAD_LIMIT_BYTES = 4 << 20
 
 
 class Pipe:
-    """One attempt's input. ``taken_bytes`` have been passed on; ``write_fd`` is -1 until it begins and after its end."""
+    """One attempt's input: ``taken_bytes`` are passed on; ``write_fd`` is -1 until it begins and after its end."""
 
     __slots__ = ("has_ended", "is_closed", "taken_bytes", "unread", "write_fd")
 
@@ -67,7 +67,7 @@ class Inputs:
         return True
 
     def write(self, fd: int) -> None:
-        """Passes on what goes into a pipe that has room, or closes one whose reader is gone or whose input has ended."""
+        """Passes on what goes into a pipe that has room; closes one whose reader is gone or whose input has ended."""
         key = self._by_fd[fd]
         pipe = self._pipes[key]
         before = pipe.taken_bytes

@@ -55,7 +55,7 @@ class Running(NamedTuple):
     """An attempt that runs; its output so far is in the files of its slot, None if it has files of its user's."""
 
     grant: int
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     attempt: int
     pid: int
     started_wall_us: int
@@ -81,7 +81,7 @@ class Ended(NamedTuple):
 
     sequence: int
     grant: int
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     attempt: int
     outcome: str
     exit_code: int | None
@@ -114,7 +114,7 @@ class InputTaken(NamedTuple):
     """So much of an attempt's input has been passed on since it began; nothing more is taken once it is closed."""
 
     grant: int
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     taken_bytes: int
     is_closed: bool
 
@@ -199,9 +199,7 @@ class StarterLink:
         self, grant: int, index: int, *, why: str = "cancelled", reason: str | None = None, grace_us: int | None = None
     ) -> bytes:
         """Ends an attempt with outcome ``why`` (cancelled, node, time, memory, lost); grace None is its spec's."""
-        return _frame(
-            {"m": "kill", "grant": grant, "index": index, "why": why, "reason": reason, "grace_us": grace_us}
-        )
+        return _frame({"m": "kill", "grant": grant, "index": index, "why": why, "reason": reason, "grace_us": grace_us})
 
     def lease(self, until_us: int | None) -> bytes:
         """Says until when (CLOCK_BOOTTIME) attempts may run; None for ever. Past it the starter ends them all."""

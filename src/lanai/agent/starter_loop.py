@@ -95,6 +95,7 @@ class Starter:
                 self._expire()
             if attempts.wants_fill:
                 attempts.fill()
+            attempts.settle()
             if now >= attempts.next_us:
                 attempts.tick(now)
             if now >= self._house_us and self._is_over(now):
@@ -189,6 +190,7 @@ class Starter:
         while attempts.active and now_us() < limit_us:
             self._poller.poll(0.02)
             attempts.reap()
+            attempts.settle()
             attempts.tick(now_us())
         self._report(NEVER)
 

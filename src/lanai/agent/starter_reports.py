@@ -5,6 +5,7 @@ on, in the order in which the ends were noticed; numbers mean nothing beyond thi
 """
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ class End(NamedTuple):
     """How an attempt ended. Times in microseconds; ``started_wall_us`` None means that it never began."""
 
     grant: int
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     attempt: int
     outcome: str
     exit_code: int | None = None
@@ -37,11 +38,12 @@ class End(NamedTuple):
 
 
 class Reports:
-    """Reports not yet sent, and ends not yet forgotten. One owner, the loop; nothing is ever dropped but by `forget`."""
+    """Reports not yet sent, and ends not yet forgotten. One owner, the loop; nothing is dropped but by `forget`."""
 
     def __init__(self) -> None:
         self._sequence = 0
-        self._kept: dict[Key, tuple[int, str]] = {}
+        self._kept: dict[Key, str] = {}
+        self._order: deque[tuple[int, Key]] = deque()
         self._ended: list[str] = []
         self._started: list[str] = []
         self.oldest_us: int | None = None
@@ -71,7 +73,9 @@ class Reports:
         """Keeps an end and queues it for sending."""
         self._sequence += 1
         text = _encode(self._sequence, end)
-        self._kept[end.grant, end.index] = (self._sequence, text)
+        key = (end.grant, end.index)
+        self._kept[key] = text
+        self._order.append((self._sequence, key))
         self._ended.append(text)
         if self.oldest_us is None:
             self.oldest_us = now_us
@@ -94,7 +98,7 @@ class Reports:
         """Yields the payloads for a new agent: every end kept, the queued ones included; empties the queue."""
         self._ended = []
         self.oldest_us = None
-        yield from _frames("ended", [text for _, text in self._kept.values()])
+        yield from _frames("ended", self._kept.values())
 
     def discard_unsent(self) -> None:
         """Forgets what was queued for an agent that is gone; the ends themselves are kept."""
@@ -104,11 +108,9 @@ class Reports:
 
     def forget(self, upto: int) -> None:
         """Lets go of the ends up to a sequence number, itself included."""
-        while self._kept:
-            key = next(iter(self._kept))
-            if self._kept[key][0] > upto:
-                return
-            del self._kept[key]
+        order = self._order
+        while order and order[0][0] <= upto:
+            del self._kept[order.popleft()[1]]
 
 
 def _frames(name: str, texts: Iterable[str]) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ def test_the_line_says_counts_speed_and_eta() -> None:
     pace = Pace()
     now = seen(0, done=1, failed=1, queued=2000)
     pace.see(now)
-    assert line("batch 7", pace, now) == "batch 7 0%: 1 done, 1 failed, 2,000 queued; 0.0 jobs/s, ETA unknown"
+    assert line("batch 7", pace, now) == "batch 7 0%, 0.0 jobs/s, ETA unknown: 1 done, 1 failed, 2,000 queued"
     assert counts_text({}) == "no jobs"
 
 

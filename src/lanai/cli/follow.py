@@ -1,33 +1,20 @@
-"""Following a batch to its end: asked again whenever it has changed, but never more often than anybody can look.
-
-An interruption is the user's way to leave: the first detaches, a second within two seconds cancels; a terminal that is
-closed detaches at once. The batch goes on in any case but the second.
-"""
+"""Following a batch to its end: asked again whenever it has changed, but never more often than anybody can look."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.progress import Live, Seen
-from lanai.cli.terminal import say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
 
-DETACHED: Final = 130
-CANCEL_WITHIN_S: Final = 2.0
 LONG_POLL_S: Final = 10.0
 PAUSE_MIN_S: Final = 0.01
 PAUSE_MAX_S: Final = 0.2
 ENDS: Final = ("ended", "paused")
-
-
-class HangUp(BaseException):
-    """The terminal was closed."""
 
 
 def has_ended(batch: Mapping[str, Any]) -> bool:
@@ -77,41 +64,3 @@ def follow(client: Client, batch: int | str) -> dict[str, Any]:
         for shown in changes(client, batch):
             live.show(seen(shown))
     return shown
-
-
-@contextmanager
-def hang_ups() -> Iterator[None]:
-    """Raise HangUp within where the terminal is closed."""
-
-    def raised(*_: object) -> NoReturn:
-        raise HangUp
-
-    before = signal.signal(signal.SIGHUP, raised)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def interruptible(client: Client, batch: int | str, work: Callable[[], int]) -> int:
-    """Do `work` and return its exit code; interrupted, detach from the batch or cancel it."""
-    try:
-        with hang_ups():
-            return work()
-    except HangUp:
-        return DETACHED
-    except KeyboardInterrupt:
-        client.close()  # the answer that was waited for may be half read
-        return _left(client, batch)
-
-
-def _left(client: Client, batch: int | str) -> int:
-    try:
-        say(f"\nlanai: detached; batch {batch} goes on. Ctrl-C again within two seconds cancels it.")
-        say(f"try: lanai watch {batch}")
-        time.sleep(CANCEL_WITHIN_S)
-        return DETACHED
-    except KeyboardInterrupt:
-        changed = client.cancel(batch)
-        say(f"\nlanai: cancelled batch {batch}: {changed:,} jobs had not ended")
-        return 1

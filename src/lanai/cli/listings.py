@@ -34,13 +34,10 @@ NODES: Final = Listing(
     kind="nodes",
     key="name",
     columns=(
-        *("name", "state", "is_drained", "cpus", "cpus_free", "memory_bytes", "memory_free_bytes", "gpus"),
-        *("resources", "running", "waiting", "seen_s", "trouble", "version", "started_by", "avoided_by"),
+        *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
+        *("trouble", "started_by", "avoided_by"),
     ),
-    shown=(
-        *("name", "state", "is_drained", "cpus", "cpus_free", "memory_bytes", "memory_free_bytes", "gpus", "running"),
-        *("seen_s", "trouble"),
-    ),
+    shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
 )
 
 
@@ -50,22 +47,13 @@ def batch_row(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def node_row(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node of the API as a row: what it has and what is free in units people know."""
-    capacity, free = node.get("capacity") or {}, node.get("free") or {}
-    gpus = capacity.get("gpus")
+    """A node of the API as a row: what it has in units people know."""
+    capacity = node["capacity"]
+    milli: int = capacity["cpu_milli"]
     return {
         **node,
-        "cpus": _cpus(capacity),
-        "cpus_free": _cpus(free),
-        "memory_bytes": capacity.get("memory_bytes"),
-        "memory_free_bytes": free.get("memory_bytes"),
-        "gpus": len(gpus) if isinstance(gpus, list) else None,
-        "resources": dict(capacity.get("named") or ()),
+        "cpus": milli / 1000 if milli % 1000 else milli // 1000,
+        "memory_bytes": capacity["memory_bytes"],
+        "gpus": len(capacity["gpus"]),
+        "resources": dict(capacity["named"]),
     }
-
-
-def _cpus(amounts: Mapping[str, Any]) -> float | int | None:
-    milli: int | None = amounts.get("cpu_milli")
-    if milli is None:
-        return None
-    return milli / 1000 if milli % 1000 else milli // 1000

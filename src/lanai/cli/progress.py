@@ -20,6 +20,7 @@ FINAL: Final = ("done", "failed", "cancelled")
 STATES: Final = ("done", "failed", "cancelled", "running", "locked", "queued", "held")
 WINDOW_S: Final = 15.0
 BAR_COLUMNS: Final = 24
+SHORT_BAR_COLUMNS: Final = 10
 PIPE_EVERY_S: Final = 10.0
 _COLOURS: Final = {"done": "green", "failed": "red", "cancelled": "yellow"}
 
@@ -135,7 +136,8 @@ def line(label: str, pace: Pace, seen: Seen) -> str:
     percent = 100 * seen.ended // (seen.total or 1)
     rate = pace.jobs_per_s()
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-    return f"{label} {percent}%: {counts_text(seen.counts)}; {speed} jobs/s, {eta_text(pace.eta_s())}"
+    eta = "" if seen.ended == seen.total else f", {eta_text(pace.eta_s())}"
+    return f"{label} {percent}%, {speed} jobs/s{eta}: {counts_text(seen.counts)}"
 
 
 class Live:
@@ -161,9 +163,9 @@ class Live:
         text = line(self._label, self.pace, seen)
         if self._is_live:
             room = (width(self._stream) or 80) - 1
-            short = shortened(text, room - BAR_COLUMNS - 1)
-            shown = f"{bar(seen.counts, self._stream)} {short}" if room >= 60 else shortened(text, room)
-            self._write(CLEAR_LINE + shown)
+            columns = BAR_COLUMNS if room >= 100 else SHORT_BAR_COLUMNS
+            drawn = bar(seen.counts, self._stream, columns)
+            self._write(f"{CLEAR_LINE}{drawn} {shortened(text, room - columns - 1)}")
             self._is_drawn = True
         elif seen.at_s >= self._next_s:
             self._next_s = seen.at_s + PIPE_EVERY_S

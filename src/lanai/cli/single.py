@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from lanai.cli.summary import cause
+from lanai.cli.causes import cause
 from lanai.cli.terminal import say
 from lanai.model.errors import LanaiError, OtherEnd
 

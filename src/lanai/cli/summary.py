@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from lanai.cli.causes import cause
 from lanai.cli.progress import counts_text
 from lanai.cli.terminal import coloured, printable, say, shortened, width
 from lanai.model.units import format_duration
@@ -16,15 +17,6 @@ if TYPE_CHECKING:
 GROUPS: Final = 10
 EXAMPLES: Final = 3
 ERROR_LINES: Final = 3
-_CAUSES: Final = {
-    "time": "ran out of time",
-    "memory": "ran out of memory",
-    "check": "left output that is not in order",
-    "notfound": "command not found",
-    "node": "the node could not run it",
-    "lost": "the node was lost",
-    "cancelled": "cancelled",
-}
 
 
 def exit_code(batch: Mapping[str, Any]) -> int:
@@ -64,27 +56,6 @@ def failure_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(coloured(head, "red", sys.stderr))
         lines += ["      " + shortened(printable(text), room) for text in _first_lines(examples)]
     return lines
-
-
-def cause(failed: Mapping[str, Any]) -> str:
-    """How a job failed, in words, from its `outcome`, `exit_code` (or `code`) and `signal`."""
-    outcome = failed.get("outcome")
-    code = failed.get("exit_code", failed.get("code"))
-    if outcome == "exit":
-        return f"exit code {code}"
-    if outcome == "signal":
-        return signal_name(failed.get("signal") or code or 0)
-    return _CAUSES.get(str(outcome), str(outcome))
-
-
-def signal_name(number: int) -> str:
-    """`killed by SIGSEGV (11)`."""
-    import signal
-
-    try:
-        return f"killed by {signal.Signals(number).name} ({number})"
-    except ValueError:
-        return f"killed by signal {number}"
 
 
 def next_commands(batch: Mapping[str, Any]) -> list[str]:

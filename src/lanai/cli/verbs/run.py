@@ -69,7 +69,8 @@ def _run_list(asked: Asked, job_list: str, options: dict[str, Any], *, detach: b
     if detach:
         print(number)
         return 0
-    from lanai.cli.follow import follow, interruptible
+    from lanai.cli.follow import follow
+    from lanai.cli.leaving import interruptible
     from lanai.cli.summary import summarize
 
     existed = ", submitted before with this key" if submitted.existed else ""
@@ -90,7 +91,7 @@ def _run_command(asked: Asked, words: list[str], options: dict[str, Any], *, det
     if detach:
         print(number)
         return 0
-    from lanai.cli.follow import interruptible
+    from lanai.cli.leaving import interruptible
 
     return interruptible(client, number, lambda: run_single(client, number, found.client() if is_piped else None))
 

@@ -21,7 +21,8 @@ def command(asked: Asked, batch: tuple[str, ...]) -> int:
       lanai watch
       lanai watch 417
     """
-    from lanai.cli.follow import follow, interruptible
+    from lanai.cli.follow import follow
+    from lanai.cli.leaving import interruptible
     from lanai.cli.summary import summarize
 
     chosen = choose_batch(batch)

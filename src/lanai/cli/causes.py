@@ -1,0 +1,36 @@
+"""How a job failed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_CAUSES: Final = {
+    "time": "ran out of time",
+    "memory": "ran out of memory",
+    "check": "left output that is not in order",
+    "notfound": "command not found",
+    "node": "the node could not run it",
+    "lost": "the node was lost",
+    "cancelled": "cancelled",
+}
+
+
+def cause(failed: Mapping[str, Any]) -> str:
+    """How a job failed, from its `outcome`, `exit_code` and `signal`."""
+    outcome = failed["outcome"]
+    if outcome == "exit":
+        return f"exit code {failed['exit_code']}"
+    if outcome == "signal":
+        return signal_name(failed["signal"])
+    return _CAUSES.get(str(outcome), str(outcome))
+
+
+def signal_name(number: int) -> str:
+    """`killed by SIGSEGV (11)`."""
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(number).name} ({number})"
+    except ValueError:
+        return f"killed by signal {number}"

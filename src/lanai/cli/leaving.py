@@ -1,0 +1,62 @@
+"""Leaving a batch that is followed: the first Ctrl-C detaches, a second within two seconds cancels.
+
+A terminal that is closed detaches at once. The batch goes on in any case but the second.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from lanai.cli.terminal import say
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+DETACHED: Final = 130
+CANCEL_WITHIN_S: Final = 2.0
+
+
+class HangUp(BaseException):
+    """The terminal was closed."""
+
+
+@contextmanager
+def hang_ups() -> Iterator[None]:
+    """Raise HangUp within where the terminal is closed."""
+
+    def raised(*_: object) -> NoReturn:
+        raise HangUp
+
+    before = signal.signal(signal.SIGHUP, raised)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def interruptible(client: Client, batch: int | str, work: Callable[[], int]) -> int:
+    """Do `work` and return its exit code; interrupted, detach from the batch or cancel it."""
+    try:
+        with hang_ups():
+            return work()
+    except HangUp:
+        return DETACHED
+    except KeyboardInterrupt:
+        client.close()  # the answer that was waited for may be half read
+        return _left(client, batch)
+
+
+def _left(client: Client, batch: int | str) -> int:
+    try:
+        say(f"\nlanai: detached; batch {batch} goes on. Ctrl-C again within two seconds cancels it.")
+        say(f"try: lanai watch {batch}")
+        time.sleep(CANCEL_WITHIN_S)
+        return DETACHED
+    except KeyboardInterrupt:
+        changed = client.cancel(batch)
+        say(f"\nlanai: cancelled batch {batch}: {changed:,} jobs had not ended")
+        return 1

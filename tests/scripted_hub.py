@@ -40,7 +40,9 @@ class ScriptedHub:
                               "durability": "full", "is_private": True, "store": "ok", "nodes_up": 0, "nodes": 0,
                               "batches_open": len(self.progress)},
             "status": lambda _: {"batches": [_map(p) for p in self.progress.values()], "nodes": []},
-            "progress": lambda said: _map(self.progress[said["batch"]]) if said["batch"] in self.progress else None,
+            "progress": lambda said: {
+                "progress": _map(self.progress[said["batch"]]) if said["batch"] in self.progress else None
+            },
             "in_flight": lambda _: {"items": []},
             "fits": lambda said: {"reasons": [""] * len(said["shapes"])},
             "nodes": lambda _: {"nodes": []},

@@ -10,8 +10,8 @@ that waiting and following outlive a restart of the API process or of the hub.
 from __future__ import annotations
 
 import json
+import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -84,7 +84,7 @@ class Client:
                 "single": single,
             }
         )
-        path = "/v1/batches?" + urlencode({"key": key or uuid.uuid4().hex})
+        path = "/v1/batches?" + urlencode({"key": key or os.urandom(16).hex()})
         body = _coalesced(head.encode() + b"\n", lines)
         answer = self._connection.send(path, body, "application/x-lanai-list")
         self._has_answered = True

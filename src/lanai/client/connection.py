@@ -1,12 +1,11 @@
 """One HTTP connection to the API process: over the Unix socket, or over TLS with a pinned certificate.
 
 Errors of the other side are raised as what they were there (`model.errors`); a side that does not answer is `OtherEnd`.
-`ssl` and `http.client` are imported when they are first needed. A connection serves one thread at a time.
+What only some calls need (`ssl`, `http.client`) is imported there. A connection serves one thread at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 from collections.abc import Iterable, Mapping
@@ -153,6 +152,7 @@ class Connection:
             raise self._unreachable(fault) from None
 
     def _tls_socket(self) -> socket.socket:
+        import hashlib
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,0 +1,498 @@
+"""The API process, as itself, under a scripted hub: who is let in, and what one client may do to the others."""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lanai.client import Client, Target
+from lanai.hub import identity
+from lanai.model.batch import Counts
+from lanai.model.errors import LanaiError, NotAllowed, OtherEnd, Refusal, StoreFull, TimedOut, UserError
+from lanai.model.ids import BatchId, GrantId, Index, NodeId
+from lanai.model.records import SaveAttempts, SaveProgress, SaveTail, SetBatch
+from lanai.wire import messages, unix
+from scripted_hub import WALL_US, ScriptedHub
+
+WITHIN_S = 20.0
+ENV = {b"PATH": b"/usr/bin:/bin"}
+
+
+class Api:
+    """A scripted hub and its API process."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.hub = ScriptedHub(directory)
+        self.hub.__enter__()
+        self.process = subprocess.Popen([sys.executable, "-m", "lanai.api", os.fspath(directory), *options])
+        self.target = Target(socket=directory / "api.sock")
+        self.clients: list[Client] = []
+        deadline_s = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                self.raw().close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.005)
+
+    def client(self, target: Target | None = None) -> Client:
+        made = Client(target or self.target, patience_s=0.0)
+        self.clients.append(made)
+        return made
+
+    def raw(self) -> socket.socket:
+        return unix.connect(self.directory / "api.sock", timeout_s=WITHIN_S)
+
+    def end(self) -> None:
+        self.hub.stop()
+        for client in self.clients:
+            client.close()
+        assert self.process.wait(WITHIN_S) == 0
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = Api(tmp_path / "hub")
+    yield made
+    made.end()
+
+
+def attempt(batch: int, index: int, row: int, **differs: object) -> tuple[object, ...]:
+    fields: dict[str, object] = {
+        "row": row, "batch": BatchId(batch), "index": Index(index), "attempt": 1, "grant": GrantId(row),
+        "node": NodeId(1), "state": "done", "outcome": "ok", "exit_code": 0, "signal": 0, "started_at_us": WALL_US,
+        "ended_at_us": WALL_US + 1_500_000, "wall_us": 1_500_000, "cpu_user_us": 250_000, "cpu_system_us": 125_000,
+        "memory_peak_bytes": None, "reason": "",
+    }  # fmt: skip
+    return tuple({**fields, **differs}.values())
+
+
+# -- submission
+
+
+def test_a_list_arrives_as_it_was_sent(api: Api) -> None:
+    client = api.client()
+    lines = b"".join(b"echo %d \xff\n" % number for number in range(2500))
+    pieces = [lines[at : at + 777] for at in range(0, len(lines), 777)]
+    submitted = client.submit(pieces, {"cwd": "/tmp", "priority": 7}, env=ENV, file="jobs.txt")
+    assert (submitted.batch, submitted.jobs, submitted.existed) == (1, 2500, False)
+    commands = [job["command"].encode("utf-8", "surrogateescape") for job in client.jobs(1)]
+    assert commands == lines.splitlines()
+    shown = client.batch("last")
+    assert (shown["batch"], shown["priority"], shown["jobs"]) == (1, 7, 2500)
+    assert shown["first_line"] == "echo 0 \ufffd"
+    chunks = [message for message in api.hub.messages if isinstance(message, messages.Chunk)]
+    assert [chunk.first for chunk in chunks] == [1, 1001, 2001]
+
+
+def test_shapes_are_told_once_and_the_impossible_is_refused_by_line(api: Api) -> None:
+    client = api.client()
+    api.hub.verbs["fits"] = lambda said: {
+        "reasons": ["needs 8 cpus, the largest node has 2" if s["cpu_milli"] == 8000 else "" for s in said["shapes"]]
+    }
+    with pytest.raises(UserError) as caught:
+        client.submit([b"a\n{use cpu 8} b\n{use cpu 2} c\n{use cpu 8} d\n"], {}, env=ENV, file="f")
+    assert caught.value.code == "impossible_request"
+    assert caught.value.facts["problems"] == ["f:2: needs 8 cpus, the largest node has 2"]
+    (chunk,) = [message for message in api.hub.messages if isinstance(message, messages.Chunk)]
+    assert [shape.cpu_milli for _, shape in chunk.shapes] == [1000, 8000, 2000]
+    assert chunk.runs == [[1, 0], [1, 1], [1, 2], [1, 1]] or chunk.runs == [(1, 0), (1, 1), (1, 2), (1, 1)]
+    assert isinstance(api.hub.messages[-1], messages.Command | messages.Abandon)
+    assert list(client.batches()) == []
+
+
+def test_bad_lines_are_all_told_and_nothing_is_submitted(api: Api) -> None:
+    lines = b"good\n" * 1500 + b"{use cpu x} bad\n" + b"good\n" * 1500 + b"{check foo bar}\n"
+    with pytest.raises(UserError) as caught:
+        api.client().submit([lines], {}, env=ENV, file="jobs.txt")
+    assert caught.value.code == "bad_list"
+    problems = caught.value.facts["problems"]
+    assert isinstance(problems, list)
+    assert [problem.split(":")[1] for problem in problems] == ["1501", "3002"]
+    assert caught.value.facts["count"] == 2
+    assert list(api.client().batches()) == []
+
+
+@pytest.mark.parametrize("lines", [b"", b"\n# only this\n\n"])
+def test_an_empty_list_is_said_plainly(api: Api, lines: bytes) -> None:
+    with pytest.raises(UserError) as caught:
+        api.client().submit([lines], {}, env=ENV, file="jobs.txt")
+    assert caught.value.code == "empty_list"
+    assert not any(isinstance(message, messages.Open) for message in api.hub.messages)
+
+
+def test_a_single_command_keeps_its_newlines(api: Api) -> None:
+    client = api.client()
+    command = b"printf '%s\n' 'a\n# b'\n"
+    client.submit([command], {"shell": "words", "stdin": "pipe"}, env=ENV, single=True)
+    (job,) = client.jobs(1)
+    assert job["command"].encode() == command
+
+
+def test_a_key_is_used_once(api: Api) -> None:
+    client = api.client()
+    first = client.submit([b"a\nb\n"], {}, env=ENV, key="k")
+    again = client.submit([b"a\n", b"b\n"], {}, env={b"SHLVL": b"9"}, key="k")
+    assert (again.batch, again.jobs, again.existed) == (first.batch, 2, True)
+    with pytest.raises(Refusal) as caught:
+        client.submit([b"a\nc\n"], {}, env=ENV, key="k")
+    assert caught.value.code == "key_reused"
+    assert client.submit([b"a\n"], {}, env=ENV, key="other").batch != first.batch
+
+
+def test_what_the_hub_refuses_reaches_a_client_that_is_still_sending(api: Api) -> None:
+    def full(_: object) -> None:
+        raise StoreFull("the hub's disk is full")
+
+    api.hub.verbs["fits"] = full
+    with pytest.raises(Refusal) as caught:
+        api.client().submit((b"echo\n" * 20_000 for _ in range(20)), {}, env=ENV)
+    assert caught.value.code == "store_full"
+    with pytest.raises(UserError) as refused:
+        api.client().submit((b"echo\n" * 20_000 for _ in range(20)), {"priority": 0}, env=ENV)
+    assert refused.value.code == "bad_settings"
+
+
+def test_a_client_that_goes_away_leaves_no_batch(api: Api) -> None:
+    abandoned = threading.Event()
+    opened = threading.Event()
+
+    def note(message: object) -> None:
+        if isinstance(message, messages.Chunk):
+            opened.set()
+        if isinstance(message, messages.Abandon):
+            abandoned.set()
+
+    api.hub.on_message = note
+    raw = api.raw()
+    body = b'{"settings": {}, "env": {}}\n' + b"echo\n" * 3000
+    raw.sendall(b"POST /v1/batches?key=k HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + body)
+    assert opened.wait(WITHIN_S)
+    raw.close()
+    assert abandoned.wait(WITHIN_S)
+    assert api.client().submit([b"a\n"], {}, env=ENV, key="k").jobs == 1
+
+
+def test_unacknowledged_chunks_hold_the_client_back_and_nobody_else(api: Api) -> None:
+    api.hub.is_taking = False
+    sent: list[int] = []
+    chunks = threading.Semaphore(0)
+    api.hub.on_message = lambda message: chunks.release() if isinstance(message, messages.Chunk) else None
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(400):
+            sent.append(number)
+            yield b"x" * 99_999 + b"\n"
+
+    def submit() -> None:
+        with pytest.raises(OtherEnd):
+            api.client().submit(pieces(), {}, env=ENV)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    for _ in range(16):
+        assert chunks.acquire(timeout=WITHIN_S)
+    assert api.client().hub()["lanai"] == "0.1.0"
+    assert not chunks.acquire(timeout=0.3)  # a seventeenth never comes
+    assert len(sent) < 300
+    api.hub.stop()
+    thread.join(WITHIN_S)
+    assert not thread.is_alive()
+
+
+# -- reading
+
+
+def test_states_of_jobs(api: Api) -> None:
+    client = api.client()
+    client.submit([b"a\nb\nc\nd\ne\n"], {}, env=ENV)
+    rows = [
+        attempt(1, 1, 1),
+        attempt(1, 2, 2, state="failed", outcome="exit", exit_code=3),
+        attempt(1, 3, 3, state="queued", outcome="node"),
+    ]
+    api.hub.commit(
+        SaveAttempts(rows),  # type: ignore[arg-type]
+        SaveTail(BatchId(1), Index(2), 1, True, b"", b"boom\nagain\n", 0, 11),
+        SaveProgress(BatchId(1), 3, ((3, 5),), (), Counts(queued=3, done=1, failed=1)),
+    )
+    api.hub.verbs["in_flight"] = lambda _: {"items": [[3, 2, "n1", 9, WALL_US], [4, 1, "n1", 9, 0]]}
+    jobs = {job["index"]: job for job in client.jobs(1)}
+    assert [jobs[index]["state"] for index in range(1, 6)] == ["done", "failed", "running", "locked", "queued"]
+    assert jobs[1]["wall_s"] == 1.5 and jobs[1]["cpu_user_s"] == 0.25 and jobs[1]["exit_code"] == 0
+    assert jobs[3]["attempts"] == 2 and jobs[3]["started_at"] == "2026-09-21T14:13:20.000000Z"
+    assert jobs[3]["outcome"] is None and jobs[3]["node"] == "n1"
+    assert [job["index"] for job in client.jobs(1, states=["running"])] in ([3], [])
+    assert [job["index"] for job in client.jobs(1, states=["failed", "done"])] == [1, 2]
+    assert [job["index"] for job in client.jobs(1, ranges="1-5:2")] == [1, 3, 5]
+    assert [job["index"] for job in client.jobs(1, limit=2)] == [1, 2]
+    (group,) = client.failures(1)["groups"]
+    assert (group["outcome"], group["exit_code"], group["count"]) == ("exit", 3, 1)
+    assert group["examples"][0]["id"] == "1/2" and group["examples"][0]["stderr"] == "boom\nagain"
+    assert [each["attempt"] for each in client.job(1, 3)["attempts_list"]] == [1, 2]
+
+
+def test_a_long_poll_answers_on_a_change_and_shares_one_subscription(api: Api) -> None:
+    client = api.client()
+    client.submit([b"a\n"], {}, env=ENV)
+    change = client.batch(1)["change"]
+    watched = threading.Semaphore(0)
+    asked = threading.Semaphore(0)
+
+    def note(message: object) -> None:
+        if isinstance(message, messages.Watch):
+            watched.release()
+        if isinstance(message, messages.Command) and message.verb == "progress":
+            asked.release()
+
+    api.hub.on_message = note
+    seen: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: seen.append(api.client().batch(1, after=change, timeout_s=WITHIN_S)["change"]))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+        assert asked.acquire(timeout=WITHIN_S)
+    api.hub.progress[1] = messages.Progress(BatchId(1), 5, "open", Counts(running=1))
+    api.hub.say(api.hub.progress[1])
+    for thread in threads:
+        thread.join(WITHIN_S)
+    assert seen == [5, 5, 5]
+    assert watched.acquire(timeout=WITHIN_S) and watched.acquire(timeout=WITHIN_S)  # on once, off once
+    assert not watched.acquire(blocking=False)
+
+
+def test_a_wait_ends_when_the_batch_does_or_its_time_is_up(api: Api) -> None:
+    client = api.client()
+    client.submit([b"a\n"], {}, env=ENV)
+    with pytest.raises(TimedOut):
+        client.wait(1, timeout_s=0.05)
+    del api.hub.progress[1]
+    api.hub.commit(
+        SetBatch(BatchId(1), "ended", 10, 0, ended_at_us=WALL_US),
+        SaveProgress(BatchId(1), 1, (), (), Counts(done=1)),
+    )
+    ended = client.wait(1, timeout_s=WITHIN_S)
+    assert (ended["state"], ended["counts"]["done"]) == ("ended", 1)
+    assert ended["ended_at"] == "2026-09-21T14:13:20.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/batches/9", 404),
+        ("/v1/batches/last", 404),
+        ("/v1/batches/x", 400),
+        ("/v1/batches/1/jobs?limit=0", 400),
+        ("/v1/batches/1/jobs?ranges=9-1", 400),
+        ("/v1/jobs/1/2", 404),
+        ("/v1/jobs/1/1/output?stream=all", 400),
+        ("/v1/nodes/none", 404),
+        ("/elsewhere", 404),
+    ],
+)
+def test_bad_questions_are_answered(api: Api, path: str, status: int) -> None:
+    if "last" not in path:
+        api.client().submit([b"a\n"], {}, env=ENV)
+    connection = http.client.HTTPConnection("x")
+    connection.sock = api.raw()
+    connection.request("GET", path)
+    response = connection.getresponse()
+    error = json.loads(response.read())["error"]
+    connection.close()
+    assert (response.status, error["http_status"]) == (status, status)
+    assert error["message"] and error["code"]
+
+
+def test_the_hubs_own_words_come_through(api: Api) -> None:
+    def no(_: object) -> None:
+        raise Refusal("3 jobs are at work", code="jobs_running", hint="--now", facts={"running": 3})
+
+    api.hub.verbs["stop"] = no
+    with pytest.raises(Refusal) as caught:
+        api.client().stop()
+    assert (caught.value.code, caught.value.hint, caught.value.facts) == ("jobs_running", "--now", {"running": 3})
+    api.hub.verbs["cancel"] = lambda said: {"changed": len(said["ranges"])}
+    api.client().submit([b"a\n"], {}, env=ENV)
+    assert api.client().cancel(1, ranges="1-9:4,20-30") == 4
+
+
+# -- output
+
+
+def output_message(stream: int, data: bytes, *, is_end: bool = False, problem: str = "") -> messages.Output:
+    return messages.Output(stream, 1, 0, data, is_end, problem)
+
+
+def test_a_reader_that_stops_reading_holds_its_credit_and_nothing_else(api: Api) -> None:
+    client = api.client()
+    client.submit([b"a\n"], {}, env=ENV)
+    sent, credits_given = [0], [0]
+    is_stalled = threading.Event()
+    piece = b"y" * 65_536
+
+    def feed(message: object) -> None:
+        if isinstance(message, messages.Follow):
+            credits_given[0] += message.credit
+        elif isinstance(message, messages.Credit):
+            credits_given[0] += message.count
+        else:
+            return
+        while sent[0] + len(piece) <= credits_given[0]:
+            sent[0] += len(piece)
+            api.hub.say(output_message(1, piece))
+        is_stalled.set()
+
+    api.hub.on_message = feed
+    raw = api.raw()
+    raw.sendall(b"GET /v1/jobs/1/1/output?stream=out&follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    # Until the socket's buffers and the credit are used up, the reader gives credit back; then it is silent.
+    while is_stalled.wait(0.5):
+        is_stalled.clear()
+    assert 256 * 1024 <= sent[0] < 4 << 20
+    begun_s = time.monotonic()
+    for _ in range(20):
+        api.client().hub()
+    assert time.monotonic() - begun_s < 5
+    raw.close()
+    deadline_s = time.monotonic() + WITHIN_S
+    while not any(isinstance(message, messages.Unfetch) for message in api.hub.messages):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_output_comes_from_the_node_and_where_that_is_gone_from_the_tail(api: Api) -> None:
+    client = api.client()
+    client.submit([b"a\nb\n"], {}, env=ENV)
+    api.hub.commit(
+        SaveAttempts([attempt(1, 1, 1), attempt(1, 2, 2)]),  # type: ignore[list-item]
+        SaveTail(BatchId(1), Index(1), 1, False, b"the end", b"oh", 5000, 2),
+        SaveTail(BatchId(1), Index(2), 1, False, b"all of it", b"", 9, 0),
+    )
+    follows: list[messages.Follow] = []
+
+    def away(message: object) -> None:
+        if isinstance(message, messages.Follow):
+            follows.append(message)
+            api.hub.say(output_message(message.stream, b"", is_end=True, problem="its node is away"))
+
+    api.hub.on_message = away
+    frames = list(client.output(1, 1))
+    assert frames[:2] == [(1, b"the end"), (2, b"oh")]
+    end = json.loads(frames[2][1])
+    assert end["problem"].startswith("its node is away; 4993 bytes")
+    assert [follow.attempt for follow in follows] == [1, 1]
+    follows.clear()
+    assert list(client.output(1, 2)) == [(1, b"all of it"), (0, b'{"attempt":1,"problem":""}')]
+    assert follows == []
+    assert next(client.output(1, 2, offsets=(4, 0), stream="out")) == (1, b"of it")
+
+
+def test_input_is_offered_again_until_the_job_has_begun(api: Api) -> None:
+    client = api.client()
+    client.submit([b"cat\n"], {"shell": "words", "stdin": "pipe"}, env=ENV, single=True)
+    taken = bytearray()
+    refusals = [2]
+
+    def take(message: object) -> None:
+        if not isinstance(message, messages.Input):
+            return
+        if refusals[0]:
+            refusals[0] -= 1
+            api.hub.say(messages.InputTaken(BatchId(1), Index(1), message.offset, "the job has not begun"))
+            return
+        assert message.offset == len(taken)
+        taken.extend(message.data)
+        api.hub.say(messages.InputTaken(BatchId(1), Index(1), len(taken)))
+
+    api.hub.on_message = take
+    assert client.send_input(1, 1, b"z" * 200_000, offset=0) == 200_000
+    assert client.send_input(1, 1, b"", offset=200_000, is_end=True) == 200_000
+    assert bytes(taken) == b"z" * 200_000
+
+
+# -- doors
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[Api, int, str, str]]:
+    directory = tmp_path / "hub"
+    directory.mkdir()
+    pin = identity.ensure_certificate(directory, "host")
+    tokens = identity.ensure_tokens(directory, tmp_path / "join", tmp_path / "token")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = Api(directory, "--listen", f"127.0.0.1:{port}")
+    made.client().hub()
+    yield made, port, pin, tokens.user
+    made.end()
+
+
+def test_tls_takes_the_users_token_and_no_other(tls: tuple[Api, int, str, str]) -> None:
+    api, port, pin, token = tls
+    client = api.client(Target(host="127.0.0.1", port=port, pin=pin, token=token))
+    assert client.submit([b"a\n" * 5000], {}, env=ENV).jobs == 5000
+    assert len(list(client.jobs("last"))) == 5000
+    for wrong in ("", "00" * 32, hashlib.sha256(token.encode()).hexdigest()):
+        with pytest.raises(NotAllowed):
+            api.client(Target(host="127.0.0.1", port=port, pin=pin, token=wrong)).hub()
+
+
+def test_a_wrong_pin_is_noticed_before_the_token_is_shown(tls: tuple[Api, int, str, str]) -> None:
+    api, port, _, token = tls
+    with pytest.raises(OtherEnd) as caught:
+        api.client(Target(host="127.0.0.1", port=port, pin="00" * 32, token=token)).hub()
+    assert caught.value.code == "wrong_pin"
+
+
+def test_noise_on_the_tls_door_disturbs_nobody(tls: tuple[Api, int, str, str]) -> None:
+    api, port, _, _ = tls
+    noisy = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for each in noisy:
+        each.sendall(b"\x00\xff" * 500)
+    assert api.client().hub()["lanai"] == "0.1.0"
+    for each in noisy:
+        each.close()
+
+
+def test_the_process_ends_with_its_hub_and_says_so_to_who_waits(tmp_path: Path) -> None:
+    api = Api(tmp_path / "hub")
+    client = api.client()
+    client.submit([b"a\n"], {}, env=ENV)
+    change = client.batch(1)["change"]
+    errors: list[LanaiError] = []
+    asked = threading.Event()
+    api.hub.on_message = lambda message: asked.set() if isinstance(message, messages.Watch) else None
+
+    def poll() -> None:
+        try:
+            client.batch(1, after=change, timeout_s=60)
+        except LanaiError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    assert asked.wait(WITHIN_S)
+    api.end()
+    thread.join(WITHIN_S)
+    assert [error.exit_code for error in errors] == [3]
+
+
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 100) / ("e" * 100) / "hub"
+    api = Api(directory)
+    assert api.client().hub()["lanai"] == "0.1.0"
+    api.end()

@@ -1,4 +1,4 @@
-"""Agents that start nothing: they take grants and answer with results, at once or after a time. One process, many agents.
+"""Agents that start nothing: they take grants and answer with results, at once or after a time. Many in one process.
 
     python bench/fake_agents.py DIR --agents 1000 --cpus 2 --job-s 1.0 [--tls URL PIN TOKEN]
 

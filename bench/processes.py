@@ -1,7 +1,7 @@
 """Processes under measurement: started, watched through /proc, and ended, nothing left behind.
 
-A hub is started in the foreground by `python -m lanai.hub`, an agent by `python -m lanai.agent`; both say on a pipe when
-they are ready. CPU is counted in clock ticks of 10 ms, so that a row needs some thousand jobs to mean anything.
+Hub and agent are started in the foreground, by `python -m lanai.hub` and `lanai.agent`; both say on a pipe when they
+are ready. CPU is counted in clock ticks of 10 ms, so that a row needs some thousand jobs to mean anything.
 """
 
 from __future__ import annotations

@@ -139,9 +139,9 @@ class Batch:
         tries = self.tries.get(index)
         return tries.attempts + 1 if tries else 1
 
-    def observe(self, wall_us: int) -> None:
-        """One more of its jobs ran for so long."""
-        self._recent.append(wall_us)
+    def observe(self, walls_us: list[int]) -> None:
+        """So many more of its jobs ran for so long."""
+        self._recent += walls_us[-_RECENT:]
 
     def mean_run_us(self) -> int:
         """Mean of its last run times; 0 while there are none."""

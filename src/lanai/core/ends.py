@@ -8,6 +8,7 @@ the batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -20,7 +21,7 @@ from lanai.core.queue import spans_of
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.tickets import refill
 from lanai.core.world import World
-from lanai.model.ids import GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
 from lanai.model.records import AttemptRow, DropGrant, Record, SaveAttempts, SaveOverride, SaveShape
 from lanai.model.resources import Shape
@@ -48,14 +49,13 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     rows: list[AttemptRow] = []
     gone: dict[Line, int] = {}
     touched: dict[int, Batch] = {}
-    for result in event.results:
-        grant = world.grants.get(result.grant)
-        if grant is None or grant.node is not node or result.index not in grant.members:
-            world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
-            continue
-        gone[grant.line] = gone.get(grant.line, 0) + 1
+    for grant, results in _by_grant(world, node, event.results):
+        gone[grant.line] = gone.get(grant.line, 0) + len(results)
         touched[grant.batch.id] = grant.batch
-        rows.append(settle(world, grant, result, event.wall_us))
+        if results[0].outcome == Outcome.OK:
+            rows += _settle_done(world, grant, results, event.wall_us)
+        else:
+            rows.append(settle(world, grant, results[0], event.wall_us))
     world.do(ForgetResults(node.id, event.upto))
     if not rows:
         return
@@ -69,6 +69,33 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     refill(world, node, list(gone))
     if not node.active:
         world.needs_pass = True
+
+
+def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterator[tuple[Grant, list[AttemptResult]]]:
+    """The results that current grants cover: successes of one grant in a row together, all others one by one.
+
+    Members of what is yielded with success have left the grant's members, and nothing else of it.
+    """
+    grants = world.grants
+    current: Grant | None = None
+    done: list[AttemptResult] = []
+    for result in results:
+        grant = grants.get(result.grant)
+        if grant is None or grant.node is not node or result.index not in grant.members:
+            world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
+            continue
+        is_done = result.outcome == "ok"
+        if done and current is not None and not (is_done and grant is current):
+            yield current, done
+            done = []
+        if is_done:
+            grant.members.remove(result.index)
+            current = grant
+            done.append(result)
+        else:
+            yield grant, [result]
+    if done and current is not None:
+        yield current, done
 
 
 def on_returned(world: World, event: JobsReturned) -> None:
@@ -111,25 +138,58 @@ def put_back(world: World, batch: Batch, index: Index) -> None:
         batch.line(batch.shape_of(index)).waiting.add(index, index)
 
 
+def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_us: int) -> list[AttemptRow]:
+    """Attempts of one grant succeeded: book them together, and return the rows to keep. The members have left it."""
+    batch, count = grant.batch, len(results)
+    world.left_grant(grant, results)
+    batch.counts.done += count
+    walls_us = [result.wall_us for result in results]
+    grant.line.observe(walls_us)
+    batch.observe(walls_us)
+    if batch.node_failures or batch.failed_in_row:
+        batch.node_failures.pop(grant.node.id, None)
+        batch.failed_in_row.clear()
+        batch.nodes_in_row.clear()
+    if batch.cancel_wishes:
+        batch.cancel_wishes.difference_update(result.index for result in results)
+    first_row = world.last_row + 1
+    world.last_row += count
+    same = batch.id, grant.attempt, grant.id, grant.node.id
+    return [_done_row(row, *same, result, wall_us) for row, result in enumerate(results, first_row)]
+
+
+def _done_row(
+    row: int, batch: BatchId, attempt: int, grant: GrantId, node: NodeId, result: AttemptResult, wall_us: int
+) -> AttemptRow:
+    started_at_us, ran_us = result.started_at_us, result.wall_us
+    return (
+        row,
+        batch,
+        result.index,
+        attempt,
+        grant,
+        node,
+        "done",
+        "ok",
+        result.exit_code,
+        result.signal,
+        started_at_us,
+        started_at_us + ran_us if started_at_us else wall_us,
+        ran_us,
+        result.cpu_user_us,
+        result.cpu_system_us,
+        result.memory_peak_bytes,
+        result.reason,
+    )
+
+
 def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> AttemptRow:
-    """One attempt ended: decide what becomes of the job, book it, and return the row to keep."""
+    """One attempt failed: decide what becomes of the job, book it, and return the row to keep."""
     batch, index = grant.batch, result.index
     attempt = grant.attempt
     world.leave_grant(grant, index)
     batch.counts.queued -= 1
-    if result.outcome == Outcome.OK:
-        state = JobState.DONE
-        batch.counts.done += 1
-        grant.line.observe(result.wall_us)
-        batch.observe(result.wall_us)
-        if batch.node_failures or batch.failed_in_row:
-            batch.node_failures.pop(grant.node.id, None)
-            batch.failed_in_row.clear()
-            batch.nodes_in_row.clear()
-        if batch.cancel_wishes:
-            batch.cancel_wishes.discard(index)
-    else:
-        state = _failed(world, grant, result)
+    state = _failed(world, grant, result)
     return (
         world.next_row(),
         batch.id,

@@ -6,17 +6,19 @@ what a call is to return: records are kept first, then effects are carried out.
 
 from __future__ import annotations
 
-from typing import Final
+from itertools import chain
+from typing import Final, cast
 
 from lanai.core.batches import Batch
 from lanai.core.effects import BatchMoved, Effect, StartAttempts
 from lanai.core.nodes import Grant, Node
-from lanai.core.queue import Span
+from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, grant_id
+from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
-from lanai.model.records import DropGrant, Record, SaveEvent
+from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout, Vector
 
@@ -115,15 +117,12 @@ class World:
         The caller has booked the room on the node.
         """
         batch = self.batches[line.batch]
-        for attempt, members in _by_attempt(batch, spans).items():
+        for attempt, (ranges, members) in _by_attempt(batch, spans).items():
             self.last_grant += 1
-            grant = Grant(grant_id(self.epoch, self.last_grant), node, batch, line, attempt, set(members), self.now_us)
+            grant = Grant(grant_id(self.epoch, self.last_grant), node, batch, line, attempt, members, self.now_us)
             self.grants[grant.id] = node.grants[grant.id] = grant
-            record = grant.record()
-            self.keep(record)
-            self.do(
-                StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, record.ranges, is_urgent=is_urgent)
-            )
+            self.keep(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
+            self.do(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent=is_urgent))
             count = len(members)
             line.sent += count
             batch.sent += count
@@ -145,6 +144,17 @@ class World:
         if not grant.members:
             self.drop_grant(grant)
 
+    def left_grant(self, grant: Grant, results: list[AttemptResult]) -> None:
+        """These members have left the grant's members: count them out, the rest of it as in `leave_grant`."""
+        started, count = grant.started, len(results)
+        running = sum(started.pop(result.index, None) is not None for result in results) if started else 0
+        grant.batch.counts.running -= running
+        grant.batch.counts.locked -= count - running
+        grant.line.sent -= count
+        grant.batch.sent -= count
+        if not grant.members:
+            self.drop_grant(grant)
+
     def drop_grant(self, grant: Grant) -> None:
         """The grant has no members left."""
         del self.grants[grant.id]
@@ -152,11 +162,12 @@ class World:
         self.keep(DropGrant(grant.id))
 
 
-def _by_attempt(batch: Batch, spans: list[Span]) -> dict[int, list[Index]]:
+def _by_attempt(batch: Batch, spans: list[Span]) -> dict[int, tuple[tuple[Span, ...], set[Index]]]:
+    """Jobs by the number of their next attempt, as spans and as a set."""
     if not batch.tries:
-        return {1: [Index(index) for first, last in spans for index in range(first, last + 1)]}
-    found: dict[int, list[Index]] = {}
+        return {1: (tuple(spans), cast("set[Index]", set(chain.from_iterable(range(a, b + 1) for a, b in spans))))}
+    found: dict[int, set[Index]] = {}
     for first, last in spans:
         for index in range(first, last + 1):
-            found.setdefault(batch.attempt_of(Index(index)), []).append(Index(index))
-    return found
+            found.setdefault(batch.attempt_of(Index(index)), set()).add(Index(index))
+    return {attempt: (spans_of(members), members) for attempt, members in found.items()}

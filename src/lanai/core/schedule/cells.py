@@ -47,13 +47,21 @@ class Cell:
 
     def put(self, node: Node, guard: int) -> None:
         """Index the node by what is free on it now; also when it is indexed already. An overfull one is left out."""
-        self.drop(node)
-        if node.free & guard:
+        free = node.free
+        if free & guard:
+            self.drop(node)
             return
-        gpus, bucket = field(node.free, GPU), field(node.free, CPU) // self._step_milli
-        entry = (field(node.free, MEMORY), int(node.id))
-        self._levels.setdefault(gpus, _Level()).insert(bucket, entry)
-        self._places[node.id] = gpus, bucket, entry
+        entry = (field(free, MEMORY), int(node.id))
+        place = field(free, GPU), field(free, CPU) // self._step_milli, entry
+        if self._places.get(node.id) == place and self._nodes[node.id] is node:
+            return
+        self.drop(node)
+        gpus, bucket, _ = place
+        level = self._levels.get(gpus)
+        if level is None:
+            level = self._levels[gpus] = _Level()
+        level.insert(bucket, entry)
+        self._places[node.id] = place
         self._nodes[node.id] = node
 
     def drop(self, node: Node) -> None:

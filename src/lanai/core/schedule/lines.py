@@ -22,8 +22,8 @@ class Line:
 
     __slots__ = (
         "_recent",
-        "_recent_us",
         "batch",
+        "mean_run_us",
         "not_on",
         "reason",
         "reason_text",
@@ -47,16 +47,12 @@ class Line:
         self.reason = ""
         self.reason_text = ""
         self.since_us = 0
-        self._recent: deque[int] = deque()
-        self._recent_us = 0
-
-    def observe(self, wall_us: int) -> None:
-        """One more job of this line ran for so long."""
-        self._recent.append(wall_us)
-        self._recent_us += wall_us
-        if len(self._recent) > RECENT:
-            self._recent_us -= self._recent.popleft()
-
-    def mean_run_us(self) -> int:
+        self.mean_run_us = 0
         """Mean of the last run times, at least 1; 0 while there are none."""
-        return max(1, self._recent_us // len(self._recent)) if self._recent else 0
+        self._recent: deque[int] = deque(maxlen=RECENT)
+
+    def observe(self, walls_us: list[int]) -> None:
+        """So many more jobs of this line ran for so long. Not for an empty list."""
+        recent = self._recent
+        recent += walls_us[-RECENT:]
+        self.mean_run_us = max(1, sum(recent) // len(recent))

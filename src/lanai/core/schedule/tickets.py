@@ -8,6 +8,7 @@ none for a line of which no run time is known.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from lanai.core.batches import Batch
@@ -37,30 +38,30 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
     world.reindex(node)
 
 
-def surplus_target(node: Node, line: Line) -> int:
-    """How many jobs of the line alone may wait at the node."""
-    mean_us = line.mean_run_us()
+def surplus_target(slots: int, mean_us: int) -> int:
+    """How many jobs of a line alone may wait at a node with `slots` attempts at work."""
     if not mean_us or mean_us > LONGEST_SURPLUS_US:
         return 0
-    slots = sum(node.active.values())
     return min(SURPLUS_JOBS, SURPLUS_US * slots // mean_us)
 
 
 def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None:
     was_low = node.surplus_count
+    slots = sum(node.active.values())
     for _ in range(LOOKED_AT):
-        line = _next_surplus(world, cell, node, own)
+        line = _next_surplus(world, cell, node, own, slots)
         if line is None:
             return
-        target = surplus_target(node, line)
-        booked_us = sum(count * other.mean_run_us() for other, count in node.surplus.items())
-        slots = sum(node.active.values())
-        room = min(SURPLUS_JOBS - node.surplus_count, (SURPLUS_US * slots - booked_us) // max(1, line.mean_run_us()))
+        target = surplus_target(slots, line.mean_run_us)
+        booked_us = sum(count * other.mean_run_us for other, count in node.surplus.items())
+        room = min(SURPLUS_JOBS - node.surplus_count, (SURPLUS_US * slots - booked_us) // line.mean_run_us)
         if room < 1 or room * 2 < target:
             return
         count = min(room, _most(world, cell, line))
         node.stack(line, count)
         _send(world, cell, node, line, count, is_urgent=was_low * 4 < target)
+        if count == room:
+            return
 
 
 def _next(world: World, cell: Cell, node: Node, own: list[Line]) -> Line | None:
@@ -71,9 +72,9 @@ def _next(world: World, cell: Cell, node: Node, own: list[Line]) -> Line | None:
     return None
 
 
-def _next_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> Line | None:
+def _next_surplus(world: World, cell: Cell, node: Node, own: list[Line], slots: int) -> Line | None:
     for line in _candidates(world, cell, own):
-        if surplus_target(node, line) and _may_start(world, node, line):
+        if surplus_target(slots, line.mean_run_us) and _may_start(world, node, line):
             return line
     return None
 
@@ -84,8 +85,7 @@ def _candidates(world: World, cell: Cell, own: list[Line]) -> list[Line]:
         tickets.popleft()
     if not tickets:
         world.needs_pass = world.needs_pass or any(line.waiting for line in own)
-    found = [tickets[at].line for at in range(min(LOOKED_AT, len(tickets)))]
-    return found + own
+    return [ticket.line for ticket in islice(tickets, LOOKED_AT)] + own
 
 
 def _may_start(world: World, node: Node, line: Line) -> bool:

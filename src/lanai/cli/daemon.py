@@ -57,8 +57,9 @@ def start(arguments: Sequence[str], *, log: Path, within_s: float, is_detached: 
         os.close(reader)
     facts = _facts(line)
     if facts is None:
+        error = _not_ready(arguments[0], log if is_detached else None)
         _end(pid)
-        raise _not_ready(arguments[0], log if is_detached else None)
+        raise error
     if isinstance(facts.get("error"), dict):
         import msgspec
 
@@ -87,6 +88,20 @@ def wait_gone(pid: int, *, within_s: float = STOP_WITHIN_S) -> None:
             raise TimedOut(f"process {pid} has not ended after {within_s:g} s", hint=f"kill {pid}")
     finally:
         os.close(descriptor)
+
+
+def mentioning(*words: str) -> list[int]:
+    """The processes whose command lines hold all of `words`, each as a part of some argument."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = Path(entry.path, "cmdline").read_bytes()
+            except OSError:
+                continue
+            if all(os.fsencode(word) in line for word in words):
+                found.append(int(entry.name))
+    return found
 
 
 def is_module(pid: int, module: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 READY_WITHIN_S: Final = 60.0
 NOT_RUNNING: Final = 3
+_LISTEN: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}")
 
 json_option: Final = click.option(
     "--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print."
@@ -57,6 +59,8 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
     from lanai.client.private import is_answering
     from lanai.model import places
 
+    if listen is not None and not _LISTEN.fullmatch(listen):
+        raise click.UsageError(f"--listen: found {listen!r}, accepted is HOST:PORT")
     home = _home()
     directory = places.hub_dir(home)
     if is_answering(directory):

@@ -158,7 +158,8 @@ def store_tables() -> str:
     store = sqlite3.connect(":memory:")
     try:
         store.executescript(SCHEMA.read_text(encoding="utf-8"))
-        names = [name for (name,) in store.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid")]
+        named = store.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid")
+        names = [name for (name,) in named]
         rows = []
         for name in names:
             if name.startswith("sqlite_"):
@@ -254,7 +255,7 @@ def _meaning(option: click.Option) -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text as Markdown: paragraphs that click must not wrap become code, but for a title that ends in a colon."""
+    """A help text as Markdown: paragraphs that click must not wrap become code, a title before them does not."""
     parts = []
     for paragraph in re.split(r"\n[ ]*\n", inspect.cleandoc(text)):
         if "\b" not in paragraph:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -53,30 +54,43 @@ def start(directory: Path, *, host: str, say: Say) -> int:
         How many unfinished batches the hub that was started has taken up again; 0 where another was there.
 
     Raises:
+        LanaiError: what the hub says it cannot start by.
         OtherEnd: it did not come up within 15 s; with the last lines of its log.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _start_lock(directory):
         if is_answering(directory):
             return 0
-        wire = f"unix:{places.wire_socket(directory)}"
-        state = directory / "agent"
-        state.mkdir(exist_ok=True, mode=0o700)
-        reader, writer = os.pipe()
-        os.set_inheritable(writer, True)
+        hub, reader = _start_hub(directory)
+        # Both start at once: the agent tries until the hub listens.
+        agent = _start_agent(directory, host)
         try:
-            hub = _spawn(
-                ["lanai.hub", os.fspath(directory), "--private", "--ready-fd", str(writer)], directory / "hub.log"
-            )
-            os.set_inheritable(writer, False)
-            _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
-        finally:
-            os.close(writer)
-        try:
-            facts = _ready(directory, hub, reader, say)
+            return int(_ready(directory, hub, reader, say).get("resumed", 0))
+        except BaseException:
+            os.kill(agent, signal.SIGTERM)  # not waited for, so the number is still its own
+            raise
         finally:
             os.close(reader)
-    return int(facts.get("resumed", 0))
+
+
+def _start_hub(directory: Path) -> tuple[int, int]:
+    """Its pid, and the descriptor on which it says that it is ready."""
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        arguments = ["lanai.hub", os.fspath(directory), "--private", "--ready-fd", str(writer)]
+        return _spawn(arguments, directory / "hub.log"), reader
+    finally:
+        os.close(writer)
+
+
+def _start_agent(directory: Path, host: str) -> int:
+    state = directory / "agent"
+    state.mkdir(exist_ok=True, mode=0o700)
+    wire = f"unix:{places.wire_socket(directory)}"
+    return _spawn(
+        ["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log"
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from lanai.model.ids import GrantId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveGrant, SaveNode
 from lanai.model.resources import Capacity
-from lanai.model.vector import Vector
+from lanai.model.vector import Vector, fit_count
 
 
 class Grant:
@@ -129,9 +129,10 @@ class Node:
 
     def _move_up(self, guard: int) -> None:
         for line in list(self.surplus):
-            while line in self.surplus and not (self.free - line.vector) & guard:
-                self._unstack(line, 1)
-                self.occupy(line, 1)
+            count = fit_count(self.free, line.vector, guard, self.surplus[line])
+            if count:
+                self._unstack(line, count)
+                self.occupy(line, count)
 
 
 def _lower(counts: dict[Line, int], line: Line, by: int) -> None:

@@ -32,7 +32,7 @@ _CHECK_KINDS = frozenset({"exists", "exists+", "line", "line+"})
 class CannotStart(Exception):
     """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report."""
 
-    def __init__(self, outcome: str, exit_code: int | None, reason: str) -> None:
+    def __init__(self, outcome: str, exit_code: int | None, reason: str | None) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.exit_code = exit_code
@@ -73,6 +73,9 @@ class Spec:
         "cwd",
         "environment",
         "grace_us",
+        "has_stderr",
+        "has_stdout",
+        "is_plain",
         "memory_bytes",
         "programs",
         "stderr",
@@ -90,6 +93,9 @@ class Spec:
         self.stdout: str | None = message.get("stdout")
         self.stderr: str | None = message.get("stderr")
         self.stdin = str(message.get("stdin") or "null")
+        self.has_stdout = self.stdout is not None
+        self.has_stderr = self.stderr is not None
+        self.is_plain = self.stdin == "null" and not self.has_stdout and not self.has_stderr
         self.time_limit_us = int(message.get("time_limit_us") or 0)
         self.memory_bytes = int(message.get("memory_bytes") or 0)
         self.grace_us = int(message.get("grace_us", 5_000_000))
@@ -145,12 +151,20 @@ def _bytes(text: str) -> bytes:
 
 
 def words_of(command: object) -> list[str]:
-    """Returns the words of a command: a list is taken as it is, a string is a line for /bin/sh."""
+    """Returns the words of a command: a list is taken as it is, a string is a line for /bin/sh.
+
+    Raises:
+        TypeError: it is neither.
+    """
     if isinstance(command, str):
         return ["/bin/sh", "-c", command]
-    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
-        return command
-    raise CannotStart("notfound", 127, "the command is empty")
+    if not isinstance(command, list):
+        raise TypeError("a command is a list of words or a line")
+    for word in command:
+        if type(word) is not str:
+            raise TypeError("a command is a list of words or a line")
+    # No words at all are a program of no name, which is nowhere to be found.
+    return command or [""]
 
 
 def spawn_failure(error: OSError, path: str) -> CannotStart:
@@ -182,17 +196,22 @@ def enter(spec: Spec) -> None:
     os.umask(spec.umask)
 
 
-def parse_checks(rows: list[list[str]] | None) -> tuple[Check, ...]:
-    """Reads the checks of an item.
+def parse_extra(extra: object) -> tuple[dict[str, str] | None, tuple[Check, ...]]:
+    """Reads what is special to one attempt: additions to its environment, and its checks.
 
     Raises:
-        ValueError: a check of no known kind.
+        ValueError, TypeError: it is not what the protocol says.
     """
-    checks = tuple(Check(*row) for row in rows or ())
+    if not isinstance(extra, dict):
+        raise TypeError("extra is no object")
+    checks = tuple(Check(*row) for row in extra.get("checks") or ())
     for check in checks:
         if check.when not in ("in", "out") or check.kind not in _CHECK_KINDS:
             raise ValueError(f"unknown check {check}")
-    return checks
+    environment = extra.get("env")
+    if environment is not None and not isinstance(environment, dict):
+        raise TypeError("env is no object")
+    return environment, checks
 
 
 def run_checks(checks: tuple[Check, ...], when: str, cwd: str) -> list[CheckResult]:

@@ -15,10 +15,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_command as command
-from lanai.agent.starter_attempts import NEVER, Attempts, Item, now_us
+from lanai.agent.starter_attempt import NEVER
+from lanai.agent.starter_attempts import Attempts, now_us
 from lanai.agent.starter_input import Inputs
+from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
-from lanai.agent.starter_reports import GATHER_US, Key, Reports
+from lanai.agent.starter_reports import Key, Reports
+from lanai.agent.starter_signals import read_signals
+from lanai.agent.starter_spawn import Spawner
 
 PROTOCOL = 1
 _HOUSE_US = 1_000_000
@@ -31,6 +35,7 @@ class Settings(NamedTuple):
     """What the starter is started with."""
 
     listener: socket.socket
+    signal_fd: int
     directory: str
     mark: str
     idle_us: int
@@ -44,7 +49,9 @@ class Starter:
         self._poller = select.epoll()
         self._reports = Reports()
         self._inputs = Inputs(self._poller, self._tell_input)
-        self._attempts = Attempts(settings.directory, settings.mark, self._reports, self._inputs.open)
+        slots = Output(settings.directory)
+        spawner = Spawner(slots, self._inputs.open)
+        self._attempts = Attempts(settings.mark, self._reports, slots, spawner)
         self._specs: dict[int, command.Spec] = {}
         self._peers: dict[int, Peer] = {}
         self._agent: Peer | None = None
@@ -70,7 +77,7 @@ class Starter:
         self._identity = (status.st_dev, status.st_ino)
         self._listener = settings.listener
         self._listener.setblocking(False)
-        self._wake_fd = _wake_on_signals()
+        self._wake_fd = settings.signal_fd
         self._poller.register(self._listener.fileno(), select.EPOLLIN)
         self._poller.register(self._wake_fd, select.EPOLLIN)
 
@@ -95,35 +102,29 @@ class Starter:
                 self._expire()
             if attempts.wants_fill:
                 attempts.fill()
-            attempts.settle()
+            if now >= attempts.settle_us:
+                attempts.settle()
             if now >= attempts.next_us:
                 attempts.tick(now)
             if now >= self._house_us and self._is_over(now):
                 break
-            self._report(now)
+            if self._reports.has_unsent:
+                self._report()
         self._say_goodbye()
 
     def _patience_s(self) -> float:
-        if self._attempts.wants_fill and self._attempts.waiting:
+        attempts = self._attempts
+        if attempts.wants_fill:
             return 0.0
-        next_us = min(self._attempts.next_us, self._house_us, self._attempts.lease_us)
-        if self._reports.oldest_us is not None and self._agent is not None:
-            next_us = min(next_us, self._reports.oldest_us + GATHER_US)
+        next_us = min(attempts.next_us, attempts.settle_us, attempts.lease_us, self._house_us)
         return max(0.0, (next_us - now_us()) / 1_000_000)
 
-    def _report(self, now: int) -> None:
-        agent = self._agent
-        reports = self._reports
-        if agent is None or not agent.is_told:
-            reports.discard_unsent()
+    def _report(self) -> None:
+        if self._agent is None or not self._agent.is_told:
+            self._reports.discard_unsent()
             return
-        oldest_us = reports.oldest_us
-        if oldest_us is None and not reports.has_started:
-            return
-        # With nothing waiting here, the agent can only give more once it knows; else a frame is worth filling.
-        if reports.is_full or not self._attempts.waiting or oldest_us is None or now >= oldest_us + GATHER_US:
-            for payload in reports.take():
-                self._send(payload)
+        for payload in self._reports.take():
+            self._send(payload)
 
     def _send(self, payload: bytes) -> None:
         if self._agent is not None:
@@ -146,8 +147,7 @@ class Starter:
     # Signals, the lease, the end
 
     def _on_signals(self) -> None:
-        received = os.read(self._wake_fd, 4096)
-        if signal.SIGTERM in received:
+        if signal.SIGTERM in read_signals(self._wake_fd):
             self._has_to_end = "starter ended by SIGTERM"
             self._house_us = 0
         self._attempts.reap()
@@ -164,6 +164,7 @@ class Starter:
     def _is_over(self, now: int) -> bool:
         self._house_us = now + _HOUSE_US
         self._inputs.forget_all_but(lambda key: key in self._attempts.waiting or key in self._attempts.active)
+        self._attempts.rest()
         if not self._has_directory():
             self._has_to_end = "its directory has vanished"
         if self._has_to_end is not None:
@@ -192,7 +193,7 @@ class Starter:
             attempts.reap()
             attempts.settle()
             attempts.tick(now_us())
-        self._report(NEVER)
+        self._report()
 
     # Peers
 
@@ -272,11 +273,7 @@ class Starter:
         spec = self._specs[message["spec"]]
         lane = self._attempts.lane(message["lane"])
         grant = int(message["grant"])
-        add = self._attempts.add
-        for row in message["items"]:
-            extra = row[3] if len(row) > 3 else {}
-            checks = command.parse_checks(extra["checks"]) if "checks" in extra else ()
-            add(Item(spec, lane, grant, int(row[0]), int(row[1]), row[2], extra.get("env"), checks))
+        self._attempts.add(spec, lane, grant, message["items"])
         if self._is_expired:
             self._attempts.end_all("lease expired")
 
@@ -306,11 +303,13 @@ class Starter:
         self._reports.forget(int(message["upto"]))
 
     def _on_inventory(self, message: dict[str, Any]) -> None:
+        self._attempts.reap()
+        self._attempts.settle()
         running = [
-            [*key, one.item.attempt, one.pid, one.wall_us, None if one.slot is None else one.slot.number]
+            [*key, one.number, one.pid, one.wall_us, None if one.slot is None else one.slot.number]
             for key, one in self._attempts.active.items()
         ]
-        waiting = [[*key, item.attempt] for key, item in self._attempts.waiting.items()]
+        waiting = [[*key, one.number] for key, one in self._attempts.waiting.items()]
         answer = {"m": "inventory", "running": running, "waiting": waiting, "ended": len(self._reports)}
         self._send(encode(answer))
         for payload in self._reports.repeat():
@@ -334,21 +333,6 @@ class Starter:
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
         self._is_quitting = True
         self._house_us = 0
-
-
-def _wake_on_signals() -> int:
-    read_fd, write_fd = os.pipe()
-    os.set_blocking(read_fd, False)
-    os.set_blocking(write_fd, False)
-    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-    # Handlers, not SIG_IGN: what is ignored here would be ignored by every command, a handler ends with exec.
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, _note)
-    return read_fd
-
-
-def _note(number: int, frame: object) -> None:
-    """Does nothing: the number has been written to the wake-up pipe."""
 
 
 def _is_trusted(connection: socket.socket) -> bool:

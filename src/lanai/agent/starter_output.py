@@ -34,9 +34,8 @@ class Slot(NamedTuple):
 class Output:
     """Hands out slots and takes them back; owns the segment being written. All names are below one directory."""
 
-    def __init__(self, directory: str, null_fd: int) -> None:
+    def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._null_fd = null_fd
         self._free: list[Slot] = []
         self._slots = 0
         self._segment = -1
@@ -79,8 +78,15 @@ class Output:
         if not (out_bytes or err_bytes or is_shared):
             self._free.append(slot)
             return None
-        os.umask(_OWN_UMASK)
-        sizes = (out_bytes, err_bytes)
+        umask = os.umask(_OWN_UMASK)
+        try:
+            return self._keep(slot, job, (out_bytes, err_bytes), is_shared)
+        finally:
+            os.umask(umask)
+
+    def _keep(
+        self, slot: Slot, job: tuple[int, int, int], sizes: tuple[int, int], is_shared: bool
+    ) -> list[Record | None]:
         if is_shared or max(sizes) > SMALL_BYTES:
             return self._retire(slot, job, sizes)
         try:
@@ -150,8 +156,8 @@ class Output:
             return
 
     def _open(self, number: int) -> Slot:
-        os.umask(_OWN_UMASK)
         opened: list[int] = []
+        umask = os.umask(_OWN_UMASK)
         try:
             for stream in _STREAMS:
                 path = self._path(number, stream)
@@ -162,7 +168,9 @@ class Output:
             for descriptor in opened:
                 os.close(descriptor)
             raise
-        return Slot(number, (opened[0], opened[1]), file_actions(self._null_fd, opened[0], opened[1]))
+        finally:
+            os.umask(umask)
+        return Slot(number, (opened[0], opened[1]), file_actions(None, opened[0], opened[1]))
 
     def _path(self, number: int, stream: str) -> str:
         return os.path.join(self._directory, f"slot{number}.{stream}")
@@ -173,10 +181,9 @@ def segment_path(directory: str, number: int) -> str:
     return os.path.join(directory, f"out-{number:06d}")
 
 
-def file_actions(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> FileActions:
-    """Returns what posix_spawn does to connect a command's three streams."""
-    dup2 = os.POSIX_SPAWN_DUP2
-    return [(dup2, stdin_fd, 0), (dup2, stdout_fd, 1), (dup2, stderr_fd, 2)]
+def file_actions(*streams: int | None) -> FileActions:
+    """Returns what posix_spawn does to connect a command's three streams; None leaves it ours, which is /dev/null."""
+    return [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams) if fd is not None]
 
 
 def expand(pattern: str, job: tuple[int, int, int]) -> str:

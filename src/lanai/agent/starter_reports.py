@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 Key = tuple[int, int]
-GATHER_US = 5_000
-GATHER_ITEMS = 64
 _FRAME_TEXT = 256 << 10
 _REASON_CHARACTERS = 2_000
 _CHECKS_SHOWN = 64
@@ -46,7 +44,6 @@ class Reports:
         self._order: deque[tuple[int, Key]] = deque()
         self._ended: list[str] = []
         self._started: list[str] = []
-        self.oldest_us: int | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -60,16 +57,11 @@ class Reports:
         return self._sequence
 
     @property
-    def has_started(self) -> bool:
-        """Whether a beginning is queued."""
-        return bool(self._started)
+    def has_unsent(self) -> bool:
+        """Whether anything is queued for sending."""
+        return bool(self._ended or self._started)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether enough ends have been gathered for a frame."""
-        return len(self._ended) >= GATHER_ITEMS
-
-    def ended(self, end: End, now_us: int) -> None:
+    def ended(self, end: End) -> None:
         """Keeps an end and queues it for sending."""
         self._sequence += 1
         text = _encode(self._sequence, end)
@@ -77,12 +69,10 @@ class Reports:
         self._kept[key] = text
         self._order.append((self._sequence, key))
         self._ended.append(text)
-        if self.oldest_us is None:
-            self.oldest_us = now_us
 
-    def started(self, grant: int, index: int, attempt: int, pid: int, wall_us: int, slot: int | None) -> None:
+    def started(self, key: Key, attempt: int, pid: int, wall_us: int, slot: int | None) -> None:
         """Queues the news that an attempt has been running for a while."""
-        self._started.append(json.dumps([grant, index, attempt, pid, wall_us, slot], separators=(",", ":")))
+        self._started.append(json.dumps([*key, attempt, pid, wall_us, slot], separators=(",", ":")))
 
     def take(self) -> Iterator[bytes]:
         """Yields the payloads of the frames that hold everything queued, and empties the queue."""
@@ -92,19 +82,16 @@ class Reports:
         if self._ended:
             yield from _frames("ended", self._ended)
             self._ended = []
-        self.oldest_us = None
 
     def repeat(self) -> Iterator[bytes]:
         """Yields the payloads for a new agent: every end kept, the queued ones included; empties the queue."""
         self._ended = []
-        self.oldest_us = None
         yield from _frames("ended", self._kept.values())
 
     def discard_unsent(self) -> None:
         """Forgets what was queued for an agent that is gone; the ends themselves are kept."""
         self._ended = []
         self._started = []
-        self.oldest_us = None
 
     def forget(self, upto: int) -> None:
         """Lets go of the ends up to a sequence number, itself included."""

@@ -1,0 +1,126 @@
+"""One attempt and the lane it waits in: what the starter's other rooms hand to one another.
+
+Standard library only, part of the starter. Values and their small questions; nothing here does anything.
+"""
+
+import resource
+from collections import deque
+
+from lanai.agent.starter_command import Check, CheckResult, Spec
+from lanai.agent.starter_output import Record, Slot
+from lanai.agent.starter_processes import MARK
+from lanai.agent.starter_reports import Key
+
+NEVER = 1 << 62
+
+
+class Lane:
+    """A queue of which ``width`` attempts may run at once; the agent's word for how many of a kind fit."""
+
+    __slots__ = ("gpus_each", "gpus_free", "gpus_given", "gpus_used", "number", "queue", "running", "width")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.width = 0
+        self.running = 0
+        self.queue: deque[Key] = deque()
+        self.gpus_each = 0
+        self.gpus_given: list[str] = []
+        self.gpus_free: list[str] = []
+        self.gpus_used: set[str] = set()
+
+    def has_room(self) -> bool:
+        """Whether one more may run now."""
+        return self.running < self.width and len(self.gpus_free) >= self.gpus_each
+
+    def enter(self, attempt: "Attempt") -> None:
+        """Counts an attempt that has begun."""
+        self.running += 1
+        if attempt.gpus:
+            del self.gpus_free[: len(attempt.gpus)]
+            self.gpus_used.update(attempt.gpus)
+
+    def leave(self, attempt: "Attempt") -> None:
+        """Counts it out again, and takes back its gpus as far as they are still the lane's."""
+        self.running -= 1
+        if attempt.gpus:
+            self.gpus_used.difference_update(attempt.gpus)
+            self.gpus_free.extend(gpu for gpu in attempt.gpus if gpu in self.gpus_given)
+
+
+class Attempt:
+    """An attempt, from the moment that the agent gives it until its end is told.
+
+    ``outcome`` is set once it is being ended by us, ``waited`` (status, usage, when) once its first process is gone.
+    All that can be made ready for its beginning is made ready when it is given, many at a time: what is done between
+    two short jobs is done with cold caches and costs four times as much.
+    """
+
+    __slots__ = (
+        "checks",
+        "deadline_us",
+        "environment",
+        "extra_environment",
+        "gpus",
+        "is_told",
+        "key",
+        "kill_at_us",
+        "lane",
+        "mark",
+        "number",
+        "outcome",
+        "passed",
+        "pid",
+        "reason",
+        "records",
+        "rounds",
+        "slot",
+        "spec",
+        "started_us",
+        "step_us",
+        "waited",
+        "wall_us",
+        "words",
+    )
+
+    def __init__(self, spec: Spec, lane: Lane, key: Key, number: int, words: list[str], mark: str) -> None:
+        self.spec = spec
+        self.lane = lane
+        self.key = key
+        self.number = number
+        self.words = words
+        self.mark = mark
+        index = key[1]
+        self.environment = {
+            b"LANAI_JOB_ID": b"%d/%d" % (spec.batch, index),
+            b"LANAI_INDEX": b"%d" % index,
+            b"LANAI_ATTEMPT": b"%d" % number,
+            MARK: mark.encode("ascii"),
+        }
+        self.extra_environment: dict[str, str] | None = None
+        self.checks: tuple[Check, ...] = ()
+        self.slot: Slot | None = None
+        self.pid = 0
+        self.started_us = 0
+        self.wall_us = 0
+        self.deadline_us = NEVER
+        self.gpus: list[str] | None = None
+        self.records: list[Record | None] | None = None
+        self.passed: list[CheckResult] | None = None
+        self.is_told = False
+        self.outcome: str | None = None
+        self.reason: str | None = None
+        self.kill_at_us = NEVER
+        self.step_us = NEVER
+        self.rounds = 0
+        self.waited: tuple[int, resource.struct_rusage, int] | None = None
+
+    @property
+    def job(self) -> tuple[int, int, int]:
+        """Batch, index and attempt, for names."""
+        return self.spec.batch, self.key[1], self.number
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended by itself and only waits to be told."""
+        return self.waited is not None and self.outcome is None

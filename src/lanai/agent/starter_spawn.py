@@ -1,0 +1,141 @@
+"""How an attempt begins: its directory, its streams, its environment, and the one call that makes a process of it.
+
+Standard library only, part of the starter. It keeps no list of what runs. Everything that can go wrong before the
+command runs is raised as `CannotStart`, with nothing left open.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+
+from lanai.agent import starter_command as command
+from lanai.agent import starter_output as output
+from lanai.agent.starter_attempt import Attempt
+from lanai.agent.starter_reports import Key
+
+# A directory that is gone, or was removed and made again, is noticed after this long at the latest.
+_ENTER_AGAIN_US = 20_000
+
+
+class Spawner:
+    """Begins attempts, one at a time. Owns the working directory and the umask of this process.
+
+    Args:
+        slots: where output goes unless the user named files.
+        open_input: makes standard input for an attempt that has it by pipe; returns the descriptor for the command.
+    """
+
+    def __init__(self, slots: output.Output, open_input: Callable[[Key], int]) -> None:
+        self._slots = slots
+        self._open_input = open_input
+        self._entered: command.Spec | None = None
+        self._enter_again_us = 0
+
+    def begin(self, attempt: Attempt, now_us: int) -> None:
+        """Starts the attempt's process and fills in what is known of it from then on.
+
+        Raises:
+            CannotStart: nothing was started.
+        """
+        spec = attempt.spec
+        if not (spec.has_stdout and spec.has_stderr):
+            attempt.slot = self._slots.take()
+        try:
+            if spec is not self._entered or now_us >= self._enter_again_us:
+                self._entered = None
+                command.enter(spec)
+                self._entered = spec
+                self._enter_again_us = now_us + _ENTER_AGAIN_US
+            if attempt.checks:
+                _check_inputs(attempt)
+            attempt.wall_us = time.time_ns() // 1000
+            if spec.is_plain and attempt.slot is not None:
+                attempt.pid = _spawn(attempt, attempt.slot.actions)
+            else:
+                self._begin_with_files(attempt)
+        except command.CannotStart:
+            if attempt.slot is not None:
+                self._slots.give_back(attempt.slot)
+            raise
+        attempt.started_us = now_us
+
+    def leave_directory(self) -> None:
+        """Leaves the last job's directory, so that an idle starter keeps no file system busy."""
+        if self._entered is not None:
+            os.chdir("/")
+            self._entered = None
+
+    def _begin_with_files(self, attempt: Attempt) -> None:
+        spec = attempt.spec
+        opened: list[int | None] = []
+        try:
+            out_fd, err_fd, attempt.records = output.open_user_files(spec, attempt.job)
+            opened += [out_fd, err_fd]
+            stdin_fd = None
+            if spec.stdin != "null":
+                stdin_fd = self._open_input(attempt.key) if spec.stdin == "pipe" else _open_input_file(spec.stdin)
+                opened.append(stdin_fd)
+            if attempt.slot is not None:
+                slot_fds = attempt.slot.descriptors
+                out_fd, err_fd = (slot_fds[0] if out_fd is None else out_fd, slot_fds[1] if err_fd is None else err_fd)
+            attempt.pid = _spawn(attempt, output.file_actions(stdin_fd, out_fd, err_fd))
+        finally:
+            output.close_all(opened)
+
+
+def _check_inputs(attempt: Attempt) -> None:
+    attempt.passed = command.run_checks(attempt.checks, "in", attempt.spec.cwd)
+    failed = [result.reason for result in attempt.passed if result.reason is not None]
+    if failed:
+        raise command.CannotStart("check", None, "; ".join(failed))
+
+
+def _environment(attempt: Attempt) -> dict[bytes, bytes]:
+    spec = attempt.spec
+    environment = spec.environment
+    if attempt.extra_environment or attempt.gpus:
+        environment = environment.copy()
+        for name, value in (attempt.extra_environment or {}).items():
+            environment[os.fsencode(name)] = os.fsencode(value)
+        if attempt.gpus:
+            ids = os.fsencode(",".join(attempt.gpus))
+            environment[b"LANAI_GPUS"] = environment[b"CUDA_VISIBLE_DEVICES"] = ids
+    environment.update(attempt.environment)
+    if spec.time_limit_us:
+        environment[b"LANAI_DEADLINE"] = b"%d" % ((attempt.wall_us + spec.time_limit_us) // 1_000_000)
+    return environment
+
+
+def _spawn(attempt: Attempt, actions: output.FileActions) -> int:
+    spec = attempt.spec
+    words = attempt.words
+    path = spec.programs.get(words[0]) or spec.find(words[0])
+    environment = _environment(attempt)
+    try:
+        return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True, setsigmask=())
+    except ValueError as error:
+        raise command.CannotStart("exit", 126, f"{words[0]}: {error}") from None
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:
+            return _spawn_other("/bin/sh", ["sh", path, *words[1:]], environment, actions)
+        if error.errno == errno.ENOENT and spec.programs.pop(words[0], None) is not None:
+            # The program has moved since it was looked up; looking again raises if it is nowhere.
+            return _spawn_other(spec.find(words[0]), words, environment, actions)
+        raise command.spawn_failure(error, path) from None
+
+
+def _spawn_other(path: str, words: list[str], environment: dict[bytes, bytes], actions: output.FileActions) -> int:
+    try:
+        return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True, setsigmask=())
+    except OSError as error:
+        raise command.spawn_failure(error, path) from None
+
+
+def _open_input_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise command.node_or(error, "exit", 126, f"standard input {path}") from None
+        raise command.CannotStart("exit", 126, f"standard input: {error}") from None

@@ -10,10 +10,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from lanai.cli.terminal import is_terminal, say
 from lanai.model.errors import ListErrors, UserError
 
 PIECE_BYTES: Final = 1 << 18
@@ -42,35 +44,44 @@ class JobList:
         return iter(lambda: self.file.read(PIECE_BYTES), b"")
 
 
-def open_list(path: str) -> JobList:
-    """The job list in the file at `path`; `-` is standard input.
+@contextmanager
+def open_list(path: str) -> Iterator[JobList]:
+    """The job list in the file at `path`, which is closed at the end; `-` is standard input.
 
     Raises:
         UserError: it is missing, cannot be read, or is empty.
     """
     try:
-        file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115 - lives as long as the list
-        if path == "-" and sys.stdin.isatty():
-            print("lanai: reading the job list from the terminal; end it with Ctrl-D", file=sys.stderr)
-        seekable = _seekable(file)
+        file = _opened(path)
     except FileNotFoundError:
         raise UserError(f"there is no job list {path}", code="no_list", hint="lanai run --help") from None
     except OSError as error:
         raise UserError(f"the job list {path} cannot be read: {error.strerror}", code="no_list") from None
-    if not seekable.seek(0, os.SEEK_END):
-        name = "standard input" if path == "-" else path
-        raise UserError(f"{name} is empty; a job list has one command a line", code="empty_list")
-    return JobList(name=path, file=seekable)
+    with file:
+        if not file.seek(0, os.SEEK_END):
+            name = "standard input" if path == "-" else path
+            raise UserError(f"{name} is empty; a job list has one command a line", code="empty_list")
+        yield JobList(name=path, file=file)
 
 
-def _seekable(file: BinaryIO) -> BinaryIO:
-    """`file` itself, or where it can be read only once, a copy."""
-    if file is not sys.stdin.buffer and file.seekable():
+def _opened(path: str) -> BinaryIO:
+    """The list as a file that can be read again; of what can be read only once, a copy."""
+    if path == "-":
+        if is_terminal(sys.stdin):
+            say("lanai: reading the job list from the terminal; end it with Ctrl-D")
+        return _copied(sys.stdin.buffer)
+    file = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
+    if file.seekable():
         return file
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - it lives as long as the list
+    with file:
+        return _copied(file)
+
+
+def _copied(file: BinaryIO) -> BinaryIO:
+    spool: BinaryIO = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]  # noqa: SIM115 - as above
     while piece := file.read(PIECE_BYTES):
         spool.write(piece)
-    return spool  # type: ignore[return-value]
+    return spool
 
 
 def check_inputs(jobs: JobList, directory: str) -> None:
@@ -103,9 +114,10 @@ def check_inputs(jobs: JobList, directory: str) -> None:
 def _mentions_checks(jobs: JobList) -> bool:
     carried = b""
     for piece in jobs.pieces():
-        if _CLAUSE in carried + piece:
+        searched = carried + piece
+        if _CLAUSE in searched:
             return True
-        carried = piece[1 - len(_CLAUSE) :]
+        carried = searched[1 - len(_CLAUSE) :]
     return False
 
 

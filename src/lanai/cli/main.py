@@ -141,7 +141,7 @@ def main() -> int:
         return _say_usage(error)
     except click.ClickException as error:
         return _say(error.format_message(), "", error.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes the first into the second, and raises it for nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has enough; that is no error of ours
         return 141
     except Exception as error:  # the last place to catch it

@@ -22,7 +22,7 @@ def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Cl
     """
     settings = settings_of(options, configuration(asked.environ()).submit)
     env = environment(options)
-    jobs = open_list(path)
-    check_inputs(jobs, settings.cwd)
-    client = asked.connect(may_start=True)
-    return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)
+    with open_list(path) as jobs:
+        check_inputs(jobs, settings.cwd)
+        client = asked.connect(may_start=True)
+        return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)

@@ -1,0 +1,124 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lanai.cli import main as entry
+from lanai.model.errors import ListErrors, NothingThere
+
+VERBS = sorted(path.stem for path in Path(entry.VERBS).glob("*.py") if path.stem != "__init__")
+
+
+def lanai(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, **({"LANAI_HOME": str(home)} if home else {})}
+    return subprocess.run(
+        [sys.executable, "-m", "lanai", *words], capture_output=True, text=True, env=environ, check=False
+    )
+
+
+def test_the_help_names_every_verb_and_imports_none_of_them() -> None:
+    code = (
+        "import sys; from lanai.cli.main import command\n"
+        "command.main(['--help'], standalone_mode=False)\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for verb in VERBS:
+        assert re.search(rf"^  {verb}  +\S", ended.stdout, re.MULTILINE), verb
+    loaded = set(ended.stderr.split())
+    heavy = {"asyncio", "ssl", "rich", "http.client", "msgspec", "json", "subprocess"}
+    assert not heavy & loaded
+    assert not [name for name in loaded if name.startswith(("lanai.cli.verbs.", "lanai.client", "lanai.model"))]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb: str) -> None:
+    command = entry.command.get_command(entry.command.make_context("lanai", [verb]), verb)
+    assert command is not None
+    text = command.get_help(command.make_context(verb, [], resilient_parsing=True))
+    assert "Examples:" in text
+    assert f"lanai {verb}" in text
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("stauts", "status"), ("kancel", "cancel")])
+def test_a_mistyped_verb_is_answered_with_the_nearest(typed: str, meant: str) -> None:
+    ended = lanai(typed)
+    assert ended.returncode == 2
+    assert ended.stderr == f"lanai: there is no `lanai {typed}`; did you mean `lanai {meant}`?\ntry: lanai --help\n"
+    assert ended.stdout == ""
+
+
+def test_a_mistyped_member_of_a_group_is_answered_with_the_nearest() -> None:
+    ended = lanai("job", "lst")
+    assert ended.returncode == 2
+    assert "did you mean `lanai job list`?" in ended.stderr
+
+
+def test_the_version() -> None:
+    ended = lanai("--version")
+    assert (ended.returncode, ended.stdout) == (0, "lanai 0.1.0\n")
+
+
+def test_no_verb_is_a_question_for_help() -> None:
+    assert lanai().stdout == lanai("--help").stdout
+
+
+def test_status_where_nothing_was_ever_started_says_so_and_starts_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ended = lanai("status", home=home)
+    assert ended.returncode == 0
+    assert ended.stdout == ""
+    assert "nothing was ever started here" in ended.stderr
+    assert not home.exists()
+
+
+def test_a_verb_that_needs_a_hub_says_that_there_is_none(tmp_path: Path) -> None:
+    ended = lanai("wait", "3", home=tmp_path / "home")
+    assert ended.returncode == 3
+    assert "try: lanai run jobs.txt" in ended.stderr
+
+
+def run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    def raising(**_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(entry.command, "main", raising)
+    return entry.main()
+
+
+def test_an_error_is_told_with_its_hint_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, NothingThere("there is no batch 7", hint="lanai batch list")) == 5
+    assert capsys.readouterr().err == "lanai: there is no batch 7\ntry: lanai batch list\n"
+
+
+def test_all_problems_of_a_list_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, ListErrors("bad", facts={"problems": ["a:1:1: x", "a:2:1: y"]})) == 2
+    assert capsys.readouterr().err == "lanai: bad\n  a:1:1: x\n  a:2:1: y\n"
+
+
+def test_a_mistake_of_ours_leaves_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(monkeypatch, ZeroDivisionError("division by zero")) == 70
+    (report,) = tmp_path.iterdir()
+    assert str(report) in capsys.readouterr().err
+    assert "ZeroDivisionError" in report.read_text()
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    ended = subprocess.run(
+        f"{sys.executable} -m lanai --help | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode in (0, 141)
+    assert ended.stderr == ""

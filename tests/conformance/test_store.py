@@ -16,6 +16,7 @@ from lanai.model.records import (
     DropOverrides,
     OpenBatch,
     Record,
+    ReopenJobs,
     SaveAttempts,
     SaveChunk,
     SaveEnv,
@@ -224,6 +225,22 @@ def test_attempts_after_the_progress_come_back_in_order(store: Store) -> None:
     assert first.charged == [(2, 1, "exit", "queued", 7), (2, 2, "lost", "queued", 7)]
     assert [attempt[:2] for attempt in second.attempts] == [(2, 1), (5, 2)]
     assert store.recover().last_row == 5
+
+
+def test_reopened_jobs_are_charged_for_nothing_but_what_comes_after(store: Store) -> None:
+    """Jobs are retried in the group that holds their last failures, and one of them fails again in it."""
+    store.commit(whole(1))
+    failed = {"outcome": "exit", "state": "failed"}
+    store.commit([SaveAttempts([row(1, 1, 1, **failed), row(2, 1, 5, **failed)])])
+    again = row(4, 1, 2, attempt=2, grant=GRANT + 1, **failed)
+    store.commit([SaveAttempts([row(3, 1, 2, **failed)]), ReopenJobs(1, 1, 3), SaveAttempts([again])])
+    (batch,) = store.recover().batches
+    assert [(index, attempt, state) for index, attempt, _, state, _ in batch.charged] == [
+        (1, 1, "reopened"),
+        (5, 1, "failed"),
+        (2, 1, "reopened"),
+        (2, 2, "failed"),
+    ]
 
 
 def test_progress_and_the_attempts_it_covers_in_one_group(store: Store) -> None:

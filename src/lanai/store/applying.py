@@ -2,8 +2,9 @@
 
 Records of different tables do not see each other, so a group is sorted by table and each table written in a few wide
 statements (see `lanai.store.widening`); where only the last word about something counts, only that is written. What
-concerns the same rows keeps its order, and `DropBatch` splits a group in two, since it touches every table. This
-neither begins nor ends the transaction, and leaves errors to its caller.
+concerns the same rows keeps its order, and `DropBatch` and `ReopenJobs` split a group in two, since they change rows
+that others of the group may have written. This neither begins nor ends the transaction, and leaves errors to its
+caller.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lanai.model.records import (
     DropOverrides,
     OpenBatch,
     Record,
+    ReopenJobs,
     SaveAttempts,
     SaveChunk,
     SaveEnv,
@@ -52,6 +54,10 @@ def apply(db: sqlite3.Connection, records: Sequence[Record], *, tails_bytes: int
         if isinstance(record, DropBatch):
             _write(db, tables)
             _drop_batch(db, record)
+            tables = {}
+        elif isinstance(record, ReopenJobs):
+            _write(db, tables)
+            db.execute(SQL["reopen_jobs"], (record.batch, record.first, record.last))
             tables = {}
         else:
             tables.setdefault(_WRITES[type(record)], []).append(record)

@@ -11,6 +11,7 @@ from typing import assert_never
 
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.job import FINAL
 from lanai.model.ranges import Ranges, canonical, from_indices, iterate
 from lanai.model.records import (
     AttemptRow,
@@ -22,6 +23,7 @@ from lanai.model.records import (
     Record,
     Recovered,
     RecoveredBatch,
+    ReopenJobs,
     SaveAttempts,
     SaveChunk,
     SaveEnv,
@@ -196,6 +198,7 @@ def _apply(kept: Tables, records: Iterable[Record], tails_bytes: int) -> None:
 _AnyRecord = (
     SaveMeta | SaveEnv | OpenBatch | CloseBatch | SetBatch | DropBatch | SaveShape | SaveChunk | SaveProgress
     | SaveOverride | DropOverrides | SaveGrant | DropGrant | SaveAttempts | SaveNode | SaveReason | SaveTail | SaveEvent
+    | ReopenJobs
 )  # fmt: skip
 
 
@@ -231,6 +234,8 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             kept.grants.pop(record.grant, None)
         case SaveAttempts():
             kept.attempts.update((row[0], row) for row in record.rows)
+        case ReopenJobs():
+            _reopen(kept, record)
         case SaveNode():
             kept.nodes[record.node] = record
         case SaveReason():
@@ -244,6 +249,12 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             kept.events.add(record)
         case _:
             assert_never(record)
+
+
+def _reopen(kept: Tables, record: ReopenJobs) -> None:
+    for number, row in kept.attempts.items():
+        if row[1] == record.batch and record.first <= row[2] <= record.last and row[6] in FINAL:
+            kept.attempts[number] = (*row[:6], "reopened", *row[7:])
 
 
 def _refuse_keys_twice(kept: Tables, records: Sequence[Record]) -> None:

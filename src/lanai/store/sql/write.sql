@@ -60,6 +60,10 @@ INSERT OR REPLACE INTO attempt (row, batch, idx, attempt, grant, node, state, ou
     ended_at_us, wall_us, cpu_user_us, cpu_system_us, memory_peak_bytes, reason)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
+-- name: reopen_jobs
+UPDATE attempt SET state = 'reopened'
+WHERE batch = ? AND idx BETWEEN ? AND ? AND outcome <> 'ok' AND state IN ('failed', 'cancelled')
+
 -- name: tally_attempts
 INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)
 ON CONFLICT (batch) DO UPDATE SET last_row = max(last_row, excluded.last_row),

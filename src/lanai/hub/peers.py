@@ -23,15 +23,37 @@ from lanai.wire import messages
 from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
 
 HELLO_S: Final = 10.0
+RECEIVE_BYTES: Final = 1 << 18
 _CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
+_received: Final = memoryview(bytearray(RECEIVE_BYTES))
+"""One for all peers: what the loop reads into it is taken out before it reads again."""
+
+
+class Outbox:
+    """Frames of one turn of the loop: each peer's are written together when the turn is over."""
+
+    def __init__(self) -> None:
+        self._peers: list[Peer] = []
+
+    def add(self, peer: Peer) -> None:
+        """This peer has frames to be written."""
+        if not self._peers:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._peers.append(peer)
+
+    def _flush(self) -> None:
+        peers, self._peers = self._peers, []
+        for peer in peers:
+            peer.flush()
 
 
 class Switchboard(Protocol):
     """Who takes what peers say."""
 
     join_token_sha256: str
+    outbox: Outbox
 
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """A peer has shown that it may speak. Raises LanaiError to refuse it."""
@@ -43,7 +65,7 @@ class Switchboard(Protocol):
         """The connection of a peer that had said Hello has ended."""
 
 
-class Peer(asyncio.Protocol):
+class Peer(asyncio.BufferedProtocol):
     """One connection."""
 
     def __init__(self, switchboard: Switchboard) -> None:
@@ -57,6 +79,7 @@ class Peer(asyncio.Protocol):
         self._reader = FrameReader(messages.to_hub)
         self._transport: asyncio.Transport | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []
         self._where = "?"
 
     # -- asyncio's side
@@ -71,10 +94,14 @@ class Peer(asyncio.Protocol):
             self._where = str(transport.get_extra_info("peername"))
         self._hello_timer = asyncio.get_running_loop().call_later(HELLO_S, self._say_nothing)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the loop puts what it reads: bytes of its own for each read would cost more than the read."""
+        return _received
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Pass messages on; drop whoever sends anything else."""
         try:
-            for message in self._reader.feed(data):
+            for message in self._reader.feed(_received[:nbytes]):
                 if self.kind:
                     self._switchboard.on_message(self, message)
                 else:
@@ -101,7 +128,17 @@ class Peer(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        transport.write(frame(message))
+        if not self._unsent:
+            self._switchboard.outbox.add(self)
+        self._unsent.append(frame(message))
+
+    def flush(self) -> None:
+        """Write what was sent since the last time."""
+        unsent, self._unsent = self._unsent, []
+        transport = self._transport
+        if not unsent or transport is None or transport.is_closing():
+            return
+        transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
         if transport.get_write_buffer_size() > UNREAD_BYTES:
             _log.warning("dropped %s: it has left %d bytes unread", self.describe(), transport.get_write_buffer_size())
             self.drop()
@@ -119,6 +156,7 @@ class Peer(asyncio.Protocol):
     def leave(self) -> None:
         """End the connection after what was written."""
         if self._transport is not None:
+            self.flush()
             self._transport.close()
 
     def refuse(self, error: LanaiError) -> None:

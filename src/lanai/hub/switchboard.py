@@ -18,7 +18,7 @@ from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
-from lanai.hub.peers import Peer
+from lanai.hub.peers import Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
 from lanai.model.batch import Counts
 from lanai.model.errors import ErrorBody, StoreFull, UserError
@@ -55,6 +55,7 @@ class Switchboard:
         stop: Callable[[bool], None],
     ) -> None:
         self.join_token_sha256 = join_token_sha256
+        self.outbox = Outbox()
         self._core = core
         self._store = store
         self._hub = hub

@@ -46,7 +46,7 @@ class FrameReader(Generic[M]):
         """From now on frames may have their full size."""
         self._limit = FRAME_BYTES
 
-    def feed(self, data: bytes) -> Iterator[M]:
+    def feed(self, data: bytes | memoryview) -> Iterator[M]:
         """Take bytes and yield the messages they complete.
 
         Raises:

@@ -48,7 +48,9 @@ _FROM_NODES = (NodeTookStock, NodeHeard, AttemptsStarted, AttemptsEnded, JobsRet
 
 
 def _on_revived(world: World, event: BatchRevived) -> None:
-    if event.batch.batch not in world.batches:
+    # A batch that ended a moment ago may not be `ended` in the store yet; what was read of it is stale.
+    was = event.batch.state
+    if event.batch.batch not in world.batches and was is not None and was.state == "ended":
         intake.recover_batch(world, event.batch)
 
 
@@ -153,13 +155,11 @@ class HubCore:
         world.wall_us = wall_us
         world.last_batch = found.last_batch
         world.last_row = found.last_row
-        world.last_grant = int(found.meta.get("grant", "0"))
+        world.last_grant = world.grants_set_aside = int(found.meta.get("grant", "0"))
         for node in found.nodes:
             fleet.recover_node(world, node)
         for saved in found.batches:
             batch = intake.recover_batch(world, saved)
-            for grant in saved.grants:
-                world.last_grant = max(world.last_grant, grant.grant & (1 << 40) - 1)
             ends.finish_if_over(world, batch, wall_us)
         world.needs_pass = True
         return self._end()

@@ -18,11 +18,13 @@ from lanai.core.schedule.lines import Line
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
-from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant
+from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMeta
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout, Vector
 
 SECOND_US: Final = 1_000_000
+GRANTS_AT_ONCE: Final = 1000
+"""Numbers of grants are set aside in the store in lots of this size; a start goes on after the last lot."""
 
 
 class Arriving:
@@ -57,6 +59,7 @@ class World:
         self.last_batch = 0
         self.last_node = 0
         self.last_grant = 0
+        self.grants_set_aside = 0
         self.last_row = 0
         self.needs_pass = False
         self.records: list[Record] = []
@@ -118,8 +121,7 @@ class World:
         """
         batch = self.batches[line.batch]
         for attempt, (ranges, members) in _by_attempt(batch, spans).items():
-            self.last_grant += 1
-            grant = Grant(grant_id(self.epoch, self.last_grant), node, batch, line, attempt, members, self.now_us)
+            grant = Grant(self._next_grant(), node, batch, line, attempt, members, self.now_us)
             self.grants[grant.id] = node.grants[grant.id] = grant
             self.keep(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
             self.do(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent=is_urgent))
@@ -129,6 +131,14 @@ class World:
             batch.counts.queued -= count
             batch.counts.locked += count
         self.touch(batch)
+
+    def _next_grant(self) -> GrantId:
+        """A number that no grant ever had, not even one of which the store no longer knows."""
+        self.last_grant += 1
+        if self.last_grant > self.grants_set_aside:
+            self.grants_set_aside = self.last_grant + GRANTS_AT_ONCE - 1
+            self.keep(SaveMeta("grant", str(self.grants_set_aside)))
+        return grant_id(self.epoch, self.last_grant)
 
     def leave_grant(self, grant: Grant, index: Index) -> None:
         """One member has left the grant, whatever became of it. Counts of the batch are set to queued for now."""

@@ -81,6 +81,8 @@ class Batch:
         self.version = 1
         self.is_dirty = False
         """Its progress differs from what was last recorded."""
+        self.has_begun = False
+        """It has had its first turn: something was started, or way was made for it."""
         self.sent = 0
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._layout = layout

@@ -14,10 +14,11 @@ from typing import Final
 
 from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
-from lanai.core.effects import BatchMoved, ForgetResults, RecallJobs
+from lanai.core.effects import BatchMoved, ForgetResults
 from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
+from lanai.core.recall import recall
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.tickets import refill
 from lanai.core.world import World
@@ -242,18 +243,6 @@ def finish_if_over(world: World, batch: Batch, wall_us: int) -> None:
     world.keep(batch.standing(wall_us))
     del world.batches[batch.id]
     world.do(BatchMoved(batch.id, has_ended=True))
-
-
-def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
-    """Ask for everything of the batch that has not begun, on one node or on all."""
-    by_node: dict[NodeId, list[tuple[GrantId, int, int]]] = {}
-    for grant in world.grants.values():
-        if grant.batch is batch and (node is None or grant.node is node) and grant.node.is_in_step:
-            spans = spans_of(grant.members - grant.started.keys())
-            by_node.setdefault(grant.node.id, []).extend((grant.id, first, last) for first, last in spans)
-    for node_id, items in by_node.items():
-        if items:
-            world.do(RecallJobs(node_id, items))
 
 
 def dropped(grant: GrantId) -> Record:

@@ -11,6 +11,7 @@ from lanai.core.effects import AcceptNode, Answer, DismissNode, DrainNode, KillA
 from lanai.core.events import NodeDisconnected, NodeHeard, NodeJoined, NodeTookStock, NodeWished
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
+from lanai.core.recall import recall
 from lanai.core.world import World
 from lanai.model.errors import NotAllowed, NothingThere, Refusal
 from lanai.model.ids import GrantId, Index, NodeId
@@ -194,7 +195,7 @@ def _apply_wish(world: World, node: Node, wish: str) -> None:
             world.do(DrainNode(node.id, is_draining=node.is_drained))
         if node.is_drained:
             for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
-                ends.recall(world, batch, node=node)
+                recall(world, batch, node=node)
     world.tell(f"node_{wish}", node.name, "by a person")
     world.reindex(node)
 

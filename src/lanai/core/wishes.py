@@ -10,6 +10,7 @@ from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
 from lanai.core.nodes import Grant
+from lanai.core.recall import recall
 from lanai.core.world import World
 from lanai.model.batch import PRIORITY_MAX, PRIORITY_MIN
 from lanai.model.errors import NothingThere, UserError
@@ -68,7 +69,7 @@ def on_held(world: World, event: JobsHeld) -> None:
         members = _within(grant, event.spans) - grant.started.keys() - batch.cancel_wishes
         batch.hold_wishes |= members
         changed += len(members)
-    ends.recall(world, batch)
+    recall(world, batch)
     world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"changed": changed}))
     world.touch(batch)
@@ -147,7 +148,7 @@ def on_changed(world: World, event: BatchChanged) -> None:
     world.keep(batch.standing())
     world.do(Answer(event.request, {}))
     world.touch(batch)
-    ends.recall(world, batch)
+    recall(world, batch)
     world.needs_pass = True
 
 

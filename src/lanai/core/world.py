@@ -120,6 +120,7 @@ class World:
         The caller has booked the room on the node.
         """
         batch = self.batches[line.batch]
+        batch.has_begun = True
         for attempt, (ranges, members) in _by_attempt(batch, spans).items():
             grant = Grant(self._next_grant(), node, batch, line, attempt, members, self.now_us)
             self.grants[grant.id] = node.grants[grant.id] = grant

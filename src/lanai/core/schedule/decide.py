@@ -13,6 +13,7 @@ from typing import Final
 from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
+from lanai.core.recall import make_way
 from lanai.core.schedule.cells import Cell, Ticket
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.shares import Turns
@@ -55,6 +56,9 @@ def _start(world: World, waiting: list[Batch]) -> int:
             if not batch.avoided and line.not_on == ANYWHERE:
                 refused.append(line.vector)
             explain.no_room(world, batch, line)
+            if not batch.has_begun:
+                batch.has_begun = True
+                make_way(world, batch, line.vector)
             lines.pop(0)
         else:
             node.occupy(line, 1)

@@ -1,0 +1,43 @@
+"""Taking back what was granted and has not begun: the agent answers with what it returns, the rest has begun."""
+
+from __future__ import annotations
+
+from lanai.core.batches import Batch
+from lanai.core.effects import RecallJobs
+from lanai.core.nodes import Grant, Node
+from lanai.core.queue import spans_of
+from lanai.core.world import World
+from lanai.model.ids import GrantId, NodeId
+
+
+def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
+    """Ask for everything of the batch that has not begun, on one node or on all."""
+    by_node: dict[NodeId, list[tuple[GrantId, int, int]]] = {}
+    for grant in world.grants.values():
+        if grant.batch is batch and (node is None or grant.node is node) and grant.node.is_in_step:
+            spans = spans_of(grant.members - grant.started.keys())
+            by_node.setdefault(grant.node.id, []).extend((grant.id, first, last) for first, last in spans)
+    for node_id, items in by_node.items():
+        if items:
+            world.do(RecallJobs(node_id, items))
+
+
+def make_way(world: World, batch: Batch, request: int) -> None:
+    """A batch that has had nothing yet finds no room: take the surplus of others back where it could go.
+
+    It then begins as soon as any attempt there ends, and not after half a second of other people's work.
+    """
+    for node in world.nodes.values():
+        if node.surplus_count and node.is_open() and not (node.total - request) & world.layout.guard:
+            _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
+
+
+def _recall_items(world: World, node: Node, grants: list[Grant]) -> None:
+    items = [
+        (grant.id, first, last)
+        for grant in grants
+        if grant.line in node.surplus
+        for first, last in spans_of(grant.members - grant.started.keys())
+    ]
+    if items:
+        world.do(RecallJobs(node.id, items))

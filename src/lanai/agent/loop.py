@@ -29,6 +29,7 @@ from lanai.wire import messages as wire
 
 RETRY_DISK_US: Final = 1_000_000
 LOOK_AT_OUTPUT_US: Final = 50_000
+PACE_US: Final = 15_000
 SWEEP_US: Final = 3_600_000_000
 TAILS_A_TURN: Final = 64
 _SLEEP_AT_MOST_US: Final = 60_000_000
@@ -82,6 +83,7 @@ class Agent:
         self._retry_disk_us = NEVER_US
         self._look_us = NEVER_US
         self._sweep_us = 0
+        self._pace_us = 0
         self._said = ""
         self._is_over = False
 
@@ -108,14 +110,18 @@ class Agent:
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
         for one in (self._hub, self._starter):
-            if one.fileno() >= 0:
-                poll.register(one.fileno(), select.POLLIN | (select.POLLOUT if one.wants_write() else 0))
+            wanted = select.POLLOUT if one.wants_write() else 0
+            if one is not self._starter or now >= self._pace_us:
+                wanted |= select.POLLIN
+            if one.fileno() >= 0 and wanted:
+                poll.register(one.fileno(), wanted)
         due = min(
             self._machine.due_us,
             self._hub.due_us,
             self._starter.due_us,
             self._retry_disk_us,
             self._look_us,
+            self._pace_us if self._pace_us > now else NEVER_US,
             now + _SLEEP_AT_MOST_US,
         )
         # Rounded up: woken too early, the loop would turn idly until the millisecond is over.
@@ -154,6 +160,8 @@ class Agent:
 
     def _hear_starter(self, now: int) -> None:
         found = self._starter.on_ready(now)
+        # While it has enough in line, it is heard seldom: what comes meanwhile is dealt with at once.
+        self._pace_us = now + PACE_US if self._machine.roster.has_reserve(3 * PACE_US) else 0
         ended: list[tuple[Where, str, list[Any]]] = []
         for written in self._starter.written:
             about = self._machine.about(written.member[0])

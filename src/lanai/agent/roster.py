@@ -76,6 +76,11 @@ class Roster:
         ]
         return items + [(*member, "running" if member in self.began else "waiting") for member in self.live]
 
+    def has_reserve(self, for_us: int) -> bool:
+        """Whether every lane that runs anything has enough in line at the starter to go on for so long."""
+        busy = [lane for lane in self._lanes.values() if lane.held]
+        return bool(busy) and all((lane.held - lane.width) * lane.mean_us >= for_us * lane.width for lane in busy)
+
     # -- grants come and go
 
     def begin_connection(self, ended: Iterable[Member]) -> None:

@@ -215,6 +215,8 @@ class StarterPort:
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
+                elif found and isinstance(last := found[-1], ev.AttemptsEnded):
+                    found[-1] = ev.AttemptsEnded(last.results + self._results(items), items[-1].sequence)
                 else:
                     found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence))
             case link.Started(items):

@@ -6,6 +6,7 @@ segment and the pair is emptied; much output, or a pair that something still ali
 attempt's own file and the slot gets a new pair.
 """
 
+import errno
 import os
 import re
 from typing import NamedTuple
@@ -102,7 +103,8 @@ class Output:
             return None
         data = os.pread(descriptor, size, 0)
         segment, offset = self._room(len(data))
-        os.write(segment, data)
+        if os.write(segment, data) != size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._segment_bytes += len(data)
         os.ftruncate(descriptor, 0)
         return ["segment", self._segment_number, offset, len(data)]

@@ -85,7 +85,7 @@ def _candidates(world: World, cell: Cell, own: list[Line]) -> list[Line]:
         tickets.popleft()
     if not tickets:
         world.needs_pass = world.needs_pass or any(line.waiting for line in own)
-    return [ticket.line for ticket in islice(tickets, LOOKED_AT)] + own
+    return [ticket.line for ticket in islice(tickets, LOOKED_AT) if ticket.count > 0] + own
 
 
 def _may_start(world: World, node: Node, line: Line) -> bool:
@@ -104,14 +104,14 @@ def _most(world: World, cell: Cell, line: Line) -> int:
     """How many in one go: what the first ticket of the line says, if it has one and others wait too."""
     most = min(line.waiting.count, world.batches[line.batch].room())
     for ticket in cell.tickets:
-        if ticket.line is line:
+        if ticket.line is line and ticket.count > 0:
             return min(most, ticket.count) if len(cell.tickets) > 1 else most
     return most
 
 
 def _send(world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool) -> None:
     for ticket in cell.tickets:
-        if ticket.line is line:
+        if ticket.line is line and ticket.count > 0:
             ticket.count -= count
             break
     world.give(node, line, line.waiting.take(count), is_urgent=is_urgent)

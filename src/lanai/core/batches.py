@@ -150,9 +150,12 @@ class Batch:
         return sum(self._recent) // len(self._recent) if self._recent else 0
 
     def progress(self, upto: int) -> SaveProgress:
-        """Its waiting jobs and counts as a record."""
+        """Its waiting jobs and counts as a record. Jobs at nodes that are to be held are among the held."""
         self.is_dirty = False
-        return SaveProgress(self.id, upto, self.pending().spans(), self.held.spans(), _copy(self.counts))
+        held = Spans(self.held)
+        for index in self.hold_wishes:
+            held.add(index, index)
+        return SaveProgress(self.id, upto, self.pending().spans(), held.spans(), _copy(self.counts))
 
     def standing(self, ended_at_us: int = 0) -> SetBatch:
         """Its state, limits and reason as a record."""

@@ -102,10 +102,11 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
     pending = Spans(found.progress.pending if found.progress else ((1, found.total),))
     batch.held = Spans(found.progress.held if found.progress else ())
     for _, index, _, _, _, state, _, _ in found.attempts:
-        if state in (JobState.QUEUED, REOPENED):
-            pending.add(index, index)
-        else:
+        if state not in (JobState.QUEUED, REOPENED):
             pending.remove(index, index)
+            batch.held.remove(index, index)
+        elif index not in batch.held:
+            pending.add(index, index)
     _recover_tries(batch, found)
     for first, last in found.cancelled:
         pending.remove(first, last)
@@ -148,6 +149,8 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
         for index in members:
             pending.remove(index, index)
             batch.failed.remove(index, index)
+            if batch.held.remove(index, index):
+                batch.hold_wishes.add(index)
             if batch.cancelled.remove(index, index):
                 batch.cancel_wishes.add(index)
         _adopt(world, batch, saved.grant, node.id, saved.attempt, members)

@@ -24,12 +24,14 @@ from lanai.core.schedule.tickets import refill
 from lanai.core.world import World
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
-from lanai.model.records import AttemptRow, DropGrant, Record, SaveAttempts, SaveOverride, SaveShape
+from lanai.model.records import AttemptRow, DropGrant, DropOverrides, Record, SaveAttempts, SaveOverride, SaveShape
 from lanai.model.resources import Shape
 
 SICK_NODE_FAILURES: Final = 3
 SICK_BATCH_FAILURES: Final = 25
 FIRST_DELAY_US: Final = 200_000
+LONGEST_DELAY_US: Final = 60_000_000
+_OUTCOMES: Final = frozenset(Outcome)
 
 
 def on_started(world: World, event: AttemptsStarted) -> None:
@@ -61,6 +63,7 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     if not rows:
         return
     world.keep(SaveAttempts(rows))
+    free_before, node.ended_us = node.free, world.now_us
     for line, count in gone.items():
         node.vacate(line, count, world.layout.guard)
     world.cell_of(node).ended += len(rows)
@@ -68,8 +71,8 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
         world.touch(batch)
         finish_if_over(world, batch, event.wall_us)
     refill(world, node, list(gone))
-    if not node.active:
-        world.needs_pass = True
+    if node.free != free_before and not world.needs_pass:
+        world.needs_pass = any(batch.state == "open" and batch.waiting for batch in world.batches.values())
 
 
 def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterator[tuple[Grant, list[AttemptResult]]]:
@@ -127,6 +130,7 @@ def put_back(world: World, batch: Batch, index: Index) -> None:
     counts = batch.counts
     if index in batch.cancel_wishes:
         batch.cancel_wishes.discard(index)
+        batch.hold_wishes.discard(index)
         counts.queued -= 1
         counts.cancelled += 1
         batch.cancelled.add(index, index)
@@ -151,12 +155,21 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
         batch.node_failures.pop(grant.node.id, None)
         batch.failed_in_row.clear()
         batch.nodes_in_row.clear()
+    if batch.hold_wishes:
+        batch.hold_wishes.difference_update(result.index for result in results)
     if batch.cancel_wishes:
-        batch.cancel_wishes.difference_update(result.index for result in results)
+        _came_too_late(world, batch, {result.index for result in results} & batch.cancel_wishes)
     first_row = world.last_row + 1
     world.last_row += count
     same = batch.id, grant.attempt, grant.id, grant.node.id
     return [_done_row(row, *same, result, wall_us) for row, result in enumerate(results, first_row)]
+
+
+def _came_too_late(world: World, batch: Batch, indices: set[Index]) -> None:
+    """These jobs were done before the wish to cancel them reached them."""
+    batch.cancel_wishes -= indices
+    for first, last in spans_of(indices):
+        world.keep(DropOverrides(batch.id, first, last, "cancelled"))
 
 
 def _done_row(
@@ -273,10 +286,11 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
     tries.attempts = grant.attempt
     if index in batch.cancel_wishes or result.outcome == Outcome.CANCELLED:
         batch.cancel_wishes.discard(index)
+        batch.hold_wishes.discard(index)
         batch.counts.cancelled += 1
         batch.cancelled.add(index, index)
         return JobState.CANCELLED
-    cause = result.outcome
+    cause = result.outcome if result.outcome in _OUTCOMES else Outcome.NODE
     tries.charges[cause] = tries.charges.get(cause, 0) + 1
     if cause != Outcome.LOST:
         _blame(world, batch, node, index, grant.line)
@@ -317,7 +331,7 @@ def _requeue(world: World, grant: Grant, index: Index, cause: str, tries: Tries)
         batch.counts.queued -= 1
         put_back_held(batch, index)
     elif cause == Outcome.NODE and not_on == ANYWHERE:
-        delay_us = FIRST_DELAY_US << tries.charges[cause] - 1
+        delay_us = min(FIRST_DELAY_US << min(tries.charges[cause], 10) - 1, LONGEST_DELAY_US)
         batch.delayed.add(index)
         heappush(world.delayed, (world.now_us + delay_us, batch.id, index))
     else:
@@ -358,7 +372,8 @@ def _twice_the_memory(world: World, batch: Batch, index: Index, shape: ShapeId) 
 
 def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> None:
     failures = batch.node_failures[node.id] = batch.node_failures.get(node.id, 0) + 1
-    batch.failed_in_row.add(index)
+    if len(batch.failed_in_row) < SICK_BATCH_FAILURES:
+        batch.failed_in_row.add(index)
     batch.nodes_in_row.add(node.id)
     if failures >= SICK_NODE_FAILURES and node.id not in batch.avoided and _has_other(world, batch, node, line):
         batch.avoided.add(node.id)
@@ -409,19 +424,21 @@ def wish_cancelled(world: World, batch: Batch, indices: set[Index]) -> None:
         world.keep(SaveOverride(batch.id, first, last, "cancelled", 0, world.wall_us))
 
 
-def cancel_waiting(world: World, batch: Batch, first: int, last: int) -> int:
-    """Waiting and held jobs of this range will never run; returns how many."""
-    taken = batch.dequeue(first, last)
-    held = batch.held.remove(first, last)
-    late = [index for index in batch.delayed if first <= index <= last]
+def cancel_waiting(
+    world: World, batch: Batch, first: int, last: int, *, queued: bool = True, held: bool = True
+) -> int:
+    """Waiting and held jobs of this range, or one kind of them, will never run; returns how many."""
+    taken = batch.dequeue(first, last) if queued else []
+    let_go = batch.held.remove(first, last) if held else []
+    late = [index for index in batch.delayed if first <= index <= last] if queued else []
     batch.delayed.difference_update(late)
-    spans = taken + held + [(index, index) for index in late]
+    spans = taken + let_go + [(index, index) for index in late]
     counts = batch.counts
     for low, high in spans:
         batch.cancelled.add(low, high)
         world.keep(SaveOverride(batch.id, low, high, "cancelled", 0, world.wall_us))
         counts.cancelled += high - low + 1
-    counts.held -= sum(high - low + 1 for low, high in held)
+    counts.held -= sum(high - low + 1 for low, high in let_go)
     counts.queued -= sum(high - low + 1 for low, high in taken) + len(late)
     if spans:
         world.keep(batch.progress(world.last_row))

@@ -73,6 +73,8 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
 def on_took_stock(world: World, event: NodeTookStock) -> None:
     """Compare what the node has with what it should have."""
     node = world.nodes[event.node]
+    if not node.connection:
+        return  # the last word of a connection that we have given up
     has: dict[GrantId, dict[Index, str]] = {}
     for grant_id, index, state in event.items:
         has.setdefault(grant_id, {})[index] = state
@@ -89,6 +91,7 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
         _grant_again(world, node, grant, has.get(grant.id, {}))
     _rebook(world, node)
     node.is_in_step = True
+    node.ended_us = world.now_us
     if node.is_drained:
         world.do(DrainNode(node.id, is_draining=True))
     world.reindex(node)
@@ -189,6 +192,7 @@ def _apply_wish(world: World, node: Node, wish: str) -> None:
         node.state = NodeState.REMOVED
         node.is_in_step = False
         world.do(DismissNode(node.id))
+        node.connection = 0
     else:
         node.is_drained = wish == "drain"
         if node.is_in_step:

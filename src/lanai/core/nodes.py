@@ -59,6 +59,8 @@ class Node:
         self.seen_at_us = 0
         self.heard_us = 0
         """By the hub's own clock."""
+        self.ended_us = 0
+        """When an attempt ended here last, by the same."""
         self.is_in_step = False
         """It has taken stock on this connection, so that grants may be sent."""
         self.grants: dict[GrantId, Grant] = {}

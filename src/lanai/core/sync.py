@@ -11,10 +11,13 @@ from typing import Final
 
 from lanai.core import ends
 from lanai.core.effects import DismissNode
+from lanai.core.recall import recall
 from lanai.core.world import SECOND_US, World
 from lanai.model.node import SILENT_AFTER_S, NodeState
 
 SLACK_US: Final = 5 * SECOND_US
+STUCK_US: Final = 2 * SECOND_US
+"""Where nothing has ended for so long, the surplus is asked back: what runs now takes longer than what ran before."""
 
 
 def hub_lease_us(lease_us: int) -> int:
@@ -23,7 +26,7 @@ def hub_lease_us(lease_us: int) -> int:
 
 
 def look_at_deadlines(world: World) -> None:
-    """Nodes past a deadline fall silent, then away; their attempts go to others."""
+    """Nodes past a deadline fall silent, then away; their attempts go to others, and so does what is stuck at one."""
     deadline_us = hub_lease_us(world.lease_us)
     for node in world.nodes.values():
         quiet_us = world.now_us - node.heard_us
@@ -32,6 +35,10 @@ def look_at_deadlines(world: World) -> None:
             world.tell("node_silent", node.name, f"not heard for {quiet_us // SECOND_US} s")
             world.reindex(node)
             world.keep(node.record())
+        if node.surplus_count and node.is_in_step and world.now_us - node.ended_us > STUCK_US:
+            node.ended_us = world.now_us
+            for batch in dict.fromkeys(line.batch for line in node.surplus):
+                recall(world, world.batches[batch], node=node)
         if node.state is NodeState.SILENT and quiet_us > deadline_us:
             node.state = NodeState.AWAY
             world.tell("node_away", node.name, f"its lease ran out; not heard for {quiet_us // SECOND_US} s")

@@ -24,24 +24,29 @@ def on_cancelled(world: World, event: JobsCancelled) -> None:
     batch = _batch(world, event.request, event.batch)
     if batch is None:
         return
-    wanted = set(event.states) or {"held", "queued", "locked", "running"}
+    wanted = set(event.states) or {JobState.HELD, JobState.QUEUED, JobState.LOCKED, JobState.RUNNING}
     changed = 0
     for first, last in event.spans or ((1, batch.total),):
-        if wanted & {"held", "queued"}:
-            changed += ends.cancel_waiting(world, batch, first, last)
-    if wanted & {"locked", "running"}:
-        changed += _kill(world, batch, event.spans)
+        changed += ends.cancel_waiting(
+            world, batch, first, last, queued=JobState.QUEUED in wanted, held=JobState.HELD in wanted
+        )
+    if wanted & {JobState.LOCKED, JobState.RUNNING}:
+        changed += _kill(world, batch, event.spans, wanted)
     world.do(Answer(event.request, {"changed": changed}))
     world.touch(batch)
     ends.finish_if_over(world, batch, event.wall_us)
     world.needs_pass = True
 
 
-def _kill(world: World, batch: Batch, spans: Spans | None) -> int:
+def _kill(world: World, batch: Batch, spans: Spans | None, states: set[str]) -> int:
     by_node: dict[NodeId, list[tuple[GrantId, Index]]] = {}
     wished: set[Index] = set()
     for grant in _grants(world, batch):
         members = _within(grant, spans) - batch.cancel_wishes
+        if JobState.LOCKED not in states:
+            members &= grant.started.keys()
+        elif JobState.RUNNING not in states:
+            members -= grant.started.keys()
         wished |= members
         if members and grant.node.is_in_step:
             by_node.setdefault(grant.node.id, []).extend((grant.id, index) for index in sorted(members))
@@ -141,6 +146,10 @@ def on_changed(world: World, event: BatchChanged) -> None:
         return
     if event.priority is not None and not PRIORITY_MIN <= event.priority <= PRIORITY_MAX:
         error = UserError(f"priority {event.priority} is not between {PRIORITY_MIN} and {PRIORITY_MAX}")
+        world.do(Answer(event.request, error=error.body()))
+        return
+    if event.max_running is not None and event.max_running < 0:
+        error = UserError(f"{event.max_running} jobs at once are fewer than none; 0 is without limit")
         world.do(Answer(event.request, error=error.body()))
         return
     batch.priority = batch.priority if event.priority is None else event.priority

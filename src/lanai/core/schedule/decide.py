@@ -28,6 +28,7 @@ MIN_TICKETS: Final = 16
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     _lift_vain_bans(world)
+    _forget_reasons(world)
     waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
     starts = _start(world, waiting)
     if starts >= MOST_STARTS:
@@ -120,6 +121,13 @@ def _lift_vain_bans(world: World) -> None:
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
                     home.waiting.add(first, last)
+
+
+def _forget_reasons(world: World) -> None:
+    for batch in world.batches.values():
+        for line in batch.lines.values():
+            if line.reason and not line.waiting:
+                explain.set_reason(world, line, "", "")
 
 
 def _deal(world: World, cell: Cell) -> None:

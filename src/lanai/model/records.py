@@ -170,7 +170,7 @@ class SaveAttempts(Record, frozen=True):
 class ReopenJobs(Record, frozen=True):
     """Failed and cancelled jobs first .. last are to be tried again with fresh retries.
 
-    Their final attempt rows get the state `reopened`: not final any more, and charged for nothing.
+    All their attempt rows so far get the state `reopened`: not final any more, and charged for nothing.
     """
 
     batch: BatchId

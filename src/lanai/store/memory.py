@@ -11,7 +11,6 @@ from typing import assert_never
 
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.job import FINAL
 from lanai.model.ranges import Ranges, canonical, from_indices, iterate
 from lanai.model.records import (
     AttemptRow,
@@ -253,7 +252,7 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
 
 def _reopen(kept: Tables, record: ReopenJobs) -> None:
     for number, row in kept.attempts.items():
-        if row[1] == record.batch and record.first <= row[2] <= record.last and row[6] in FINAL:
+        if row[1] == record.batch and record.first <= row[2] <= record.last and row[7] != "ok":
             kept.attempts[number] = (*row[:6], "reopened", *row[7:])
 
 

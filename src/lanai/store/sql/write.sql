@@ -62,7 +62,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: reopen_jobs
 UPDATE attempt SET state = 'reopened'
-WHERE batch = ? AND idx BETWEEN ? AND ? AND outcome <> 'ok' AND state IN ('failed', 'cancelled')
+WHERE batch = ? AND idx BETWEEN ? AND ? AND outcome <> 'ok'
 
 -- name: tally_attempts
 INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)

@@ -1,0 +1,1 @@
+"""The fault world: the hub's core, the agents' machines and a store in one seeded, virtual world."""

@@ -1,0 +1,350 @@
+"""A host: its clocks, its disk, a starter, and an agent around the real machine. Each of them may die by itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, assert_never
+
+from lanai.agent import events as ev
+from lanai.agent.machine import Machine
+from lanai.agent.spool import Handed, Remembered
+from lanai.model.job import AttemptResult
+from lanai.model.resources import Capacity
+from lanai.wire import messages
+from sim.network import Stream
+from sim.starter import Starter
+from sim.virtual import SECOND_US, Timer
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+BACKOFF_FIRST_US, BACKOFF_LAST_US = 100_000, 5 * SECOND_US
+CONNECT_TIMEOUT_US = 10 * SECOND_US
+RESTART_STARTER_US = SECOND_US
+SEGMENT = 8
+
+
+class Disk:
+    """The spool as it lies on the node's disk: outlives agents. Drops what is forgotten a segment at a time."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.reserve = SEGMENT
+        self.results: deque[tuple[int, AttemptResult]] = deque()
+        self.handed: dict[tuple[int, int], Handed] = {}
+        self.next_number = 1
+        self.lease = (0, 0)
+
+    def keep(self, results: list[AttemptResult]) -> int | None:
+        """The number of the last of them; None where there is no room."""
+        if self.is_full and self.reserve < len(results):
+            return None
+        self.reserve = SEGMENT if not self.is_full else self.reserve - len(results)
+        for result in results:
+            self.results.append((self.next_number, result))
+            self.next_number += 1
+            self.handed.pop((result.grant, result.index), None)
+        return self.next_number - 1
+
+    def hand(self, handed: Handed) -> bool:
+        if self.is_full and self.reserve < 1:
+            return False
+        self.reserve = SEGMENT if not self.is_full else self.reserve - 1
+        for index in handed.indices:
+            self.handed[handed.grant, index] = Handed(
+                handed.grant, handed.batch, handed.attempt, handed.shape, [index]
+            )
+        return True
+
+    def forget(self, upto: int) -> None:
+        while len(self.results) >= SEGMENT and self.results[SEGMENT - 1][0] <= upto:
+            for _ in range(SEGMENT):
+                self.results.popleft()
+
+    def remembered(self) -> Remembered:
+        return Remembered(list(self.results), list(self.handed.values()))
+
+
+class Node:
+    """One host. `later` runs a call unless the host was booted again since, and waits while it is frozen."""
+
+    def __init__(self, world: World, name: str, capacity: Capacity) -> None:
+        self.world = world
+        self.name = name
+        self.capacity = capacity
+        self.boots = 0
+        self.boot_offset_us = 0
+        self.wall_offset_us = 1_700_000_000 * SECOND_US
+        self.frozen_until_us = 0
+        self.blocked_until_us = 0
+        self.is_sick = False
+        self.disk = Disk()
+        self.starter: Starter | None = None
+        self.agent: Agent | None = None
+        self.first_lane = 1
+
+    def boot(self) -> None:
+        self.boots += 1
+        self.boot_offset_us = 60 * SECOND_US - self.world.loop.now_us
+        self.agent = Agent(self)
+
+    def boot_us(self) -> int:
+        return self.world.loop.now_us + self.boot_offset_us
+
+    def wall_us(self) -> int:
+        return self.world.loop.now_us + self.wall_offset_us
+
+    def later(self, delay_us: float, call: Callable[[], None]) -> Timer:
+        boots = self.boots
+
+        def run() -> None:
+            if boots != self.boots:
+                return
+            wait_us = self.frozen_until_us - self.world.loop.now_us
+            if wait_us > 0:
+                self.world.loop.later(wait_us + self.world.rng.randrange(1000), run)
+            else:
+                call()
+
+        return self.world.loop.later(delay_us, run)
+
+    def from_starter(self, starter: Starter, agent: object, event: ev.StarterEvent) -> None:
+        """The starter's words to an agent; they arrive in order."""
+        assert isinstance(agent, Agent)
+        agent.hear_starter(starter, event)
+
+    # -- faults
+
+    def reboot(self, away_us: int) -> None:
+        """Power off, and on again after a while. The disk stays."""
+        self.kill_agent()
+        if self.starter is not None:
+            self.starter.die()
+            self.starter = None
+        self.boots += 1
+        self.disk.lease = (0, 0)
+        self.frozen_until_us = 0
+        self.world.loop.later(away_us, self._on_again(self.boots))
+
+    def _on_again(self, boots: int) -> Callable[[], None]:
+        return lambda: self.boot() if boots == self.boots else None
+
+    def kill_agent(self) -> None:
+        if self.agent is not None:
+            self.agent.die()
+            self.agent = None
+            if self.starter is not None:
+                self.starter.agent = None
+
+    def kill_starter(self) -> None:
+        """Its agent hears of it, after those words that it had said before."""
+        if self.starter is not None:
+            self.starter.die()
+            self.starter = None
+            if self.agent is not None:
+                self.agent.hear_death()
+
+    def start_agent(self) -> None:
+        if self.agent is None and self.boots:
+            self.agent = Agent(self)
+
+
+class Agent:
+    """The agent's process: the loop around the machine, without files and sockets."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.world = node.world
+        self.is_alive = True
+        length_us = node.disk.lease[1]
+        node.first_lane += 1000
+        self.machine = Machine(
+            node.capacity, node.disk.remembered(), first_lane=node.first_lane, lease_us=length_us
+        )
+        self.machine.lease.take_over(node.disk.lease[0])
+        self._events: deque[ev.Event] = deque()
+        self._timer: Timer | None = None
+        self._was_full = False
+        self._backoff_us = BACKOFF_FIRST_US
+        self._up: Stream | None = None
+        self._down: Stream | None = None
+        self._inbox: deque[tuple[Starter, ev.StarterEvent]] = deque()
+        self._lease_was = (0, 0)
+        self._later(self.world.rng.randrange(1000, 50_000), self._find_starter)
+        self._later(self.world.rng.randrange(1000, 50_000), self._connect)
+
+    def die(self) -> None:
+        self.is_alive = False
+        if self._up is not None and self._down is not None:
+            self._down.silence()
+            self._up.close(is_cut=True)
+
+    def _later(self, delay_us: float, call: Callable[[], None]) -> Timer:
+        return self.node.later(delay_us, lambda: call() if self.is_alive else None)
+
+    # -- starter
+
+    def _find_starter(self) -> None:
+        node = self.node
+        if node.starter is None:
+            node.starter = Starter(node)
+        starter = node.starter
+        self.hear_starter(starter, starter.attach(self))
+
+    def hear_starter(self, starter: Starter, event: ev.StarterEvent) -> None:
+        self._inbox.append((starter, event))
+        self._later(self.world.rng.randrange(50, 3000), self._take_one)
+
+    def _take_one(self) -> None:
+        _, event = self._inbox.popleft()
+        self.tell(event)
+
+    def hear_death(self) -> None:
+        self._inbox.append((Starter(self.node), ev.StarterDied()))
+        self._later(self.world.rng.randrange(50, 3000), self._take_one)
+        self._later(RESTART_STARTER_US, self._find_starter)
+
+    # -- hub
+
+    def _connect(self) -> None:
+        world, node = self.world, self.node
+        began_us = node.boot_us()
+        if node.blocked_until_us > world.loop.now_us:
+            self._later(CONNECT_TIMEOUT_US, self._not_connected)
+        elif world.hub is None:
+            delay_us = world.rng.randrange(100, 5000)
+            self._later(delay_us, lambda: self._refused(began_us))
+        else:
+            self._later(world.rng.randrange(100, 20_000), lambda: self._connected(began_us))
+
+    def _refused(self, began_us: int) -> None:
+        self.tell(ev.HubRefused(began_us))
+        self._connect_again()
+
+    def _not_connected(self) -> None:
+        self.tell(ev.HubLost())
+        self._connect_again()
+
+    def _connect_again(self) -> None:
+        self._later(self._backoff_us * (0.75 + 0.5 * self.world.rng.random()), self._connect)
+        self._backoff_us = min(BACKOFF_LAST_US, self._backoff_us * 2)
+
+    def _connected(self, began_us: int) -> None:
+        world, node = self.world, self.node
+        if world.hub is None:
+            self._refused(began_us)
+            return
+        line = world.line(node)
+        self._down = down = Stream(line, self._hear_hub, lambda: self._lost(down))
+        self._up = world.hub.accept(line, down, node)
+        self._up.send(
+            messages.Hello(
+                kind="agent", protocol_min=1, protocol_max=1, version="sim", name=node.name, key=f"key of {node.name}",
+                boot_id=f"boot {node.boots}", capacity=node.capacity, started_by="somebody",
+            )  # fmt: skip
+        )
+        self.tell(ev.HubGreeted())
+
+    def _hear_hub(self, message: messages.Message) -> None:
+        down = self._down
+
+        def take() -> None:
+            if self._down is down:
+                if isinstance(message, messages.Welcome):
+                    self._backoff_us = BACKOFF_FIRST_US
+                self.tell(message)  # type: ignore[arg-type]
+
+        self._later(0, take)
+
+    def _lost(self, down: Stream) -> None:
+        def lose() -> None:
+            if self._down is down:
+                self._hang_up(is_cut=False)
+                self.tell(ev.HubLost())
+
+        self._later(0, lose)
+
+    def cut(self, notice_agent_us: int, notice_hub_us: int) -> None:
+        """The connection is reset: a part of what was under way arrives, and each end notices in its own time."""
+        if self._up is not None and self._down is not None:
+            self._up.close(is_cut=True, notice_us=notice_hub_us)
+            self._down.close(is_cut=True, notice_us=notice_agent_us)
+
+    def _hang_up(self, *, is_cut: bool) -> None:
+        if self._up is not None and self._down is not None:
+            self._up.close(is_cut=is_cut, notice_us=self.world.notice_us())
+            self._down.silence()
+            self._up = self._down = None
+            self._connect_again()
+
+    # -- machine
+
+    def tell(self, event: ev.Event) -> None:
+        """Give the machine an event, do what it wants, and give it what came of that."""
+        now_us = self.node.boot_us()
+        self._events.append(event)
+        while self._events and self.is_alive:
+            for effect in self.machine.handle(now_us, self._events.popleft()):
+                self._do(effect)
+        disk = self.node.disk
+        if disk.is_full != self._was_full:
+            self._was_full = disk.is_full
+            self.tell(ev.DiskFilled() if disk.is_full else ev.DiskFreed())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._later(max(1000, self.machine.due_us - now_us) if self.machine.due_us < 1 << 61 else 10**7,
+                                  lambda: self.tell(ev.Ticked(self.node.wall_us())))  # fmt: skip
+
+    def _do(self, effect: ev.Effect) -> None:  # noqa: C901
+        disk = self.node.disk
+        match effect:
+            case ev.Send(message):
+                if self._up is not None:
+                    self._up.send(message)
+            case ev.Hand(lane, handed, items):
+                if disk.hand(handed):
+                    self._at_starter(lambda s: s.hand(lane, handed.grant, handed.attempt, items))
+                else:
+                    self._events.append(ev.HandFailed([(handed.grant, index) for index in handed.indices]))
+            case ev.Keep(results, starter_upto):
+                upto = disk.keep(results)
+                if upto is None:
+                    self._events.append(ev.ResultsNotKept(results))
+                else:
+                    self._events.append(ev.ResultsKept(upto, results, starter_upto))
+            case ev.Release(upto):
+                self._at_starter(lambda s: s.release(upto))
+            case ev.Widen(lane, width):
+                self._at_starter(lambda s: s.widen(lane, width))
+            case ev.ForgetResults(upto):
+                disk.forget(upto)
+            case ev.NoteGone(items):
+                for item in items:
+                    disk.handed.pop(item, None)
+            case ev.SetApart():
+                pass
+            case ev.Reconnect():
+                self._hang_up(is_cut=True)
+                self._events.append(ev.HubLost())
+            case ev.Leave():
+                self.die()
+            case ev.SetLease(until_us):
+                disk.lease = (until_us, self.machine.lease.length_us)
+                self._at_starter(lambda s: s.set_lease(until_us))
+            case ev.OpenLane(lane, spec):
+                self._at_starter(lambda s: s.open_lane(lane, spec))
+            case ev.CloseLane(lane):
+                self._at_starter(lambda s: s.close_lane(lane))
+            case ev.TakeBack(items):
+                self._at_starter(lambda s: s.take_back(items))
+            case ev.EndAttempts(items, grace_us, _):
+                self._at_starter(lambda s: s.end(items, grace_us))
+            case _:
+                assert_never(effect)
+
+    def _at_starter(self, call: Callable[[Starter], None]) -> None:
+        """What is written to the starter's socket arrives in order, also after the agent's death."""
+        starter = self.node.starter
+        if starter is not None and starter.agent is self:
+            self.node.later(0, lambda: call(starter) if starter.is_alive else None)

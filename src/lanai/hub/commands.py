@@ -184,12 +184,13 @@ class Commands:
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
         """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
         asked = _arguments(command, OfBatch)
-        if asked.batch not in self._core.world.batches:
-            found = self._batches.recover_batch(asked.batch)
-            if found is None:
-                raise _no_batch(asked.batch)
-            self._post(BatchRevived(found))
+        revived = asked.batch not in self._core.world.batches
+        found = self._batches.recover_batch(asked.batch) if revived else None
+        if revived and found is None:
+            raise _no_batch(asked.batch)
         number = self._number(command)
+        if found is not None:
+            self._post(BatchRevived(found))
         self._post(JobsRetried(number, asked.batch, asked.ranges, asked.states, wall_us()))
         return None
 

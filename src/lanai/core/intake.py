@@ -130,7 +130,7 @@ def _recover_tries(batch: Batch, found: RecoveredBatch) -> None:
         tries.attempts = max(tries.attempts, attempt)
         if state == REOPENED:
             tries.charges.clear()
-        else:
+        elif state != JobState.CANCELLED:
             tries.charges[outcome] = tries.charges.get(outcome, 0) + 1
         for spans, final in ((batch.failed, JobState.FAILED), (batch.cancelled, JobState.CANCELLED)):
             if state == final:

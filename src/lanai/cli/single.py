@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 INPUT_BYTES: Final = 1 << 16
 INDEX: Final = 1
 PATIENCE_S: Final = 30.0
+HEALTHY_S: Final = 10.0
 RETRY_PAUSE_S: Final = 0.2
 ENDED: Final = ("done", "failed", "cancelled")
+AT_NODE: Final = ("locked", "running")
 OUT, ERR, END = 1, 2, 0
 COMMAND_NOT_FOUND: Final = 127
 
@@ -50,10 +52,25 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
     """
     if input_client is not None:
         threading.Thread(target=_send_input, args=(input_client, batch), daemon=True).start()
+    attempt = 1
     while True:
-        job = _Copy(client, batch).to_end()
-        if job["state"] in ENDED:
+        job = _Copy(client, batch, attempt).to_end()
+        following = _next_attempt(job, attempt)
+        if following is None:
             return _end(batch, job)
+        attempt = following
+
+
+def _next_attempt(job: Mapping[str, Any], shown: int) -> int | None:
+    """The attempt to show after `shown`, which may have ended already or be still to come; None where there is none.
+
+    A grant that was given back leaves a number without an attempt.
+    """
+    begun = [each["attempt"] for each in job["attempts_list"] if each["started_at"] or each["state"] not in ENDED]
+    later = min((each for each in begun if each > shown), default=None)
+    if later is None and job["state"] not in ENDED:
+        return max(shown, int(job["attempts"])) + 1
+    return later
 
 
 def exit_code(job: Mapping[str, Any]) -> int:
@@ -78,14 +95,14 @@ def _end(batch: int, job: Mapping[str, Any]) -> int:
 class _Copy:
     """Copies the output of one attempt, from where it broke off where that happens."""
 
-    def __init__(self, client: Client, batch: int) -> None:
+    def __init__(self, client: Client, batch: int, attempt: int) -> None:
         self._client = client
         self._batch = batch
-        self._attempt = 0  # of the answers: the current one, or the next
+        self._attempt = attempt
         self._offsets = [0, 0]
 
     def to_end(self) -> dict[str, Any]:
-        """Copy until the attempt has ended; returns the job once it has ended or has begun the next.
+        """Copy until the attempt has ended; returns the job once it has ended or waits for the next.
 
         The end of the output comes before the result is on the hub's disk: until then the job still stands at the
         attempt, and asking for its output again would copy it twice.
@@ -105,17 +122,18 @@ class _Copy:
         """Copy what there is, or what comes; returns what kept the rest away, or nothing."""
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
+            asked_s = time.monotonic()
             try:
                 for which, data in self._pieces(follow=follow):
                     if which == END:
-                        end = json.loads(data)
-                        self._attempt = self._attempt or int(end["attempt"])
-                        return str(end.get("problem") or "")
+                        return str(json.loads(data)["problem"] or "")
                     _write(which, data)
                     self._offsets[which - 1] += len(data)
-                    deadline_s = time.monotonic() + PATIENCE_S
             except OtherEnd:
-                if time.monotonic() >= deadline_s:
+                now_s = time.monotonic()
+                if now_s > asked_s + HEALTHY_S:  # a connection that was good for so long broke only now
+                    deadline_s = now_s + PATIENCE_S
+                if now_s >= deadline_s:
                     raise
                 time.sleep(RETRY_PAUSE_S)
 
@@ -124,8 +142,7 @@ class _Copy:
         return self._client.output(self._batch, INDEX, attempt=self._attempt, follow=follow, offsets=(out, err))
 
     def _has_left(self, job: Mapping[str, Any]) -> bool:
-        is_further = job["attempts"] > self._attempt and job["state"] in ("locked", "running")
-        return job["state"] in ENDED or is_further
+        return job["state"] not in AT_NODE or job["attempts"] > self._attempt
 
     def _left(self, job: dict[str, Any]) -> dict[str, Any]:
         change = None

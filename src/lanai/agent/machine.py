@@ -59,6 +59,7 @@ class Machine:
         self._orphans = remembered.handed
         self._unforgotten = deque(remembered.results)
         self._unkept: list[AttemptResult] = []
+        self._being_kept = 0
         self._starter_upto = 0
         self._trouble = ""
         self._escaped = 0
@@ -116,6 +117,7 @@ class Machine:
             case ev.ResultsKept(upto, results, starter_upto):
                 self._on_kept(upto, results, starter_upto, out)
             case ev.ResultsNotKept(results):
+                self._being_kept -= len(results)
                 self._unkept = results + self._unkept
                 self._set_trouble(now_us, DISK_FULL, out)
             case ev.HandFailed(items):
@@ -353,10 +355,13 @@ class Machine:
             out.append(ev.Release(self._starter_upto))
 
     def _keep(self, results: list[AttemptResult], out: list[Effect]) -> None:
-        out.append(ev.Keep(self._unkept + results, self._starter_upto))
+        everything = self._unkept + results
         self._unkept = []
+        self._being_kept += len(everything)
+        out.append(ev.Keep(everything, self._starter_upto))
 
     def _on_kept(self, upto: int, results: list[AttemptResult], starter_upto: int, out: list[Effect]) -> None:
+        self._being_kept -= len(results)
         if starter_upto:
             out.append(ev.Release(starter_upto))
         numbered = list(enumerate(results, upto - len(results) + 1))
@@ -416,7 +421,8 @@ class Machine:
             self._give_all_back(out)
 
     def _leave_when_done(self, now_us: int, out: list[Effect]) -> None:
-        if self._is_gone or self.roster.live or self.roster.pending or self._unkept or self._orphans:
+        is_busy = self.roster.live or self.roster.pending or self._being_kept or self._unkept or self._orphans
+        if self._is_gone or is_busy:
             return
         if self._is_leaving and not (self._is_welcome and self._unforgotten):
             self._is_gone = True

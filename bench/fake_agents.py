@@ -15,6 +15,7 @@ import hashlib
 import heapq
 import json
 import resource
+import socket
 import ssl
 import sys
 import time
@@ -191,7 +192,7 @@ async def _run(options: argparse.Namespace) -> None:
 
 async def _connect(loop: asyncio.AbstractEventLoop, crowd: Crowd, number: int, options: argparse.Namespace) -> None:
     if options.tls is None:
-        sock = unix.connect(options.directory / "hub.sock")
+        sock = await _until_it_listens(options.directory / "hub.sock")
         sock.setblocking(False)
         await loop.create_unix_connection(lambda: FakeAgent(crowd, number, ""), sock=sock)
         return
@@ -203,6 +204,17 @@ async def _connect(loop: asyncio.AbstractEventLoop, crowd: Crowd, number: int, o
     shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
     if hashlib.sha256(shown).hexdigest() != pin:
         raise SystemExit("the hub's certificate is not the pinned one")
+
+
+async def _until_it_listens(path: Path) -> socket.socket:
+    until_s = time.monotonic() + 60
+    while True:
+        try:
+            return unix.connect(path)
+        except OSError:
+            if time.monotonic() > until_s:
+                raise
+            await asyncio.sleep(0.005)
 
 
 def main() -> None:

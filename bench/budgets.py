@@ -1,0 +1,41 @@
+"""The figures to reach, and how a measured one stands to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a row must reach and what it aims at. `more_is_better` says which way; `unit` is for people."""
+
+    must: float
+    aim: float
+    unit: str = ""
+    more_is_better: bool = False
+
+    def verdict(self, value: float) -> str:
+        """AIM, PASS or MISS."""
+        if self._reaches(value, self.aim):
+            return "AIM"
+        return "PASS" if self._reaches(value, self.must) else "MISS"
+
+    def _reaches(self, value: float, wanted: float) -> bool:
+        return value >= wanted if self.more_is_better else value <= wanted
+
+
+BUDGETS = {
+    "silent ratio": Budget(0.70, 0.85, more_is_better=True),
+    "captured ratio": Budget(0.65, 0.80, more_is_better=True),
+    "hub cpu": Budget(30, 15, "us/job"),
+    "full frames": Budget(100_000, 250_000, "jobs/s", more_is_better=True),
+    "kept full": Budget(0.25, 0.10, "of a core"),
+    "acknowledged": Budget(3.0, 1.0, "s"),
+    "waiting job": Budget(32, 8, "B/job"),
+    "restart": Budget(2.0, 0.5, "s"),
+    "start of a job": Budget(0.050, 0.010, "s"),
+    "run, hub running": Budget(0.300, 0.150, "s"),
+    "run, nothing running": Budget(1.5, 0.7, "s"),
+    "help": Budget(0.150, 0.100, "s"),
+    "status": Budget(0.300, 0.150, "s"),
+}

@@ -111,16 +111,24 @@ def _lift_vain_bans(world: World) -> None:
     """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go."""
     open_nodes = [node for node in world.nodes.values() if node.is_open()]
     for batch in world.batches.values():
-        if batch.avoided and open_nodes and all(node.id in batch.avoided for node in open_nodes):
-            batch.avoided.clear()
-            batch.node_failures.clear()
-            world.keep(batch.standing())
+        if batch.avoided:
+            _lift_avoidance(world, batch, open_nodes)
         for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
             others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
             if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
                     home.waiting.add(first, last)
+
+
+def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
+    for line in [line for line in batch.lines.values() if line.waiting]:
+        able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
+        if able and able <= batch.avoided:
+            batch.avoided -= able
+            for node in able:
+                batch.node_failures.pop(node, None)
+            world.keep(batch.standing())
 
 
 def _forget_reasons(world: World) -> None:

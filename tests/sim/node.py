@@ -74,6 +74,7 @@ class Node:
         self.name = name
         self.capacity = capacity
         self.boots = 0
+        self.is_on = False
         self.boot_offset_us = 0
         self.wall_offset_us = 1_700_000_000 * SECOND_US
         self.frozen_until_us = 0
@@ -86,6 +87,7 @@ class Node:
 
     def boot(self) -> None:
         self.boots += 1
+        self.is_on = True
         self.boot_offset_us = 60 * SECOND_US - self.world.loop.now_us
         self.agent = Agent(self)
 
@@ -103,7 +105,7 @@ class Node:
                 return
             wait_us = self.frozen_until_us - self.world.loop.now_us
             if wait_us > 0:
-                self.world.loop.later(wait_us + self.world.rng.randrange(1000), run)
+                self.world.loop.later(wait_us, run)  # all at one moment, and so in their order
             else:
                 call()
 
@@ -123,6 +125,7 @@ class Node:
             self.starter.die()
             self.starter = None
         self.boots += 1
+        self.is_on = False
         self.disk.lease = (0, 0)
         self.frozen_until_us = 0
         self.world.loop.later(away_us, self._on_again(self.boots))
@@ -146,7 +149,7 @@ class Node:
                 self.agent.hear_death()
 
     def start_agent(self) -> None:
-        if self.agent is None and self.boots:
+        if self.agent is None and self.is_on:
             self.agent = Agent(self)
 
 
@@ -242,7 +245,7 @@ class Agent:
             messages.Hello(
                 kind="agent", protocol_min=1, protocol_max=1, version="sim", name=node.name, key=f"key of {node.name}",
                 boot_id=f"boot {node.boots}", capacity=node.capacity, started_by="somebody",
-            )  # fmt: skip
+            )
         )
         self.tell(ev.HubGreeted())
 
@@ -296,7 +299,7 @@ class Agent:
         self._timer = self._later(max(1000, self.machine.due_us - now_us) if self.machine.due_us < 1 << 61 else 10**7,
                                   lambda: self.tell(ev.Ticked(self.node.wall_us())))  # fmt: skip
 
-    def _do(self, effect: ev.Effect) -> None:  # noqa: C901
+    def _do(self, effect: ev.Effect) -> None:
         disk = self.node.disk
         match effect:
             case ev.Send(message):

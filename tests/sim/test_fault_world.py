@@ -1,0 +1,65 @@
+"""Worlds full of faults: nothing bad ever happens, and everything ends once the faults stop.
+
+200 seeds or 60 s, whichever is less, and never fewer than 50 seeds; with LANAI_SOAK_S that many seconds, of seeds that
+no run before had. A seed that fails is kept in `corpus/` and lived through again in every later run.
+"""
+
+import os
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+from sim.world import World
+
+CORPUS = Path(__file__).parent / "corpus"
+SEEDS = 200
+SEEDS_AT_LEAST = 50
+LIMIT_S = 60.0
+SOAK_S = float(os.environ.get("LANAI_SOAK_S", "0"))
+
+
+def live(seed: int, lived: dict[str, int]) -> None:
+    world = World(seed)
+    try:
+        world.run()
+    except Exception as error:
+        raise AssertionError(f"seed {seed} after {world.happened}: {error}") from error
+    for what, count in (
+        ("worlds", 1),
+        ("attempts", world.promises.executions),
+        ("comparisons of store and core", world.promises.comparisons),
+        ("faults and wishes", sum(world.happened.values())),
+    ):
+        lived[what] = lived.get(what, 0) + count
+
+
+def keep(seed: int) -> None:
+    """The corpus remembers it, with what broke; the file is to be committed with the mending."""
+    path = CORPUS / f"{seed}.txt"
+    if not path.exists():
+        path.write_text(f"{seed}\n{traceback.format_exc(limit=-3)}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("*.txt")), ids=lambda path: path.stem)
+def test_a_seed_that_failed_once(path: Path, lived: dict[str, int]) -> None:
+    live(int(path.read_text(encoding="utf-8").split(maxsplit=1)[0]), lived)
+
+
+@pytest.mark.timeout(0)
+def test_many_worlds(lived: dict[str, int]) -> None:
+    """One seed after another; all failures are kept before the first is reported."""
+    first = time.time_ns() // 1_000_000 if SOAK_S else 0
+    until = time.monotonic() + (SOAK_S or LIMIT_S)
+    failures: list[str] = []
+    count = 0
+    while (SOAK_S or count < SEEDS) and (time.monotonic() < until or count < SEEDS_AT_LEAST):
+        try:
+            live(first + count, lived)
+        except AssertionError as failure:
+            keep(first + count)
+            failures.append(str(failure))
+        count += 1
+    assert count >= SEEDS_AT_LEAST
+    assert not failures, f"{len(failures)} of {count} seeds failed, kept in {CORPUS.name}/:\n" + "\n".join(failures)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+import click
+
 from lanai.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -53,4 +55,10 @@ class Asked(NamedTuple):
             from lanai.model.errors import OtherEnd
 
             raise OtherEnd("nothing was ever started here, so there is no hub", hint="lanai run jobs.txt")
-        return found.client()
+        return closed_at_end(found.client())
+
+
+def closed_at_end(client: Client) -> Client:
+    """The same client, which lets go of its connection when the verb has ended."""
+    click.get_current_context().call_on_close(client.close)
+    return client

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from lanai.cli.context import Asked
+from lanai.cli.context import Asked, closed_at_end
 from lanai.cli.main import Group
 from lanai.cli.terminal import say
 
@@ -140,7 +140,7 @@ def _client(directory: Path) -> Client:
     from lanai.client.connection import Target
     from lanai.model import places
 
-    return Client(Target(socket=places.api_socket(directory)))
+    return closed_at_end(Client(Target(socket=places.api_socket(directory))))
 
 
 def _wait_for_api(directory: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanai.cli.context import Asked
+from lanai.cli.context import Asked, closed_at_end
 from lanai.cli.submission import environment, settings_of, submit_options
 from lanai.cli.terminal import say
 
@@ -112,7 +112,7 @@ def _submit_command(
     line = " ".join(words) if settings.shell == "always" else shlex.join(words)
     found = asked.found(may_start=True)
     assert found is not None  # one is started where there is none
-    client = found.client()
+    client = closed_at_end(found.client())
     submitted = client.submit(
         [os.fsencode(line)], settings, env=env, key=options["key"] or "", file="the command", single=True
     )

@@ -43,7 +43,7 @@ class ScriptedHub:
             "progress": lambda said: {
                 "progress": _map(self.progress[said["batch"]]) if said["batch"] in self.progress else None
             },
-            "in_flight": lambda _: {"items": []},
+            "in_flight": lambda _: {"items": [], "waiting": []},
             "fits": lambda said: {"reasons": [""] * len(said["shapes"])},
             "nodes": lambda _: {"nodes": []},
         }  # fmt: skip

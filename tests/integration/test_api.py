@@ -227,7 +227,7 @@ def test_states_of_jobs(api: Api) -> None:
         SaveTail(BatchId(1), Index(2), 1, True, b"", b"boom\nagain\n", 0, 11),
         SaveProgress(BatchId(1), 3, ((3, 5),), (), Counts(queued=3, done=1, failed=1)),
     )
-    api.hub.verbs["in_flight"] = lambda _: {"items": [[3, 2, "n1", 9, WALL_US], [4, 1, "n1", 9, 0]]}
+    api.hub.verbs["in_flight"] = lambda _: {"items": [[3, 2, "n1", 9, WALL_US], [4, 1, "n1", 9, 0]], "waiting": []}
     jobs = {job["index"]: job for job in client.jobs(1)}
     assert [jobs[index]["state"] for index in range(1, 6)] == ["done", "failed", "running", "locked", "queued"]
     assert jobs[1]["wall_s"] == 1.5 and jobs[1]["cpu_user_s"] == 0.25 and jobs[1]["exit_code"] == 0

@@ -7,6 +7,7 @@ the hub is asked. Every state shown was true at some moment while the question w
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -39,6 +40,28 @@ class InFlight(msgspec.Struct, frozen=True):
     started_at_us: int
 
 
+class Live:
+    """What the hub knows of a page's jobs: those at nodes, and why the others wait."""
+
+    def __init__(self) -> None:
+        self._flying: dict[int, InFlight] = {}
+        self._reasons: list[tuple[int, int, str]] = []
+
+    def take(self, said: Mapping[str, Any]) -> None:
+        """Take the hub's answer for one span; spans come in ascending order."""
+        self._flying.update((item[0], InFlight(*item)) for item in said["items"])
+        self._reasons += [(first, last, text) for first, last, text in said["waiting"]]
+
+    def flying(self, index: int) -> InFlight | None:
+        """The job's attempt at a node."""
+        return self._flying.get(index)
+
+    def reason(self, index: int) -> str:
+        """Why it waits, or empty."""
+        at = bisect_right(self._reasons, index, key=lambda span: span[0]) - 1
+        return self._reasons[at][2] if at >= 0 and index <= self._reasons[at][1] else ""
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Which jobs a page is to show: after an index, of some states (none: any), within ranges (None: all)."""
 
@@ -65,10 +88,10 @@ class Jobs:
                 row.batch, after=wanted.after, limit=wanted.limit, states=wanted.states, ranges=wanted.ranges
             )
         )
-        flying = await self._in_flight(user, row, found)
+        live = await self._live(user, row, found)
 
         def page() -> bytes:
-            jobs = [shown(job, flying.get(job["index"])) for job in found]
+            jobs = [shown(job, live) for job in found]
             if wanted.states:
                 jobs = [job for job in jobs if job["state"] in wanted.states]
             return encoded({"version": VERSION, "batch": row.batch, "jobs": jobs, "next": following})
@@ -84,8 +107,7 @@ class Jobs:
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """One job, and every attempt at it, the first one first."""
         detail = await self._view.ask(lambda reader: reader.job(row.batch, index))
-        flying = await self._in_flight(user, row, [detail.job])
-        job = shown(detail.job, flying.get(index))
+        job = shown(detail.job, await self._live(user, row, [detail.job]))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
             attempts.append(
@@ -135,20 +157,20 @@ class Jobs:
             return None
         return Kept(out=tail.out, err=tail.err, out_bytes=tail.out_bytes, err_bytes=tail.err_bytes)
 
-    async def _in_flight(self, user: str, row: BatchRow, page: Sequence[JobView]) -> dict[int, InFlight]:
-        """What of a page is at nodes."""
-        flying: dict[int, InFlight] = {}
+    async def _live(self, user: str, row: BatchRow, page: Sequence[JobView]) -> Live:
+        """What the hub knows of a page."""
+        live = Live()
         if row.state == "ended":
-            return flying
+            return live
         asked = [job["index"] for job in page if job["state"] in (JobState.QUEUED, JobState.LOCKED)]
         for first, last in _spans(asked):
-            said = await self._link.command(user, "in_flight", batch=row.batch, first=first, last=last)
-            flying.update((item[0], InFlight(*item)) for item in said["items"])
-        return flying
+            live.take(await self._link.command(user, "in_flight", batch=row.batch, first=first, last=last))
+        return live
 
 
-def shown(job: JobView, flying: InFlight | None) -> dict[str, Any]:
+def shown(job: JobView, live: Live) -> dict[str, Any]:
     """One job as answers show it."""
+    flying = live.flying(job["index"])
     state, attempts, node, started_at_us = job["state"], job["attempts"], job["node"], job["started_at_us"]
     is_ended = True
     if flying is not None and _is_current(job, flying):
@@ -173,7 +195,7 @@ def shown(job: JobView, flying: InFlight | None) -> dict[str, Any]:
         "cpu_user_s": _seconds(job["cpu_user_us"]) if is_ended else None,
         "cpu_system_s": _seconds(job["cpu_system_us"]) if is_ended else None,
         "memory_peak_bytes": job["memory_peak_bytes"] if is_ended else None,
-        "reason": job["reason"] or None,
+        "reason": (live.reason(job["index"]) if state == JobState.QUEUED else "") or job["reason"] or None,
     }
 
 

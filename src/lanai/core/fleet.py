@@ -66,7 +66,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     node.seen_at_us = event.wall_us
     if node.state is NodeState.REMOVED:
         node.is_drained = False
-    node.state = NodeState.UP
+    node.become(NodeState.UP)
     world.keep(node.record())
 
 
@@ -147,7 +147,7 @@ def hear(world: World, node: Node) -> None:
     """Anything from a node proves that it lives."""
     node.heard_us = world.now_us
     if node.state is NodeState.SILENT:
-        node.state = NodeState.UP
+        node.become(NodeState.UP)
         world.tell("node_back", node.name, "heard again")
         world.reindex(node)
         world.needs_pass = True
@@ -189,7 +189,7 @@ def on_wished(world: World, event: NodeWished) -> None:
 def _apply_wish(world: World, node: Node, wish: str) -> None:
     if wish == "remove":
         ends.lose_everything(world, node, "the node was removed")
-        node.state = NodeState.REMOVED
+        node.become(NodeState.REMOVED)
         node.is_in_step = False
         world.do(DismissNode(node.id))
         node.connection = 0
@@ -216,7 +216,7 @@ def recover_node(world: World, found: SaveNode) -> None:
     node.total = node.free = world.layout.capacity(found.capacity)
     node.state = NodeState(found.state)
     if node.state is NodeState.UP:
-        node.state = NodeState.SILENT
+        node.become(NodeState.SILENT)
     node.heard_us = world.now_us
     world.nodes[node.id] = node
     world.names[node.name] = node.id

@@ -236,6 +236,20 @@ class HubCore:
         ]
         return sorted(found)
 
+    def reasons(self, batch_id: BatchId, first: int, last: int, most: int) -> list[tuple[int, int, str]]:
+        """Why jobs first .. last wait that wait: (first, last, text), ascending, at most `most` of them."""
+        batch = self.world.batches.get(batch_id)
+        if batch is None:
+            return []
+        paused = f"the batch is paused: {batch.reason}" if batch.state == "paused" else ""
+        found = [
+            (low, high, paused or line.reason_text)
+            for line in batch.lines.values()
+            if paused or line.reason_text
+            for low, high in line.waiting.within(first, last)
+        ]
+        return sorted(found)[:most]
+
     def nodes(self, now_us: int) -> list[NodeStanding]:
         """All nodes but those removed, by name."""
         found = [

@@ -6,7 +6,7 @@ from lanai.core.batches import Batch
 from lanai.core.queue import spans_of
 from lanai.core.schedule.lines import Line
 from lanai.model.ids import GrantId, Index, NodeId
-from lanai.model.node import NodeState
+from lanai.model.node import TRANSITIONS, NodeState
 from lanai.model.records import SaveGrant, SaveNode
 from lanai.model.resources import Capacity
 from lanai.model.vector import Vector, fit_count
@@ -67,6 +67,11 @@ class Node:
         self.active: dict[Line, int] = {}
         self.surplus: dict[Line, int] = {}
         self.surplus_count = 0
+
+    def become(self, state: NodeState) -> None:
+        """Change its state as the table of `model/node.py` allows; to stay what it is is no change."""
+        assert state is self.state or state in TRANSITIONS[self.state], (self.name, self.state, state)
+        self.state = state
 
     def is_open(self) -> bool:
         """New attempts may be sent."""

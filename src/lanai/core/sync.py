@@ -31,7 +31,7 @@ def look_at_deadlines(world: World) -> None:
     for node in world.nodes.values():
         quiet_us = world.now_us - node.heard_us
         if node.state is NodeState.UP and quiet_us > SILENT_AFTER_S * SECOND_US:
-            node.state = NodeState.SILENT
+            node.become(NodeState.SILENT)
             world.tell("node_silent", node.name, f"not heard for {quiet_us // SECOND_US} s")
             world.reindex(node)
             world.keep(node.record())
@@ -40,7 +40,7 @@ def look_at_deadlines(world: World) -> None:
             for batch in dict.fromkeys(line.batch for line in node.surplus):
                 recall(world, world.batches[batch], node=node)
         if node.state is NodeState.SILENT and quiet_us > deadline_us:
-            node.state = NodeState.AWAY
+            node.become(NodeState.AWAY)
             world.tell("node_away", node.name, f"its lease ran out; not heard for {quiet_us // SECOND_US} s")
             if node.connection:
                 world.do(DismissNode(node.id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -26,6 +26,9 @@ from lanai.model.resources import Shape
 from lanai.wire import messages
 
 A = TypeVar("A")
+
+REASONS: Final = 10_000
+"""Most spans of waiting jobs whose reasons one answer tells."""
 
 
 class OfBatch(msgspec.Struct, frozen=True):
@@ -142,9 +145,12 @@ class Commands:
         return {"progress": self._core.standing(_arguments(command, OfJob).batch)}
 
     def in_flight(self, command: messages.Command) -> dict[str, Any]:
-        """Attempts at nodes."""
+        """Attempts at nodes, and why the others wait."""
         asked = _arguments(command, OfSpan)
-        return {"items": self._core.in_flight(asked.batch, asked.first, asked.last)}
+        return {
+            "items": self._core.in_flight(asked.batch, asked.first, asked.last),
+            "waiting": self._core.reasons(asked.batch, asked.first, asked.last, REASONS),
+        }
 
     def fits(self, command: messages.Command) -> dict[str, Any]:
         """Which requests no node can ever hold."""

@@ -420,6 +420,7 @@ def _stop_if_enough(world: World, batch: Batch) -> None:
 def wish_cancelled(world: World, batch: Batch, indices: set[Index]) -> None:
     """Jobs at nodes are to be cancelled as they end or come back; the wish is kept."""
     batch.cancel_wishes |= indices
+    batch.hold_wishes -= indices
     for first, last in spans_of(indices):
         world.keep(SaveOverride(batch.id, first, last, "cancelled", 0, world.wall_us))
 

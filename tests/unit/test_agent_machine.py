@@ -183,7 +183,9 @@ def test_what_can_never_fit_is_returned(shape: Shape) -> None:
     assert made.tell(grant(G1, (1, 1), of=2)) == [ev.Send(wire.Returned(members(G1, 1)))]
 
 
-@pytest.mark.parametrize("shape", [Shape(memory_bytes=600 * MIB), Shape(named=(("licence", 1),)), Shape(cpu_milli=1500)])
+@pytest.mark.parametrize(
+    "shape", [Shape(memory_bytes=600 * MIB), Shape(named=(("licence", 1),)), Shape(cpu_milli=1500)]
+)
 def test_every_resource_is_counted(shape: Shape) -> None:
     made = joined()
     made.tell(spec(2, shape))

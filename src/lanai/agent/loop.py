@@ -331,7 +331,8 @@ class Agent:
 
     def _find(self, where: Where) -> tuple[bool, Running | None]:
         member = self._machine.live_member(*where)
-        return member is not None, None if member is None else self._starter.running.get(member)
+        running = None if member is None else self._starter.running.get(member)
+        return self._machine.is_here(*where), running
 
     def _say(self, text: str) -> None:
         """Log it, unless it is what was said last."""

@@ -79,6 +79,14 @@ class Machine:
             return found.batch, found.attempt
         return next(((one.batch, one.attempt) for one in self._orphans if one.grant == grant), None)
 
+    def is_here(self, batch: BatchId, index: Index, attempt: int) -> bool:
+        """Whether that attempt is still to begin here, or runs."""
+        grants = (one for one in self.roster.grants.values() if (one.batch, one.attempt) == (batch, attempt))
+        return any(
+            (grant.grant, index) in self.roster.live or any(item.index == index for item in grant.pending)
+            for grant in grants
+        )
+
     def live_member(self, batch: BatchId, index: Index, attempt: int | None = None) -> Member | None:
         """The job at the starter that people know by these, of any attempt if None; None where it is not there."""
         for grant in self.roster.grants.values():

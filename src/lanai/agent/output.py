@@ -36,7 +36,7 @@ _STREAMS: Final = ("out", "err")
 
 Where = tuple[BatchId, Index, int]
 Find = Callable[[Where], tuple[bool, Running | None]]
-"""Whether the attempt is at the starter, and its process and slot where these are known."""
+"""Whether the attempt is here and has not ended, and its process and slot where these are known."""
 
 
 class Reader:

@@ -1,6 +1,6 @@
 """Spans against a naive set of numbers."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -56,6 +56,7 @@ class SpansAgainstASet(RuleBasedStateMachine):
 
 
 TestSpansAgainstASet = SpansAgainstASet.TestCase
+TestSpansAgainstASet.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 @given(st.sets(st.integers(0, 200)))

@@ -23,7 +23,7 @@ from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
 from lanai.agent.output import Outputs, Where
 from lanai.agent.spool import Spool
-from lanai.agent.starter_port import Running, StarterPort
+from lanai.agent.starting import Running, StarterPort
 from lanai.model.errors import ErrorBody
 from lanai.wire import messages as wire
 

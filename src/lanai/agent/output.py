@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from lanai.agent.starter_output import segment_path
-from lanai.agent.starter_port import Record, Running
 from lanai.agent.starter_processes import read_process
+from lanai.agent.starting import Record, Running
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import Outcome
 from lanai.wire.messages import Fetch, Output, Tail

@@ -30,7 +30,7 @@ from lanai.agent.hublink import HubLink, address
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
 from lanai.agent.spool import Spool
-from lanai.agent.starter_port import StarterPort
+from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
 from lanai.model.units import parse_bytes, parse_milli

@@ -1,4 +1,4 @@
-"""The API process: `python -m lanai.api DIR [--listen HOST:PORT]...`, started by the hub whose directory DIR is.
+"""The API process: `python -m lanai.api DIR [--listen HOST:PORT]... [--parent PID]`, started by the hub in DIR.
 
 It listens first and imports the rest afterwards, so that clients can connect at once and find an answer a moment later.
 It ends when the connection to its hub does, on SIGTERM, and for no other reason; SIGINT and SIGHUP are the hub's.
@@ -7,6 +7,7 @@ It ends when the connection to its hub does, on SIGTERM, and for no other reason
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,13 +26,14 @@ def main() -> int:
     local = unix.listen(places.api_socket(directory), mode=0o666)
     from lanai.api.serving import serve
 
-    return serve(directory, local, arguments.listen)
+    return serve(directory, local, arguments.listen, parent=arguments.parent)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lanai.api", description="The API process of a hub.")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--listen", type=_address, action="append", default=[], metavar="HOST:PORT")
+    parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID", help="the hub's process")
     return parser.parse_args()
 
 

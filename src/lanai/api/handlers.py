@@ -155,19 +155,22 @@ class Handlers:
             progress = await self._progress(caller(request), row.batch)
         else:
             timeout_s = _float(request, "timeout_s", POLL_LIMIT_S)
-            progress = await self._changed(caller(request), row.batch, _whole("after", after), timeout_s)
+            quiet_s = min(timeout_s, _float(request, "quiet_s", POLL_LIMIT_S, 0.0))
+            progress = await self._changed(caller(request), row.batch, _whole("after", after), timeout_s, quiet_s)
         if progress is None:
             row = await self._row(request)  # it has ended meanwhile, and the store has the rest
         return answer(batch_shown(row, progress))
 
-    async def _changed(self, user: str, batch: BatchId, after: int, timeout_s: float) -> dict[str, Any] | None:
-        """The progress once its version is not `after`, or after `timeout_s`."""
+    async def _changed(
+        self, user: str, batch: BatchId, after: int, timeout_s: float, quiet_s: float
+    ) -> dict[str, Any] | None:
+        """The progress once its version is not `after`, or after `timeout_s`; mere progress after `quiet_s`."""
         async with self._link.progress.watching(batch):
             # Asked after the subscription began: no change can fall between the two.
             now = await self._progress(user, batch)
-            if now is None or now["version"] != after:
+            if now is None or (now["version"] != after and (not quiet_s or now["state"] != "open")):
                 return now
-            changed = await self._link.progress.changed(batch, after, timeout_s)
+            changed = await self._link.progress.changed(batch, after, timeout_s, quiet_s)
         if changed is None:
             return now
         return None if changed.state == "ended" else msgspec.to_builtins(_progress_map(changed))
@@ -208,9 +211,7 @@ class Handlers:
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
             ranges = None if said.ranges is None else _ranges(said.ranges)
-            result = await self._link.command(
-                caller(request), verb, batch=row.batch, ranges=ranges, states=said.states
-            )
+            result = await self._link.command(caller(request), verb, batch=row.batch, ranges=ranges, states=said.states)
             return answer({"changed": result["changed"]})
 
         return wish
@@ -399,9 +400,7 @@ def _ranges(text: str) -> Ranges:
 def _index(request: Request, row: BatchRow) -> Index:
     index = _whole("index", request.path_params["index"])
     if not 1 <= index <= row.total:
-        raise NothingThere(
-            f"there is no job {row.batch}/{index}; the batch has 1 to {row.total}", code="no_such_job"
-        )
+        raise NothingThere(f"there is no job {row.batch}/{index}; the batch has 1 to {row.total}", code="no_such_job")
     return Index(index)
 
 
@@ -429,8 +428,8 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-def _float(request: Request, name: str, most: float) -> float:
-    given = request.query_params.get(name, str(most))
+def _float(request: Request, name: str, most: float, default: float | None = None) -> float:
+    given = request.query_params.get(name, str(most if default is None else default))
     try:
         value = float(given)
     except ValueError:

@@ -81,24 +81,32 @@ class ProgressBoard:
         latest = self._latest.get(batch)
         return 0 if latest is None else latest.version
 
-    async def changed(self, batch: BatchId, version: int, timeout_s: float) -> messages.Progress | None:
+    async def changed(
+        self, batch: BatchId, version: int, timeout_s: float, quiet_s: float = 0.0
+    ) -> messages.Progress | None:
         """A Progress of a watched batch whose version is not `version`; None where none came in time.
+
+        One that says no more than that jobs have moved on is held back until `quiet_s` have passed.
 
         Raises:
             OtherEnd: the hub has ended.
         """
-        deadline_s = time.monotonic() + timeout_s
+        begin_s = time.monotonic()
         while True:
             if self._has_ended:
                 raise hub_has_ended()
             latest = self._latest.get(batch)
-            if latest is not None and latest.version != version:
+            passed_s = time.monotonic() - begin_s
+            is_news = latest is not None and latest.version != version
+            if is_news and latest is not None and (latest.state != "open" or passed_s >= quiet_s):
                 return latest
+            until_s = quiet_s if is_news else timeout_s
             try:
-                async with asyncio.timeout(deadline_s - time.monotonic()):
+                async with asyncio.timeout(until_s - passed_s):
                     await self._changed[batch].wait()
             except TimeoutError:
-                return None
+                if not is_news:
+                    return None
 
 
 class OutputStream:

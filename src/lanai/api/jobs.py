@@ -120,9 +120,7 @@ class Jobs:
         groups = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
         return [_group_shown(row.batch, group) for group in groups]
 
-    async def output(
-        self, job: Mapping[str, Any], wanted: WantedOutput, *, tail_only: bool
-    ) -> AsyncIterator[Piece]:
+    async def output(self, job: Mapping[str, Any], wanted: WantedOutput, *, tail_only: bool) -> AsyncIterator[Piece]:
         """The output of a job's attempt, from where it is."""
         has_ended = wanted.attempt < job["attempts"] if wanted.attempt else job["state"] in FINAL
         attempt = wanted.attempt or (job["attempts"] if has_ended or tail_only else 0)

@@ -27,19 +27,19 @@ CLOSING_GRACE_S: Final = 1.0
 _log = logging.getLogger("lanai.api")
 
 
-def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]]) -> int:
-    """Serve the hub in `directory` on a listening Unix socket and on TLS addresses; returns the exit code."""
+def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], *, parent: int) -> int:
+    """Serve the hub in `directory`, process `parent`, on a Unix socket and TLS addresses; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s api: %(message)s")
     try:
-        asyncio.run(_serve(directory, local, listen))
+        asyncio.run(_serve(directory, local, listen, parent))
     except LanaiError as error:
         _log.error("%s", error)
         return error.exit_code
     return 0
 
 
-async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]]) -> None:
-    link = await _link(directory)
+async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], parent: int) -> None:
+    link = await _link(directory, parent)
     view = View(directory)
     doors = Doors(application(Identity(directory / "tokens.json"), Handlers(link, view).routes()))
     await doors.open(local)
@@ -56,9 +56,8 @@ async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[s
     view.close()
 
 
-async def _link(directory: Path) -> hublink.HubLink:
+async def _link(directory: Path, parent: int) -> hublink.HubLink:
     """The link to our hub, which may not have got as far as listening. Raises OtherEnd once it surely will not."""
-    parent = os.getppid()
     deadline_s = asyncio.get_running_loop().time() + HUB_WITHIN_S
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from lanai.client.client import Client
 
 LONG_POLL_S: Final = 10.0
-PAUSE_MIN_S: Final = 0.01
-PAUSE_MAX_S: Final = 0.2
+LIVE_S: Final = 0.2
+"""How often a live line moves. Where nobody watches it is enough that a line every ten seconds is fresh."""
+
+UNSEEN_S: Final = 5.0
 ENDS: Final = ("ended", "paused")
 
 
@@ -41,7 +44,7 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
     Raises:
         TimedOut: the deadline passed first.
     """
-    pause_s = PAUSE_MIN_S
+    quiet_s = LIVE_S if sys.stderr.isatty() else UNSEEN_S
     shown = client.batch(batch)
     while True:
         yield shown
@@ -52,10 +55,7 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
             from lanai.model.errors import TimedOut
 
             raise TimedOut(f"batch {shown['batch']} has not ended yet", hint=f"lanai watch {shown['batch']}")
-        time.sleep(min(pause_s, left_s))
-        # A quick batch is seen to end at once; one of many jobs changes all the time, and is not asked for ever.
-        pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        shown = client.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, LONG_POLL_S))
+        shown = client.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, LONG_POLL_S), quiet_s=quiet_s)
 
 
 def follow(client: Client, batch: int | str) -> dict[str, Any]:

@@ -104,13 +104,23 @@ class Client:
         """Batches, newest first; `limit` 0 is all."""
         return self._pages("/v1/batches", "batches", limit=limit, state=state, cursor="before")
 
-    def batch(self, batch: Batch, *, after: int | None = None, timeout_s: float = POLL_S) -> dict[str, Any]:
-        """One batch; with `after`, as soon as its `change` is another, or after `timeout_s`, at most 60."""
-        query = {} if after is None else {"after": after, "timeout_s": min(timeout_s, 60.0)}
+    def batch(
+        self, batch: Batch, *, after: int | None = None, timeout_s: float = POLL_S, quiet_s: float = 0.0
+    ) -> dict[str, Any]:
+        """One batch; with `after`, as soon as its `change` is another, or after `timeout_s`, at most 60.
+
+        A change that says no more than that jobs have moved on is told after `quiet_s` at the earliest, an end at once.
+        """
+        longest_s = min(timeout_s, POLL_S)
+        query: dict[str, object] = {}
+        if after is not None:
+            query = {"after": after, "timeout_s": longest_s, "quiet_s": min(quiet_s, longest_s)}
         return self._get(_url(f"/v1/batches/{batch}", query))
 
-    def follow(self, batch: Batch, *, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
+    def follow(self, batch: Batch, *, timeout_s: float | None = None, quiet_s: float = 0.0) -> Iterator[dict[str, Any]]:
         """The batch now and whenever it has changed, until it has ended; that state is the last.
+
+        While it merely goes on it is told every `quiet_s` at most.
 
         Raises:
             TimedOut: `timeout_s` passed first.
@@ -124,11 +134,11 @@ class Client:
             left_s = POLL_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimedOut(f"batch {shown['batch']} has not ended after {timeout_s:g} s")
-            shown = self.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, POLL_S))
+            shown = self.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, POLL_S), quiet_s=quiet_s)
 
     def wait(self, batch: Batch, *, timeout_s: float | None = None) -> dict[str, Any]:
         """The batch once it has ended. Raises TimedOut where `timeout_s` passes first."""
-        for shown in self.follow(batch, timeout_s=timeout_s):
+        for shown in self.follow(batch, timeout_s=timeout_s, quiet_s=POLL_S):
             last = shown
         return last
 
@@ -274,9 +284,7 @@ class Client:
                 self._has_answered = True
                 return answer
 
-    def _pages(
-        self, path: str, what: str, *, limit: int, cursor: str, **query: object
-    ) -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, what: str, *, limit: int, cursor: str, **query: object) -> Iterator[dict[str, Any]]:
         taken, at = 0, None
         while True:
             size = min(limit - taken, PAGE_JOBS) if limit else PAGE_JOBS

@@ -24,7 +24,7 @@ class ApiProcess:
     """
 
     def __init__(self, directory: Path, listen: str | None) -> None:
-        self._command = [sys.executable, "-m", "lanai.api", os.fspath(directory)]
+        self._command = [sys.executable, "-m", "lanai.api", os.fspath(directory), "--parent", str(os.getpid())]
         if listen:
             self._command += ["--listen", listen]
         self._loop = asyncio.get_running_loop()

@@ -59,19 +59,22 @@ class SqliteWriter:
             self._open(SYNCHRONOUS[durability])
         except StoreFull:
             # Opening takes some blocks itself (shared memory, the log's first page).
-            self.close()
             self.release_ballast()
             self._open(SYNCHRONOUS[durability])
 
     def _open(self, synchronous: str) -> None:
-        with self._errors("open"):
-            os.close(os.open(self._directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._db = self._connect(synchronous)
-            _migrate(self._db)
-            self._checkpoints = self._connect(synchronous)
-            self._checkpoints.execute("PRAGMA busy_timeout = 0")
-            self._lines = self._connect(synchronous)
-            self._lines.execute("PRAGMA query_only = 1")
+        try:
+            with self._errors("open"):
+                os.close(os.open(self._directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._db = self._connect(synchronous)
+                _migrate(self._db)
+                self._checkpoints = self._connect(synchronous)
+                self._checkpoints.execute("PRAGMA busy_timeout = 0")
+                self._lines = self._connect(synchronous)
+                self._lines.execute("PRAGMA query_only = 1")
+        except StoreError:
+            self.close()
+            raise
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
         db = sqlite3.connect(

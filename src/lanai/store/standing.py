@@ -99,11 +99,12 @@ class Standing:
         return row <= self._upto and (contains(self._pending, index) or contains(self._held, index))
 
     def _granted(self, indices: list[int]) -> dict[int, tuple[int, int, int]]:
-        granted = {}
+        granted: dict[int, tuple[int, int, int]] = {}
         for grant, node, attempt, ranges in self._grants:
             for first, last in ranges:
                 for at in range(bisect_left(indices, first), bisect_right(indices, last)):
-                    granted[indices[at]] = (grant, node, attempt)
+                    if attempt > granted.get(indices[at], (0, 0, 0))[2]:
+                        granted[indices[at]] = (grant, node, attempt)
         return granted
 
     def _job(self, index: int, last: LastAttempt | None, granted: tuple[int, int, int] | None) -> Job:

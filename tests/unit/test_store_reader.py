@@ -1,0 +1,313 @@
+"""What people are shown of the store: jobs by state, failures by cause, pages, single things."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lanai.model.batch import BatchSettings, Counts
+from lanai.model.errors import NothingThere, StoreError
+from lanai.model.records import (
+    AttemptRow,
+    CloseBatch,
+    OpenBatch,
+    Record,
+    SaveAttempts,
+    SaveChunk,
+    SaveEnv,
+    SaveEvent,
+    SaveGrant,
+    SaveNode,
+    SaveOverride,
+    SaveProgress,
+    SaveReason,
+    SaveShape,
+    SaveTail,
+    SetBatch,
+)
+from lanai.model.resources import Capacity, Shape
+from lanai.store.failures import reason_class
+from lanai.store.reader import SqliteReader
+from lanai.store.sqlite import SqliteWriter
+
+GRANT = 1 << 40
+BIG = Shape(memory_bytes=1 << 30)
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[SqliteWriter]:
+    writer = SqliteWriter(tmp_path, durability="normal")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def reader(writer: SqliteWriter, tmp_path: Path) -> Iterator[SqliteReader]:
+    reader = SqliteReader(tmp_path)
+    yield reader
+    reader.close()
+
+
+def batch(number: int, jobs: int, *, user: str = "ada") -> list[Record]:
+    chunks: list[Record] = []
+    for first in range(1, jobs + 1, 1000):
+        count = min(1000, jobs - first + 1)
+        lines = b"\0".join(b"run %d \xff" % index for index in range(first, first + count))
+        chunks.append(SaveChunk(number, first, count, ((count, 0),), lines))
+    settings = BatchSettings(priority=4, max_running=6)
+    return [
+        SaveEnv(b"d", b"env"),
+        OpenBatch(number, user, f"k{number}", settings, b"d", 1),
+        SaveShape(number, 0, Shape()),
+        SaveShape(number, 1, BIG),
+        *chunks,
+        CloseBatch(number, jobs, b"list", 2000),
+    ]
+
+
+def row(
+    number: int,
+    index: int,
+    state: str,
+    outcome: str = "exit",
+    *,
+    attempt: int = 1,
+    exit_code: int | None = 1,
+    signal: int = 0,
+    reason: str = "",
+    grant: int = GRANT,
+) -> AttemptRow:
+    times = (3000 + number, 4000 + number, 1000, 10, 20)
+    return (number, 1, index, attempt, grant, 2, state, outcome, exit_code, signal, *times, 1 << 20, reason)
+
+
+def node(number: int, name: str) -> SaveNode:
+    return SaveNode(number, name, b"h", "boot", "up", False, Capacity(cpu_milli=1, memory_bytes=1), (), "ada", 1, 1)
+
+
+def states(reader: SqliteReader, wanted: tuple[str, ...] = ()) -> dict[int, str]:
+    jobs, following = reader.jobs(1, states=wanted)
+    assert following is None
+    return {job["index"]: job["state"] for job in jobs}
+
+
+def test_a_job_is_shown_with_all_its_fields(writer: SqliteWriter, reader: SqliteReader) -> None:
+    ended = row(1, 2, "failed", "signal", exit_code=None, signal=9)
+    writer.commit([*batch(1, 2), node(2, "n2"), SaveAttempts([ended])])
+    jobs, following = reader.jobs(1)
+    assert following is None
+    assert jobs[1] == {
+        "id": "1/2",
+        "batch": 1,
+        "index": 2,
+        "state": "failed",
+        "command": "run 2 \udcff",
+        "attempts": 1,
+        "exit_code": None,
+        "signal": 9,
+        "outcome": "signal",
+        "node": "n2",
+        "submitted_at_us": 2000,
+        "started_at_us": 3001,
+        "ended_at_us": 4001,
+        "wall_us": 1000,
+        "cpu_user_us": 10,
+        "cpu_system_us": 20,
+        "memory_peak_bytes": 1 << 20,
+        "reason": "",
+        "grant": None,
+    }
+    unset = {name for name, value in jobs[0].items() if value is None}
+    assert jobs[0]["attempts"] == 0
+    assert unset == set(jobs[0]) - {"id", "batch", "index", "state", "command", "attempts", "submitted_at_us", "reason"}
+
+
+def test_a_granted_job_is_locked_on_its_node(writer: SqliteWriter, reader: SqliteReader) -> None:
+    """Its last attempt's outcome would be taken for the running one's, so it is not shown."""
+    writer.commit([*batch(1, 3), node(2, "n2"), node(3, "n3")])
+    writer.commit([SaveAttempts([row(1, 2, "queued")]), SaveGrant(GRANT + 1, 3, 1, 2, ((2, 2),))])
+    jobs, _ = reader.jobs(1, states=("running",))
+    assert [(job["index"], job["state"], job["attempts"], job["node"], job["outcome"]) for job in jobs] == [
+        (2, "locked", 2, "n3", None)
+    ]
+    assert jobs[0]["grant"] == GRANT + 1
+
+
+def test_a_grant_whose_attempt_ended_locks_nothing(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 2), SaveGrant(GRANT, 3, 1, 1, ((1, 2),)), SaveAttempts([row(1, 1, "done", "ok")])])
+    assert states(reader) == {1: "done", 2: "locked"}
+    assert states(reader, ("locked",)) == {2: "locked"}
+
+
+def test_the_last_attempt_counts(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit(batch(1, 3))
+    writer.commit([SaveAttempts([row(1, 1, "queued"), row(2, 2, "queued"), row(3, 1, "done", "ok", attempt=2)])])
+    assert states(reader) == {1: "done", 2: "queued", 3: "queued"}
+    assert states(reader, ("failed",)) == {}
+    (job,) = reader.jobs(1, states=("done",))[0]
+    assert (job["attempts"], job["outcome"]) == (2, "ok")
+
+
+def test_jobs_sent_back_since_the_progress_are_found_as_queued(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 5), SaveGrant(GRANT, 2, 1, 1, ((1, 2),))])
+    writer.commit([SaveProgress(1, 0, ((3, 5),), ((5, 5),), Counts(queued=2, held=1, locked=2))])
+    writer.commit([SaveAttempts([row(1, 1, "queued"), row(2, 2, "done", "ok")])])
+    assert states(reader, ("queued",)) == {1: "queued", 3: "queued", 4: "queued"}
+    assert states(reader, ("held",)) == {5: "held"}
+
+
+def test_a_retried_job_waits_again(writer: SqliteWriter, reader: SqliteReader) -> None:
+    """`lanai retry` writes a progress in which a job that had failed is pending."""
+    writer.commit([*batch(1, 2), SaveAttempts([row(1, 1, "failed"), row(2, 2, "failed")])])
+    writer.commit([SaveProgress(1, 2, ((2, 2),), (), Counts(queued=1, failed=1))])
+    assert states(reader) == {1: "failed", 2: "queued"}
+    assert states(reader, ("failed",)) == {1: "failed"}
+    assert states(reader, ("queued",)) == {2: "queued"}
+    assert [group.count for group in reader.failures(1)] == [1]
+    writer.commit([SaveAttempts([row(3, 2, "failed", attempt=2)])])
+    assert states(reader, ("failed",)) == {1: "failed", 2: "failed"}
+
+
+def test_cancelled_while_waiting_and_while_running(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 4), SaveAttempts([row(1, 4, "cancelled", "cancelled", exit_code=None)])])
+    writer.commit([SaveOverride(1, 1, 2, "cancelled", at_us=77), SaveProgress(1, 1, ((3, 3),), (), Counts())])
+    jobs, _ = reader.jobs(1, states=("cancelled",))
+    assert [(job["index"], job["ended_at_us"], job["outcome"]) for job in jobs] == [
+        (1, 77, None),
+        (2, 77, None),
+        (4, 4001, "cancelled"),
+    ]
+
+
+def test_pages_follow_each_other_without_gap_or_repeat(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit(batch(1, 3500))
+    rows = [row(n, n, "failed" if n % 3 == 0 else "done", "exit" if n % 3 == 0 else "ok") for n in range(1, 3000)]
+    writer.commit([SaveAttempts(rows), SaveProgress(1, 2999, ((3000, 3500),), (), Counts())])
+    for wanted, ranges, expected in (
+        ((), None, list(range(1, 3501))),
+        (("failed",), None, list(range(3, 3000, 3))),
+        (("done",), ((10, 20), (2990, 3200)), [n for n in (*range(10, 21), *range(2990, 3000)) if n % 3]),
+        (("queued", "failed"), ((2995, 3010),), [2997, *range(3000, 3011)]),
+        ((), ((3499, 9999),), [3499, 3500]),
+        (("failed",), (), []),
+    ):
+        found: list[int] = []
+        after: int | None = 0
+        while after is not None:
+            jobs, after = reader.jobs(1, after=after, limit=700, states=wanted, ranges=ranges)
+            assert len(jobs) <= 700
+            found += [job["index"] for job in jobs]
+        assert found == expected
+
+
+def test_the_failed_few_of_many_are_found_without_reading_the_others(
+    writer: SqliteWriter, reader: SqliteReader
+) -> None:
+    writer.commit(batch(1, 20_000))
+    rows = [row(n, n, "done", "ok", exit_code=0) for n in range(1, 20_000)]
+    writer.commit([SaveAttempts([*rows, row(20_000, 20_000, "failed")])])
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    reader._db.set_progress_handler(count, 1000)
+    assert states(reader, ("failed",)) == {20_000: "failed"}
+    assert steps < 5
+
+
+def test_one_job_with_all_its_attempts(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 9), node(2, "n2"), SaveOverride(1, 4, 4, "shape", 1)])
+    writer.commit([SaveAttempts([row(1, 4, "queued", "memory"), row(2, 4, "done", "ok", attempt=2, exit_code=0)])])
+    found = reader.job(1, 4)
+    assert (found.job["state"], found.job["attempts"], found.shape) == ("done", 2, BIG)
+    assert [(each["attempt"], each["outcome"], each["node"]) for each in found.attempts] == [
+        (1, "memory", "n2"),
+        (2, "ok", "n2"),
+    ]
+    assert reader.job(1, 5).shape == Shape()
+    for unknown in (0, 10):
+        with pytest.raises(NothingThere):
+            reader.job(1, unknown)
+
+
+def test_failures_are_grouped_by_cause(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 20), node(2, "n2")])
+    missing = [row(n, n, "failed", "check", exit_code=0, reason=f"/data/{n}.gz is not there") for n in range(1, 6)]
+    others = [row(6, 6, "failed"), row(7, 7, "failed", exit_code=2), row(8, 8, "queued"), row(9, 9, "done", "ok")]
+    writer.commit([SaveAttempts([*missing, *others]), SaveTail(1, 2, 1, True, b"", b"oh no\n", 0, 6)])
+    groups = reader.failures(1)
+    assert [(group.outcome, group.exit_code, group.count) for group in groups] == [
+        ("check", 0, 5),
+        ("exit", 1, 1),
+        ("exit", 2, 1),
+    ]
+    assert groups[0].reason == "/data/1.gz is not there"
+    assert [(each.index, each.node, each.command) for each in groups[0].examples] == [
+        (n, "n2", f"run {n} \udcff") for n in (1, 2, 3)
+    ]
+    assert [each.tail.err if each.tail else None for each in groups[0].examples] == [None, b"oh no\n", None]
+    assert len(reader.failures(1, limit=1)) == 1
+
+
+def test_reasons_that_differ_in_numbers_and_files_are_one() -> None:
+    assert reason_class("used 12.5 GiB of 8") == reason_class("used 9 GiB of 16")
+    assert reason_class("no /a/b.gz here") == reason_class("no ../c here")
+    assert reason_class("timed out") != reason_class("no such directory")
+
+
+def test_batches_newest_first_and_by_state_user_and_key(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 3), *batch(2, 4, user="bob"), *batch(3, 5), *batch(4, 1)[:-1]])
+    writer.commit([SetBatch(1, "ended", 9, 8, "stopped", (5,), 99), SaveProgress(1, 0, (), (), Counts(done=3))])
+    assert [each.batch for each in reader.batches()] == [3, 2, 1]
+    assert [each.batch for each in reader.batches(before=3, limit=1)] == [2]
+    assert [each.batch for each in reader.batches(states=("open",), user="ada")] == [3]
+    first, third = reader.batch(1), reader.batch(3)
+    assert first is not None and third is not None
+    assert (first.state, first.priority, first.max_running, first.avoided) == ("ended", 9, 8, (5,))
+    assert (first.counts, first.ended_at_us, first.reason) == (Counts(done=3), 99, "stopped")
+    assert (third.state, third.priority, third.max_running, third.counts) == ("open", 4, 6, Counts(queued=5))
+    assert (reader.last("ada"), reader.last("bob"), reader.last("eve")) == (3, 2, None)
+    assert reader.key("ada", "k3") == third
+    assert reader.key("ada", "k4") is None
+    assert reader.batch(4) is None
+
+
+def test_an_arriving_batch_has_no_jobs_to_show(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit(batch(1, 3)[:-1])
+    assert reader.jobs(1) == ([], None)
+    with pytest.raises(NothingThere):
+        reader.job(1, 1)
+
+
+def test_tails_env_nodes_reasons_events(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 3), node(2, "b"), node(1, "a"), SaveReason(1, 0, "full", "8 of 8 cpus", 5)])
+    writer.commit([SaveTail(1, 1, 1, True, b"1", b"", 1, 0), SaveTail(1, 1, 2, False, b"2", b"", 1, 0)])
+    writer.commit([SaveEvent(at, "joined", subject, "text") for at, subject in ((1, "a"), (2, "b"), (3, "a"))])
+    assert reader.tail(1, 1) == SaveTail(1, 1, 2, False, b"2", b"", 1, 0)
+    assert reader.tail(1, 1, 1) == SaveTail(1, 1, 1, True, b"1", b"", 1, 0)
+    assert reader.tail(1, 2) is None
+    assert reader.env(b"d") == b"env"
+    assert [each.name for each in reader.nodes()] == ["a", "b"]
+    assert reader.reasons(1) == [SaveReason(1, 0, "full", "8 of 8 cpus", 5)]
+    writer.commit([SaveReason(1, 0, "", "", 6)])
+    assert reader.reasons(1) == []
+    assert [(each.at_us, each.subject) for each in reader.events(limit=2)] == [(3, "a"), (2, "b")]
+    assert [each.at_us for each in reader.events(before_us=3, subject="a")] == [1]
+
+
+def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit(batch(1, 3))
+    with reader._reading() as db:
+        db.execute("SELECT count(*) FROM attempt").fetchall()
+        writer.commit([SaveAttempts([row(1, 1, "done", "ok")])])
+        writer.checkpoint(truncate=True)
+        assert db.execute("SELECT count(*) FROM attempt").fetchall() == [(0,)]
+    assert states(reader, ("done",)) == {1: "done"}
+
+
+def test_no_store_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        SqliteReader(tmp_path / "nowhere")

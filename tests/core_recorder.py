@@ -144,12 +144,12 @@ class Recorder:
         return found
 
     def end(
-        self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND, upto: int | None = None
+        self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND
     ) -> None:
         """Attempts of grant `number` end on the node."""
         code = 0 if outcome == "ok" else 1
         results = [AttemptResult(grant(number), Index(i), outcome, code, wall_us=wall_us) for i in indices]
-        self._spooled[node] = self._spooled.get(node, 0) + len(results) if upto is None else upto
+        self._spooled[node] = self._spooled.get(node, 0) + len(results)
         self.feed(ev.AttemptsEnded(node, self._spooled[node], results, self.now_us))
 
     def returned(self, node: NodeId, number: int, *indices: int) -> None:

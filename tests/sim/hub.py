@@ -106,6 +106,7 @@ class Hub:
         self._is_awake = False
         self._group = Group()
         self._is_busy = False
+        self._is_staged = False
         self._is_gathering = False
         self._last_pass_us = -PASS_US
         self._has_pass_timer = False
@@ -126,7 +127,7 @@ class Hub:
     def crash(self, *, keep_commit: bool) -> None:
         """Killed. A commit under way has reached the disk or not."""
         self.is_alive = False
-        if self._is_busy and keep_commit and not self.world.store.is_full:
+        if self._is_staged and keep_commit:
             self.world.store.land()
             self.world.promises.committed()
         self.world.store.crash()
@@ -223,10 +224,12 @@ class Hub:
             self.is_full = True
             self._later(retry_us, lambda: self._commit(group, min(5 * SECOND_US, 2 * retry_us)))
             return
+        self._is_staged = True
         self._later(self.world.rng.choice((200, 1000, 5000, 40_000)), lambda: self._committed(group))
 
     def _committed(self, group: Group) -> None:
         self.world.store.land()
+        self._is_staged = False
         self.world.promises.committed()
         if self.is_full:
             self.is_full = False

@@ -78,6 +78,7 @@ class Node:
         self.boot_offset_us = 0
         self.wall_offset_us = 1_700_000_000 * SECOND_US
         self.frozen_until_us = 0
+        self._frozen: list[Callable[[], None]] = []
         self.blocked_until_us = 0
         self.is_sick = False
         self.disk = Disk()
@@ -103,13 +104,23 @@ class Node:
         def run() -> None:
             if boots != self.boots:
                 return
-            wait_us = self.frozen_until_us - self.world.loop.now_us
-            if wait_us > 0:
-                self.world.loop.later(wait_us, run)  # all at one moment, and so in their order
+            if self.frozen_until_us > self.world.loop.now_us or self._frozen:
+                self._frozen.append(run)
             else:
                 call()
 
         return self.world.loop.later(delay_us, run)
+
+    def freeze(self, for_us: int) -> None:
+        """Agent, starter and commands are stopped; what would have happened happens when they go on, in its order."""
+        self.frozen_until_us = max(self.frozen_until_us, self.world.loop.now_us + for_us)
+        self.world.loop.later(self.frozen_until_us - self.world.loop.now_us, self.thaw)
+
+    def thaw(self) -> None:
+        if self.frozen_until_us <= self.world.loop.now_us:
+            calls, self._frozen = self._frozen, []
+            for call in calls:
+                call()
 
     def from_starter(self, starter: Starter, agent: object, event: ev.StarterEvent) -> None:
         """The starter's words to an agent; they arrive in order."""
@@ -128,6 +139,7 @@ class Node:
         self.is_on = False
         self.disk.lease = (0, 0)
         self.frozen_until_us = 0
+        self._frozen.clear()
         self.world.loop.later(away_us, self._on_again(self.boots))
 
     def _on_again(self, boots: int) -> Callable[[], None]:

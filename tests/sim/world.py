@@ -215,11 +215,10 @@ class World:
             self.hub_wall_offset_us += jump_us
 
     def _freeze_short(self, node: Node) -> None:
-        node.frozen_until_us = max(node.frozen_until_us, self.loop.now_us + self.rng.randrange(10 * SECOND_US))
+        node.freeze(self.rng.randrange(10 * SECOND_US))
 
     def _freeze_long(self, node: Node) -> None:
-        for_us = self.rng.randrange(self.lease_us, 3 * self.lease_us)
-        node.frozen_until_us = max(node.frozen_until_us, self.loop.now_us + for_us)
+        node.freeze(self.rng.randrange(self.lease_us, 3 * self.lease_us))
 
     def _wish(self, _: Node) -> None:
         self.users.wish()
@@ -243,6 +242,7 @@ class World:
         for node in self.nodes:
             node.is_sick = node.disk.is_full = False
             node.blocked_until_us = node.frozen_until_us = 0
+            node.thaw()
             node.start_agent()
         if self.hub is not None:
             self.hub.crash_after_effects = -1

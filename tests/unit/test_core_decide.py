@@ -102,7 +102,7 @@ def test_a_line_goes_back_to_a_node_it_was_kept_from_when_there_is_no_other(hub:
 
 
 def test_avoidance_is_lifted_where_it_leaves_a_line_nowhere_to_go(hub: Recorder) -> None:
-    """The large node failed three small jobs and is avoided; the large jobs fit nowhere else, and would wait for ever."""
+    """The large node failed three small jobs and is avoided; the large jobs fit nowhere else, and waited for ever."""
     large, small = hub.join("large", capacity(cpus=4)), hub.join("small", capacity(cpus=1))
     batch = hub.submit(9, shapes=((1, Shape(cpu_milli=4000)), (8, Shape(cpu_milli=1000))))
     hub.batch(batch).avoided = {large}

@@ -1,5 +1,7 @@
 """Spans against a naive set of numbers."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -50,7 +52,7 @@ class SpansAgainstASet(RuleBasedStateMachine):
         assert members(pairs) == self.naive
         assert self.spans.count == len(self.naive) == size(pairs)
         assert bool(self.spans) == bool(self.naive)
-        assert all(a[1] + 1 < b[0] for a, b in zip(pairs, pairs[1:], strict=False)), "neighbours are one span"
+        assert all(a[1] + 1 < b[0] for a, b in pairwise(pairs)), "neighbours are one span"
         if self.naive:
             assert self.spans.head() == min(self.naive)
 

@@ -1,0 +1,97 @@
+"""Why something waits, in words with numbers."""
+
+from core_recorder import GIB, Recorder, capacity
+from lanai.core.effects import AcceptNode, Answer
+from lanai.core.events import JobsHeld, NodeHeard, NodeTookStock, NodeWished
+from lanai.core.explain import describe
+from lanai.model.ids import BatchId, Index
+from lanai.model.resources import Shape
+
+
+def verdict(hub: Recorder, batch: BatchId, index: int | None = None) -> str:
+    found = hub.core.why(batch, None if index is None else Index(index))
+    assert found is not None
+    return f"{found['code']}: {found['verdict']}"
+
+
+def test_no_node(hub: Recorder) -> None:
+    batch = hub.submit(1)
+    assert verdict(hub, batch) == "next: the next pass of the scheduler looks at it"
+    hub.decide()
+    assert verdict(hub, batch) == "no_node: no node has joined yet"
+
+
+def test_nodes_that_are_drained_troubled_or_away(hub: Recorder) -> None:
+    node = hub.join("n")
+    batch = hub.submit(1)
+    hub.feed(NodeWished(1, "n", "drain", 0))
+    hub.decide()
+    assert verdict(hub, batch) == "no_open_node: needs 1 cpu; 1 of 1 nodes that are large enough are drained"
+    hub.feed(NodeWished(1, "n", "resume", 0), NodeHeard(node, "disk full", 0))
+    hub.decide()
+    assert verdict(hub, batch) == "no_open_node: needs 1 cpu; n takes nothing new: disk full"
+    hub.feed(NodeHeard(node, "", 0))
+    hub.wait(100)
+    hub.decide()
+    assert verdict(hub, batch) == "no_open_node: needs 1 cpu; 1 of 1 nodes that are large enough are away"
+    assert {type(effect).__name__ for effect in hub.take_all()} == {"Answer", "DrainNode", "DismissNode"}
+
+
+def test_a_node_that_has_not_taken_stock_is_not_away(hub: Recorder) -> None:
+    """Just connected: the reason said that 0 of 1 nodes were away."""
+    batch = hub.submit(1)
+    hub.hello("n")
+    hub.decide()
+    assert verdict(hub, batch) == "no_open_node: needs 1 cpu; n is connecting"
+    hub.feed(NodeTookStock(hub.core.world.names["n"], []))
+    assert isinstance(hub.take_all()[0], AcceptNode)
+
+
+def test_held_position_and_history(hub: Recorder) -> None:
+    node = hub.join("n", capacity(cpus=1))
+    batch = hub.submit(5)
+    hub.feed(JobsHeld(1, batch, ((5, 5),), 0))
+    hub.take(Answer)
+    hub.start()
+    hub.end(node, 1, 1, outcome="memory", wall_us=10**9)
+    hub.decide()
+    hub.take_all()
+    assert verdict(hub, batch, 5) == f"held: held; `lanai release {batch}` lets it run"
+    found = hub.core.why(batch, Index(4))
+    assert found is not None and found["position"] == 2
+    assert hub.core.why(BatchId(99), None) is None
+
+
+def test_the_facts_name_the_batch_the_request_and_the_nodes(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=1))
+    batch = hub.submit(3)
+    hub.start()
+    found = hub.core.why(batch, Index(2))
+    assert found is not None
+    assert found["facts"] == [
+        f"batch {batch}: 2 queued, 0 held, 1 granted, 0 running, 0 done, 0 failed, 0 cancelled of 3",
+        "asks for 1 cpu",
+        "1 of 1 nodes are up",
+        "number 1 of 2 in its line",
+    ]
+
+
+def test_a_request_in_words() -> None:
+    shape = Shape(cpu_milli=1500, memory_bytes=2 * GIB, gpu_milli=1000, named=(("licence", 2),))
+    assert describe(shape) == "1.5 cpus, 2 GiB memory, 1 gpu, 2 licence"
+
+
+def test_what_fits_nowhere_names_the_largest(hub: Recorder) -> None:
+    """Nodes that are away or drained count: they may come back. Without any node nothing is impossible."""
+    large = Shape(cpu_milli=8000)
+    assert hub.core.fits([large]) == [""]
+    hub.join("small", capacity(cpus=4, gib=64))
+    hub.join("wide", capacity(cpus=16, gib=4))
+    assert hub.core.fits([large, Shape(cpu_milli=32000), Shape(cpu_milli=16000, memory_bytes=8 * GIB)]) == [
+        "",
+        "needs 32 cpus, the largest node has 16 cpus",
+        "needs 16 cpus, 8 GiB memory, no single node has all of it",
+    ]
+    hub.feed(NodeWished(1, "wide", "drain", 0))
+    hub.take_all()
+    assert hub.core.fits([large]) == [""]

@@ -155,6 +155,8 @@ def _closed(nodes: list[Node]) -> str:
     if drained:
         return f"{drained} of {len(nodes)} nodes that are large enough are drained"
     away = sum(node.state is not NodeState.UP for node in nodes)
+    if not away:
+        return f"{nodes[0].name} is connecting"
     return f"{away} of {len(nodes)} nodes that are large enough are away"
 
 

@@ -54,6 +54,7 @@ def test_without_the_program_there_are_no_gpus(tmp_path: Path) -> None:
 
 
 def test_what_is_stated_wins() -> None:
-    found = detect.capacity(cpu_milli=1500, memory_bytes=1 << 30, named=[("b", 2), ("a", 1)])
+    found = detect.capacity(cpu_milli=1500, memory_bytes=1 << 30, gpu_ids=("7",), named=[("b", 2), ("a", 1)])
+    assert found.gpus == ("7",)
     assert (found.cpu_milli, found.memory_bytes, found.named) == (1500, 1 << 30, (("a", 1), ("b", 2)))
     assert len(detect.boot_id()) == 36

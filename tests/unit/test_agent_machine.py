@@ -369,6 +369,22 @@ def test_what_was_taken_over_is_charged_to_the_node() -> None:
     ]
 
 
+def test_gpus_of_what_was_taken_over_are_not_given_out_again() -> None:
+    shape = Shape(cpu_milli=0, gpu_milli=1000)
+    handed = Handed(G1, BatchId(7), 1, shape, [Index(1), Index(2)], [("1",), ("0",)])
+    capacity = Capacity(cpu_milli=1000, memory_bytes=MIB, gpus=("0", "1", "2"))
+    made = World(Machine(capacity, Remembered([], [handed])))
+    made.tell(ev.StarterUp([(G1, Index(1), 55), (G1, Index(2), 55)], [], []))
+    made.connect()
+    made.tell(spec(shape=shape))
+    assert gpus_in(made.tell(grant(G2, (1, 2)))) == [("2",)]
+    assert gpus_in(made.tell(ev.AttemptsEnded(ok(G1, 1), 1))) == [("1",)]
+
+
+def gpus_in(effects: list[ev.Effect]) -> list[tuple[str, ...]]:
+    return [item.gpus for effect in effects if isinstance(effect, ev.Hand) for item in effect.items]
+
+
 def test_draining_returns_what_has_not_begun_and_takes_nothing_new() -> None:
     made = joined()
     made.tell(grant(G1, (1, 3)))

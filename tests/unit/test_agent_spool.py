@@ -162,3 +162,15 @@ def test_a_full_disk_is_said_while_what_runs_can_still_be_written(small_disk: Pa
     assert spool.keep(results(kept + 1, 100)) == kept + 100
     spool.close()
     assert [result for _, result in reopened(small_disk / "spool").remembered.results] == results(1, kept + 100)
+
+
+def test_which_gpus_a_job_has_is_read_back(tmp_path: Path) -> None:
+    """A killed agent's jobs keep their gpus: the next agent must not give them to others."""
+    spool = Spool(tmp_path)
+    gpus = [("0", "2"), ("1", "3")]
+    spool.hand([Handed(GrantId(1), BatchId(7), 2, SHAPE, [Index(1), Index(2)], gpus), handed(1, grant=2)])
+    spool.keep([AttemptResult(GrantId(1), Index(1), "ok", 0)])
+    spool.close()
+    expected = [Handed(GrantId(1), BatchId(7), 2, SHAPE, [Index(2)], [("1", "3")]), handed(1, grant=2)]
+    assert reopened(tmp_path).remembered.handed == expected
+    assert reopened(tmp_path).remembered.handed == expected

@@ -206,7 +206,7 @@ def test_a_reading_older_than_the_end_does_not_revive(hub: Recorder) -> None:
     hub.end(node, 1, 1, 2)
     hub.take_all()
     hub.feed(BatchRevived(stale), JobsRetried(1, batch, None, (), 0))
-    assert hub.refusal() == "batch_not_running"
+    assert hub.refusal() == "batch_ended"
     assert hub.core.world.grants == {}
 
 

@@ -147,14 +147,33 @@ def test_limits_that_cannot_be(hub: Recorder, priority: int | None, max_running:
         JobsCancelled(1, BatchId(9), None, (), 0),
         JobsHeld(1, BatchId(9), None, 0),
         JobsReleased(1, BatchId(9), None, 0),
-        JobsRetried(1, BatchId(9), None, (), 0),
-        BatchChanged(1, BatchId(9), None, None),
     ],
     ids=lambda wish: type(wish).__name__,
 )
-def test_wishes_about_a_batch_that_is_not_there(hub: Recorder, wish: Event) -> None:
+def test_ended_while_the_wish_was_on_its_way_there_is_nothing_to_change(hub: Recorder, wish: Event) -> None:
     hub.feed(wish)
-    assert hub.refusal() == "batch_not_running"
+    assert hub.answer() == {"changed": 0}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [JobsRetried(1, BatchId(9), None, (), 0), BatchChanged(1, BatchId(9), None, None)],
+    ids=lambda wish: type(wish).__name__,
+)
+def test_of_an_ended_batch_nothing_can_be_changed(hub: Recorder, wish: Event) -> None:
+    hub.feed(wish)
+    assert hub.refusal() == "batch_ended"
+
+
+def test_holding_and_releasing_take_only_the_states_named(hub: Recorder) -> None:
+    """`lanai hold last@failed` held every job that waited."""
+    batch = hub.submit(3)
+    for states, changed in ((("failed",), 0), (("locked",), 0), (("queued", "failed"), 3)):
+        hub.feed(JobsHeld(1, batch, None, 0, states))
+        assert hub.answer() == {"changed": changed}
+    for states, changed in ((("queued",), 0), (("held",), 3)):
+        hub.feed(JobsReleased(1, batch, None, 0, states))
+        assert hub.answer() == {"changed": changed}
 
 
 def test_indices_beyond_the_batch_are_nobodys(hub: Recorder) -> None:

@@ -12,6 +12,7 @@ from lanai.model.units import (
     parse_bytes,
     parse_count,
     parse_duration,
+    parse_gpu_ids,
     parse_milli,
 )
 
@@ -140,3 +141,17 @@ def test_nothing_but_a_unit_error_is_raised(text: str) -> None:
             assert parse(text) >= 0
         except UnitError:
             pass
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("0", ()), ("3", ("0", "1", "2")), ("0,2", ("0", "2")), ("3,", ("3",)), ("GPU-1a,1", ("GPU-1a", "1"))],
+)
+def test_gpus_are_a_number_or_ids(text: str, ids: tuple[str, ...]) -> None:
+    assert parse_gpu_ids(text) == ids
+
+
+@pytest.mark.parametrize("text", ["", ",", "0,0", "1.5", "-1", "9999", "0, ,1", "a b", "1;2"])
+def test_other_gpus_are_refused(text: str) -> None:
+    with pytest.raises(UnitError):
+        parse_gpu_ids(text)

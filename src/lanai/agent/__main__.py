@@ -33,7 +33,7 @@ from lanai.agent.spool import Spool
 from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
-from lanai.model.units import parse_bytes, parse_milli
+from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
 from lanai.wire import messages as wire
 
 _GC_EVERY: Final = 50_000
@@ -68,6 +68,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default=socket.gethostname(), help="of the node; default: the computer's")
     parser.add_argument("--cpus", type=parse_milli, help="default: what this process may use")
     parser.add_argument("--memory", type=parse_bytes, help="default: the computer's, or the cgroup's limit")
+    parser.add_argument("--gpus", type=parse_gpu_ids, help="how many, or their ids; default: what nvidia-smi lists")
     parser.add_argument("--resource", action="append", default=[], metavar="NAME=N", help="a named resource")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
@@ -159,6 +160,7 @@ def _capacity(options: argparse.Namespace) -> Capacity:
     return detect.capacity(
         cpu_milli=options.cpus,
         memory_bytes=options.memory,
+        gpu_ids=options.gpus,
         named=named,
     )
 

@@ -17,13 +17,17 @@ GPU_TIMEOUT_S: Final = 2.0
 
 
 def capacity(
-    *, cpu_milli: int | None = None, memory_bytes: int | None = None, named: Sequence[tuple[str, int]] = ()
+    *,
+    cpu_milli: int | None = None,
+    memory_bytes: int | None = None,
+    gpu_ids: tuple[str, ...] | None = None,
+    named: Sequence[tuple[str, int]] = (),
 ) -> Capacity:
     """What a node offers: the caller's figures where given, what this process may use where not."""
     return Capacity(
         cpu_milli=cpu_milli if cpu_milli is not None else usable_cpu_milli(),
         memory_bytes=memory_bytes if memory_bytes is not None else usable_memory_bytes(),
-        gpus=gpus(),
+        gpus=gpu_ids if gpu_ids is not None else gpus(),
         named=tuple(sorted(named)),
     )
 

@@ -126,6 +126,13 @@ class Gpus:
         self._taken[member] = (chosen, share)
         return chosen
 
+    def hold(self, member: Member, gpus: tuple[str, ...], gpu_milli: int) -> None:
+        """These were taken for the job by an earlier agent. One that the node no longer has is of no account."""
+        chosen, share = tuple(gpu for gpu in gpus if gpu in self._free), min(1000, gpu_milli)
+        for gpu in chosen:
+            self._free[gpu] -= share
+        self._taken[member] = (chosen, share)
+
     def give_back(self, member: Member) -> None:
         """The job has ended. A repeat is harmless."""
         chosen, share = self._taken.pop(member, ((), 0))

@@ -210,7 +210,9 @@ class Roster:
             live[number, index] = lane
         lane.held += len(items)
         grant.live_count += len(items)
-        out.append(ev.Hand(lane.number, Handed(number, grant.batch, grant.attempt, lane.spec.shape, indices), items))
+        gpus = [item.gpus for item in items] if lane.gpu_milli else []
+        handed = Handed(number, grant.batch, grant.attempt, lane.spec.shape, indices, gpus)
+        out.append(ev.Hand(lane.number, handed, items))
 
     def _forget_empty(self) -> None:
         for grant in self._queue:
@@ -233,6 +235,9 @@ class Roster:
         grant.live_count += len(members)
         for member in members:
             self.live[member] = lane
+        for index, gpus in zip(handed.indices, handed.gpus, strict=False):
+            if (handed.grant, index) in self.live:
+                self._gpus.hold((handed.grant, index), gpus, handed.shape.gpu_milli)
 
     def drop(self, members: Iterable[Member]) -> None:
         """These are no longer at the starter; what they took is free."""

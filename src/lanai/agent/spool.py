@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,13 +33,17 @@ _RESERVE: Final = "reserve"
 
 
 class Handed(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Jobs of one grant that were given to the starter. Written before they are."""
+    """Jobs of one grant that were given to the starter. Written before they are.
+
+    `gpus` are those of each index, in the same order; empty where the shape has none.
+    """
 
     grant: GrantId
     batch: BatchId
     attempt: int
     shape: Shape
     indices: list[Index]
+    gpus: list[tuple[str, ...]] = []
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -91,7 +95,7 @@ class Spool:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segments: deque[tuple[Path, int]] = deque()
-        self._live: dict[tuple[GrantId, Index], tuple[BatchId, int, Shape]] = {}
+        self._live: dict[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]] = {}
         self._next_seq = 1
         self._number = 0
         self._fd = -1
@@ -106,9 +110,7 @@ class Spool:
         """Note what will be given to the starter. Raises OSError where there is no room; nothing is noted then."""
         self._write(list(handed))
         for one in handed:
-            about = (one.batch, one.attempt, one.shape)
-            for index in one.indices:
-                self._live[one.grant, index] = about
+            self._live.update(_members(one))
 
     def gone(self, items: list[tuple[GrantId, Index]]) -> None:
         """Note what the starter gave back."""
@@ -186,10 +188,12 @@ class Spool:
 
     def _handed(self) -> list[Handed]:
         found: dict[GrantId, Handed] = {}
-        for (grant, index), (batch, attempt, shape) in self._live.items():
+        for (grant, index), (batch, attempt, shape, gpus) in self._live.items():
             if grant not in found:
-                found[grant] = Handed(grant, batch, attempt, shape, [])
+                found[grant] = Handed(grant, batch, attempt, shape, [], [])
             found[grant].indices.append(index)
+            if gpus:
+                found[grant].gpus.append(gpus)
         return list(found.values())
 
     def _read(self) -> Remembered:
@@ -205,10 +209,9 @@ class Spool:
         match record:
             case Checkpoint(next_seq, handed):
                 self._next_seq = next_seq
-                self._live = {(h.grant, i): (h.batch, h.attempt, h.shape) for h in handed for i in h.indices}
+                self._live = {member: about for one in handed for member, about in _members(one)}
             case Handed():
-                about = (record.batch, record.attempt, record.shape)
-                self._live.update({(record.grant, index): about for index in record.indices})
+                self._live.update(_members(record))
             case Gone(items):
                 for item in items:
                     self._live.pop(item, None)
@@ -217,6 +220,14 @@ class Spool:
                 self._next_seq = first + len(ended)
                 for result in ended:
                     self._live.pop((result.grant, result.index), None)
+
+
+def _members(handed: Handed) -> Iterator[tuple[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]]]:
+    about = (handed.batch, handed.attempt, handed.shape, ())
+    if not handed.gpus:
+        return (((handed.grant, index), about) for index in handed.indices)
+    pairs = zip(handed.indices, handed.gpus, strict=True)
+    return (((handed.grant, index), (*about[:3], gpus)) for index, gpus in pairs)
 
 
 def _packed(record: Record) -> bytes:

@@ -35,7 +35,7 @@ NODES: Final = Listing(
     key="name",
     columns=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
-        *("trouble", "started_by", "avoided_by"),
+        *("trouble", "started_by", "avoided_by", "free", "version", "escaped"),
     ),
     shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
 )
@@ -48,12 +48,21 @@ def batch_row(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def node_row(node: Mapping[str, Any]) -> dict[str, Any]:
     """A node of the API as a row: what it has in units people know."""
-    capacity = node["capacity"]
-    milli: int = capacity["cpu_milli"]
+    capacity, free = node["capacity"], node["free"]
     return {
         **node,
-        "cpus": milli / 1000 if milli % 1000 else milli // 1000,
+        "cpus": _whole(capacity["cpu_milli"]),
         "memory_bytes": capacity["memory_bytes"],
         "gpus": len(capacity["gpus"]),
         "resources": dict(capacity["named"]),
+        "free": {
+            "cpus": _whole(free["cpu_milli"]),
+            "memory_bytes": free["memory_bytes"],
+            "gpus": _whole(free["gpu_milli"]),
+            **dict(free["named"]),
+        },
     }
+
+
+def _whole(milli: int) -> int | float:
+    return milli / 1000 if milli % 1000 else milli // 1000

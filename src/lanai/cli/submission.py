@@ -128,7 +128,8 @@ def _or(given: T | None, default: T | None) -> T | None:
     return default if given is None else given
 
 
-def _read(option: str, text: object, parse: Callable[[str], T]) -> T:
+def understood(option: str, text: object, parse: Callable[[str], T]) -> T:
+    """The value of an option. Raises UserError where `parse` raises UnitError."""
     try:
         return parse(str(text))
     except UnitError as error:
@@ -145,16 +146,16 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def resources_of(texts: Sequence[str]) -> dict[str, int]:
     """The counts that `--resource NAME=N` options give, by name. Raises UserError."""
     pairs = (_pair("--resource", text) for text in texts)
-    return {name: _read(f"--resource {name}", value, parse_count) for name, value in pairs}
+    return {name: understood(f"--resource {name}", value, parse_count) for name, value in pairs}
 
 
 def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
     named = resources_of(options["resources"])
-    time_limit_s = _read("--time", _or(options["time_limit"], defaults.time) or 0, parse_duration)
+    time_limit_s = understood("--time", _or(options["time_limit"], defaults.time) or 0, parse_duration)
     return Shape(
-        cpu_milli=_read("--cpus", _given(_or(options["cpus"], defaults.cpus), 1), parse_milli),
-        memory_bytes=_read("--memory", _or(options["memory"], defaults.memory) or 0, parse_bytes),
-        gpu_milli=1000 * _read("--gpus", _or(options["gpus"], defaults.gpus) or 0, parse_count),
+        cpu_milli=understood("--cpus", _given(_or(options["cpus"], defaults.cpus), 1), parse_milli),
+        memory_bytes=understood("--memory", _or(options["memory"], defaults.memory) or 0, parse_bytes),
+        gpu_milli=1000 * understood("--gpus", _or(options["gpus"], defaults.gpus) or 0, parse_count),
         named=tuple(sorted((name, count) for name, count in named.items() if count)),
         time_limit_us=round(time_limit_s * 1_000_000),
     )
@@ -181,14 +182,14 @@ def _retries(value: object) -> Retries:
         return Retries()
     text = str(value)
     if "=" not in text:
-        count = _read("--retries", text, parse_count)
+        count = understood("--retries", text, parse_count)
         return Retries(**dict.fromkeys(_BY_NUMBER, count))
     counts = {}
     for part in text.split(","):
         cause, number = _pair("--retries", part.strip())
         if cause not in CAUSES:
             raise UserError(f"--retries: found {cause!r}, accepted is {', '.join(CAUSES)}", code="bad_option")
-        counts[cause] = _read(f"--retries {cause}", number, parse_count)
+        counts[cause] = understood(f"--retries {cause}", number, parse_count)
     return Retries(**counts)
 
 

@@ -33,6 +33,7 @@ class NodeJoined(Event, frozen=True):
     features: tuple[str, ...]
     started_by: str
     wall_us: int
+    version: str = ""
 
 
 class NodeTookStock(Event, frozen=True):
@@ -43,11 +44,15 @@ class NodeTookStock(Event, frozen=True):
 
 
 class NodeHeard(Event, frozen=True):
-    """A heartbeat arrived. `trouble` is why nothing new can start there, or empty."""
+    """A heartbeat arrived.
+
+    `trouble` is why nothing new can start there, or empty; `escaped` how many processes its attempts have left alive.
+    """
 
     node: NodeId
     trouble: str
     wall_us: int
+    escaped: int = 0
 
 
 class NodeDisconnected(Event, frozen=True):
@@ -144,21 +149,23 @@ class JobsCancelled(Event, frozen=True):
 
 
 class JobsHeld(Event, frozen=True):
-    """Somebody wants waiting jobs to wait on."""
+    """Somebody wants waiting jobs to wait on; with `states` only those that are in one of them."""
 
     request: int
     batch: BatchId
     spans: Spans | None
     wall_us: int
+    states: tuple[str, ...] = ()
 
 
 class JobsReleased(Event, frozen=True):
-    """Held jobs may run; a paused batch goes on."""
+    """Held jobs may run; a paused batch goes on where all of it is meant. `states` as with `JobsHeld`."""
 
     request: int
     batch: BatchId
     spans: Spans | None
     wall_us: int
+    states: tuple[str, ...] = ()
 
 
 class JobsRetried(Event, frozen=True):

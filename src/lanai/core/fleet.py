@@ -58,6 +58,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     node.capacity = event.capacity
     node.features = event.features
     node.started_by = event.started_by
+    node.version = event.version
     node.total = world.layout.capacity(event.capacity)
     node.free = node.total - used
     node.is_in_step = False
@@ -135,6 +136,7 @@ def on_heard(world: World, event: NodeHeard) -> None:
     """A heartbeat: it lives, and says whether something keeps it from starting more."""
     node = world.nodes[event.node]
     node.seen_at_us = event.wall_us
+    node.escaped = event.escaped
     if node.trouble != event.trouble:
         world.tell("node_trouble", node.name, event.trouble or "over")
         node.trouble = event.trouble

@@ -42,7 +42,7 @@ from lanai.model.batch import Counts
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import Record, Recovered
-from lanai.model.resources import Capacity, Shape
+from lanai.model.resources import Amounts, Capacity, Shape
 
 _FROM_NODES = (NodeTookStock, NodeHeard, AttemptsStarted, AttemptsEnded, JobsReturned)
 
@@ -139,6 +139,9 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     started_by: str
     features: tuple[str, ...]
     avoided_by: list[BatchId]
+    free: Amounts
+    version: str
+    escaped: int
 
 
 class HubCore:
@@ -267,6 +270,9 @@ class HubCore:
                 started_by=node.started_by,
                 features=node.features,
                 avoided_by=[batch.id for batch in self.world.batches.values() if node.id in batch.avoided],
+                free=self.world.layout.left(node.total, node.total - node.free),
+                version=node.version,
+                escaped=node.escaped,
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED

@@ -53,6 +53,9 @@ class Node:
         self.free: Vector = 0
         self.features: tuple[str, ...] = ()
         self.started_by = ""
+        self.version = ""
+        """Of the agent's program; like `escaped` not known until it has joined this hub process."""
+        self.escaped = 0
         self.trouble = ""
         self.connection = 0
         self.joined_at_us = 0

@@ -13,7 +13,7 @@ from lanai.core.nodes import Grant
 from lanai.core.recall import recall
 from lanai.core.world import World
 from lanai.model.batch import PRIORITY_MAX, PRIORITY_MIN
-from lanai.model.errors import NothingThere, UserError
+from lanai.model.errors import Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import DropOverrides, ReopenJobs
@@ -21,7 +21,7 @@ from lanai.model.records import DropOverrides, ReopenJobs
 
 def on_cancelled(world: World, event: JobsCancelled) -> None:
     """Waiting jobs never run; those at nodes are recalled or killed."""
-    batch = _batch(world, event.request, event.batch)
+    batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
     wanted = set(event.states) or {JobState.HELD, JobState.QUEUED, JobState.LOCKED, JobState.RUNNING}
@@ -58,11 +58,12 @@ def _kill(world: World, batch: Batch, spans: Spans | None, states: set[str]) -> 
 
 def on_held(world: World, event: JobsHeld) -> None:
     """Waiting jobs wait on until released; granted ones that have not begun are recalled for it."""
-    batch = _batch(world, event.request, event.batch)
+    batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
     changed = 0
-    for first, last in event.spans or ((1, batch.total),):
+    wanted = set(event.states) or {JobState.QUEUED, JobState.LOCKED}
+    for first, last in (event.spans or ((1, batch.total),)) if JobState.QUEUED in wanted else ():
         late = [index for index in batch.delayed if first <= index <= last]
         batch.delayed.difference_update(late)
         for low, high in [*batch.dequeue(first, last), *((index, index) for index in late)]:
@@ -70,7 +71,7 @@ def on_held(world: World, event: JobsHeld) -> None:
             changed += high - low + 1
     batch.counts.queued -= changed
     batch.counts.held += changed
-    for grant in _grants(world, batch):
+    for grant in _grants(world, batch) if JobState.LOCKED in wanted else ():
         members = _within(grant, event.spans) - grant.started.keys() - batch.cancel_wishes
         batch.hold_wishes |= members
         changed += len(members)
@@ -82,18 +83,20 @@ def on_held(world: World, event: JobsHeld) -> None:
 
 def on_released(world: World, event: JobsReleased) -> None:
     """Held jobs wait for their turn again, and a paused batch goes on."""
-    batch = _batch(world, event.request, event.batch)
+    batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
     changed = 0
-    for first, last in event.spans or ((1, batch.total),):
+    wanted = set(event.states) or {JobState.HELD, JobState.LOCKED}
+    for first, last in (event.spans or ((1, batch.total),)) if JobState.HELD in wanted else ():
         for low, high in batch.held.remove(first, last):
             batch.enqueue(low, high)
             changed += high - low + 1
     batch.counts.held -= changed
     batch.counts.queued += changed
-    batch.hold_wishes = {i for i in batch.hold_wishes if event.spans and not _in_spans(i, event.spans)}
-    if batch.state == "paused" and event.spans is None:
+    if JobState.LOCKED in wanted:
+        batch.hold_wishes = {i for i in batch.hold_wishes if event.spans and not _in_spans(i, event.spans)}
+    if batch.state == "paused" and event.spans is None and not event.states:
         batch.state, batch.reason = "open", ""
         batch.failed_in_row.clear()
         batch.nodes_in_row.clear()
@@ -161,12 +164,21 @@ def on_changed(world: World, event: BatchChanged) -> None:
     world.needs_pass = True
 
 
-def _batch(world: World, request: int, batch_id: BatchId) -> Batch | None:
+def _batch(world: World, request: int, batch_id: BatchId, nothing: dict[str, object] | None = None) -> Batch | None:
+    """The batch; where it is gone, the wish is answered by `nothing`, or without that refused."""
     batch = world.batches.get(batch_id)
     if batch is None:
-        error = NothingThere(f"batch {batch_id} is not running", code="batch_not_running", hint="lanai batch list")
-        world.do(Answer(request, error=error.body()))
+        # It was there when the wish was taken, so it has ended since.
+        if nothing is None:
+            world.do(Answer(request, error=has_ended(batch_id).body()))
+        else:
+            world.do(Answer(request, nothing))
     return batch
+
+
+def has_ended(batch: BatchId) -> Refusal:
+    """Of an ended batch nothing can be changed; to cancel, hold or release its jobs just changes none."""
+    return Refusal(f"batch {batch} has ended", code="batch_ended", hint=f"lanai retry {batch}@failed")
 
 
 def _grants(world: World, batch: Batch) -> list[Grant]:

@@ -18,6 +18,7 @@ from lanai.core.events import (
     NodeWished,
 )
 from lanai.core.hub import HubCore
+from lanai.core.wishes import has_ended
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.model.errors import LanaiError, NothingThere, StoreFull, UserError
 from lanai.model.ids import BatchId, Index
@@ -180,12 +181,16 @@ class Commands:
     def hold(self, command: messages.Command) -> dict[str, Any] | None:
         """Let jobs wait on."""
         asked = _arguments(command, OfBatch)
-        return self._wish(command, asked, lambda number: JobsHeld(number, asked.batch, asked.ranges, wall_us()))
+        return self._wish(
+            command, asked, lambda number: JobsHeld(number, asked.batch, asked.ranges, wall_us(), asked.states)
+        )
 
     def release(self, command: messages.Command) -> dict[str, Any] | None:
         """Let held jobs run, and a paused batch go on."""
         asked = _arguments(command, OfBatch)
-        return self._wish(command, asked, lambda number: JobsReleased(number, asked.batch, asked.ranges, wall_us()))
+        return self._wish(
+            command, asked, lambda number: JobsReleased(number, asked.batch, asked.ranges, wall_us(), asked.states)
+        )
 
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
         """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
@@ -204,7 +209,9 @@ class Commands:
         """Change what may be changed."""
         asked = _arguments(command, OfSettings)
         if asked.batch not in self._core.world.batches:
-            raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
+            if self._batches.recover_batch(asked.batch) is None:
+                raise _no_batch(asked.batch)
+            raise has_ended(asked.batch)
         self._post(BatchChanged(self._number(command), asked.batch, asked.priority, asked.max_running))
         return None
 

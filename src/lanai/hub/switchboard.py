@@ -137,6 +137,7 @@ class Switchboard:
                     hello.features,
                     hello.started_by,
                     wall_us(),
+                    hello.version[:100],
                 )
             )
         else:
@@ -179,7 +180,7 @@ class Switchboard:
                 post(events.AttemptsEnded(node, message.upto, message.results, wall_us()))
             case messages.Heartbeat():
                 peer.send(messages.Beat(message.number, wall_us()))
-                post(events.NodeHeard(node, message.trouble[:1000], wall_us()))
+                post(events.NodeHeard(node, message.trouble[:1000], wall_us(), message.escaped))
             case messages.Started():
                 post(events.AttemptsStarted(node, message.items))
             case messages.Returned():

@@ -39,6 +39,22 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     named: tuple[tuple[str, int], ...] = ()
 
 
+class Amounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of each resource there is, without saying which.
+
+    Attributes:
+        cpu_milli: thousandths of a cpu.
+        memory_bytes: in whole MiB.
+        gpu_milli: thousandths of a gpu.
+        named: other resources, sorted by name.
+    """
+
+    cpu_milli: int
+    memory_bytes: int
+    gpu_milli: int
+    named: tuple[tuple[str, int], ...]
+
+
 MIB = 1 << 20
 
 

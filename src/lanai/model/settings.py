@@ -43,6 +43,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str | None = None
     cpus: Quantity | None = None
     memory: Quantity | None = None
+    gpus: int | str | None = None
     resources: dict[str, int] = {}
 
 

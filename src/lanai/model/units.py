@@ -10,14 +10,17 @@ from decimal import ROUND_CEILING, Decimal
 MAX_BYTES = 2**63 - 1
 MAX_MILLI = 2**53
 MAX_SECONDS = 10 * 366 * 86_400
+MAX_GPUS = 1024
 
 ACCEPTED_BYTES = "a size such as 8G, 512M, 1.5g, 64k, 8GiB or a plain number of bytes"
 ACCEPTED_DURATION = "a duration such as 90 (seconds), 1h30m, 2d, 500ms or 1:30:00, at most ten years"
 ACCEPTED_MILLI = "a number such as 2 or 0.5"
 ACCEPTED_COUNT = "a whole number such as 0, 1 or 20"
+ACCEPTED_GPUS = "how many such as 4, or ids with commas between such as 0,2 or 3, (one id)"
 
 _BYTES = re.compile(r"(\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})\s*(?:([kmgtpe])(i?b)?|b)?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}", re.ASCII)
+_GPU_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9/_:-]{0,99}", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{2}(?:\.\d{1,9})?)", re.ASCII)
 _DURATION = re.compile(
     r"""
@@ -111,6 +114,23 @@ def parse_count(text: str) -> int:
     if not (stripped.isascii() and stripped.isdigit() and len(stripped) < 20 and int(stripped) <= MAX_MILLI):
         raise UnitError(text, ACCEPTED_COUNT)
     return int(stripped)
+
+
+def parse_gpu_ids(text: str) -> tuple[str, ...]:
+    """Read which gpus are meant, as CUDA_VISIBLE_DEVICES takes them: `2` is `0` and `1`; with commas, the ids.
+
+    A single id is written with a comma behind it (`3,`).
+
+    Raises:
+        UnitError: neither; an id twice; or more than 1024.
+    """
+    stripped = text.strip()
+    if stripped.isascii() and stripped.isdigit() and len(stripped) < 5 and int(stripped) <= MAX_GPUS:
+        return tuple(map(str, range(int(stripped))))
+    ids = tuple(word.strip() for word in stripped.removesuffix(",").split(","))
+    if not all(map(_GPU_ID.fullmatch, ids)) or len(set(ids)) < len(ids) or len(ids) > MAX_GPUS or stripped.isdigit():
+        raise UnitError(text, ACCEPTED_GPUS)
+    return ids
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lanai.model.resources import Capacity, Shape, mebibytes
+from lanai.model.resources import Amounts, Capacity, Shape, mebibytes
 
 FIELD_BITS: Final = 44
 FIELD_MASK: Final = (1 << FIELD_BITS) - 1
@@ -57,6 +57,23 @@ class Layout:
     def capacity(self, capacity: Capacity) -> Vector:
         """What a node offers in all."""
         return self._pack(capacity.cpu_milli, capacity.memory_bytes >> 20, 1000 * len(capacity.gpus), capacity.named)
+
+    def left(self, total: Vector, used: Vector) -> Amounts:
+        """What `used` leaves of `total`: nothing where more is used than there is, as on a node that has shrunk.
+
+        Of the named resources those of which `total` has any.
+        """
+
+        def of(position: int) -> int:
+            return max(0, field(total, position) - field(used, position))
+
+        named = ((name, position) for name, position in self._positions.items() if field(total, position))
+        return Amounts(
+            cpu_milli=of(CPU),
+            memory_bytes=of(MEMORY) << 20,
+            gpu_milli=of(GPU),
+            named=tuple(sorted((name, of(position)) for name, position in named)),
+        )
 
     def _pack(self, cpu_milli: int, memory_mib: int, gpu_milli: int, named: tuple[tuple[str, int], ...]) -> Vector:
         vector = min(cpu_milli, _CEILING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,7 @@ def command() -> None:
 @click.option("--name", metavar="NAME", help="What to call this node (default: its host name).")
 @click.option("--cpus", metavar="N", help="Cpus to offer (default: all).")
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
+@click.option("--gpus", metavar="N|ID,...", help="Gpus to offer: how many, or their ids (default: as detected).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
@@ -49,6 +50,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
       lanai agent start
       lanai agent start --hub lanai://head:7001 --join /shared/join --cpus 8 --memory 32G
       lanai agent start --name spare --cpus 0.5 --resource licence=2
+      lanai agent start --gpus 0,2
     """
     from lanai.cli import daemon
     from lanai.client.discover import configuration
@@ -163,13 +165,16 @@ def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
 
 
 def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
-    """What the agent shall say that it has; the agent itself reads the values."""
-    from lanai.cli.submission import resources_of
+    """What the agent shall say that it has. Raises UserError for what the agent would not understand."""
+    from lanai.cli.submission import resources_of, understood
+    from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
 
     words = []
-    for option, default in {"cpus": configured.cpus, "memory": configured.memory}.items():
-        value = default if options[option] is None else options[option]
+    parsers: dict[str, Callable[[str], object]] = {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_gpu_ids}
+    for option, parse in parsers.items():
+        value = getattr(configured, option) if options[option] is None else options[option]
         if value is not None:
+            understood(f"--{option}", value, parse)
             words += [f"--{option}", str(value)]
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]

@@ -94,7 +94,8 @@ _wish(
 )
 _wish(
     "remove",
-    "Forget nodes. What they run is given to others.\n\n\b\nExamples:\n  lanai node remove rack-7",
+    "Forget nodes. One with attempts is refused unless it is away: drain it first, and wait until they have ended."
+    "\n\n\b\nExamples:\n  lanai node remove rack-7",
     "removed",
     lambda client: client.remove,
 )

@@ -256,7 +256,9 @@ class World:
             for one in self.users.submissions:
                 if one.batch is not None:
                     self.users.command("release", {"batch": one.batch, "ranges": None})
-                    self.users.command("set", {"batch": one.batch, "priority": None, "max_running": 0})
+                    batch = self.hub.core.world.batches.get(one.batch)
+                    if batch is not None and batch.max_running:
+                        self.users.command("set", {"batch": one.batch, "priority": None, "max_running": 0})
         self.loop.later(60 * SECOND_US, self._nurse)
 
     def _is_over(self) -> bool:

@@ -115,3 +115,5 @@ def _send(world: World, cell: Cell, node: Node, line: Line, count: int, *, is_ur
             ticket.count -= count
             break
     world.give(node, line, line.waiting.take(count), is_urgent=is_urgent)
+    if line.waiting and world.batches[line.batch].room() <= 0:
+        world.needs_pass = True  # what is left now waits for another reason than the last pass saw

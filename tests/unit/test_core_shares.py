@@ -3,7 +3,6 @@
 from collections import Counter
 
 from core_recorder import GIB, Recorder, capacity
-
 from lanai.core.schedule.shares import Turns, dominant_share
 from lanai.model.ids import BatchId
 from lanai.model.resources import Shape

@@ -1,9 +1,9 @@
 """One integer for several amounts: the same answers as amounts compared one by one."""
 
-from core_recorder import GIB, capacity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core_recorder import GIB, capacity
 from lanai.model.resources import Capacity, Shape
 from lanai.model.vector import CPU, GPU, MEMORY, Layout, field, fit_count
 

@@ -110,6 +110,11 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
             started_by=_user(),
         )
 
+    def settled(error: ErrorBody | None) -> None:
+        if error is None:
+            (state / "joined").write_text(url + "\n")
+        tell(error)
+
     agent = Agent(
         machine=machine,
         spool=spool,
@@ -117,7 +122,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         starter=StarterPort(state / "starter"),
         lease_file=lease_file,
         hello=hello,
-        settled=tell,
+        settled=settled,
         log=_log,
         wake_fd=_wake_on_signals(),
         apart=state / "apart.ndjson",
@@ -201,8 +206,11 @@ def _ready_teller(descriptor: int) -> Callable[[ErrorBody | None], None]:
         if not left:
             return
         value = {"pid": os.getpid()} if error is None else {"error": msgspec.to_builtins(error)}
-        with open(left.pop(), "w", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
+        try:
+            with open(left.pop(), "w", encoding="utf-8") as file:
+                file.write(json.dumps(value) + "\n")
+        except BrokenPipeError:
+            pass  # whoever started us did not wait
 
     return tell
 

@@ -40,6 +40,12 @@ class Address(msgspec.Struct, frozen=True):
     port: int = 0
     pin: str = ""
 
+    @property
+    def url(self) -> str:
+        """As `address` reads it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path is not None else f"lanai://{host}:{self.port}"
+
 
 def address(url: str, pin: str) -> Address:
     """Read `unix:PATH` or `lanai://HOST:PORT`. Raises UserError where it is neither, or TLS has no pin."""
@@ -102,6 +108,11 @@ class HubLink:
         self._wants_write = False
         self.due_us = 0
         self.is_up = False
+
+    @property
+    def url(self) -> str:
+        """Where it goes."""
+        return self._to.url
 
     def fileno(self) -> int:
         """The descriptor to watch, or -1 while there is none."""
@@ -220,7 +231,10 @@ class HubLink:
             return False
         shown = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
         if shown != self._to.pin:
-            raise _OtherCertificate(f"the hub shows certificate {shown}, expected is {self._to.pin}")
+            raise _OtherCertificate(
+                f"what answers at {self.url} is not the hub of the join file: its certificate is {shown},"
+                f" expected is {self._to.pin}"
+            )
         return True
 
     def _read(self, now_us: int) -> list[LinkEvent]:

@@ -32,11 +32,14 @@ LOOK_AT_OUTPUT_US: Final = 50_000
 PACE_US: Final = 15_000
 SWEEP_US: Final = 3_600_000_000
 TAILS_A_TURN: Final = 64
+UNREACHABLE_AFTER_US: Final = 3_000_000
+"""How long a hub may be missing at the start before that is told: it may be starting just now itself."""
+
 _SLEEP_AT_MOST_US: Final = 60_000_000
 
 Hello = Callable[[], wire.Hello]
 Settled = Callable[[ErrorBody | None], None]
-"""Called once, when the hub has said its first word: None is Welcome."""
+"""Called with what keeps the hub's Welcome away, as often as that is seen, and with None once it has come."""
 
 
 def now_us() -> int:
@@ -85,6 +88,7 @@ class Agent:
         self._sweep_us = 0
         self._pace_us = 0
         self._said = ""
+        self._begun_us = now_us()
         self._is_over = False
 
     def run(self) -> None:
@@ -194,9 +198,10 @@ class Agent:
                     self._hub.send(self._hello())
                     self._tell(now, ev.HubGreeted())
                 case WrongPin(problem):
-                    self._settle(ErrorBody(code="wrong_pin", message=problem, exit_code=4, http_status=403))
+                    hint = "fetch the hub's join file again"
+                    self._settle(ErrorBody(code="wrong_pin", message=problem, hint=hint, exit_code=4, http_status=403))
                 case Refused(began_us):
-                    self._say("the hub is not up")
+                    self._miss_hub("nobody listens there (connection refused)")
                     self._tell(now, ev.HubRefused(began_us))
                 case Down(problem):
                     self._miss_hub(problem)
@@ -225,11 +230,16 @@ class Agent:
     def _miss_hub(self, problem: str) -> None:
         self._say(f"no connection to the hub: {problem}")
         self._outputs.readers.clear()
+        if self._settled is not None and now_us() >= self._begun_us + UNREACHABLE_AFTER_US:
+            message = f"the hub at {self._hub.url} does not answer: {problem}"
+            hint = "lanai hub status, on the hub's machine"
+            self._settle(ErrorBody(code="hub_unreachable", message=message, hint=hint, exit_code=3, http_status=503))
 
     def _settle(self, error: ErrorBody | None) -> None:
         if self._settled is not None:
             self._settled(error)
-            self._settled = None
+            if error is None:
+                self._settled = None
 
     # -- what is done
 

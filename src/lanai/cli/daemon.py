@@ -26,13 +26,21 @@ STOP_WITHIN_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
-    """A process that was started and is ready. `facts` is what it said of itself."""
+    """A process that was started.
+
+    Attributes:
+        facts: what it said of itself.
+        missing: what it goes on waiting for; None where it is ready.
+    """
 
     pid: int
     facts: Mapping[str, Any]
+    missing: OtherEnd | None = None
 
 
-def start(arguments: Sequence[str], *, log: Path, within_s: float, is_detached: bool = True) -> Daemon:
+def start(
+    arguments: Sequence[str], *, log: Path, within_s: float, is_detached: bool = True, keeps_trying: bool = False
+) -> Daemon:
     """Start `python -m ARGUMENTS...` and wait until it is ready.
 
     Args:
@@ -41,6 +49,7 @@ def start(arguments: Sequence[str], *, log: Path, within_s: float, is_detached: 
         within_s: how long it may take; after that it is ended.
         is_detached: in a session of its own, without terminal; else it belongs to this process and writes to its
             standard error.
+        keeps_trying: let it live where it only waits for another end to answer.
 
     Raises:
         LanaiError: what the daemon says went wrong, or OtherEnd with the last lines of its log.
@@ -63,8 +72,11 @@ def start(arguments: Sequence[str], *, log: Path, within_s: float, is_detached: 
     if isinstance(facts.get("error"), dict):
         import msgspec
 
+        problem = raised_from(msgspec.convert(facts["error"], ErrorBody))
+        if keeps_trying and isinstance(problem, OtherEnd):
+            return Daemon(pid=pid, facts={}, missing=problem)
         _end(pid)
-        raise raised_from(msgspec.convert(facts["error"], ErrorBody))
+        raise problem
     return Daemon(pid=pid, facts=facts)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 READY_WITHIN_S: Final = 30.0
 FACTS_FILE: Final = "agent.json"
+JOINED_FILE: Final = "joined"
 
 
 @click.command(name="agent", cls=Group)
@@ -45,6 +46,9 @@ def command() -> None:
 def start(name: str | None, foreground: bool, format_: str, **options: Any) -> int:
     """Start an agent and return once its hub has welcomed it. It reconnects for ever.
 
+    Where the hub does not answer within a few seconds, an agent that has never joined it is ended again, and the exit
+    code is 3; one that has, and one in the foreground, go on trying.
+
     \b
     Examples:
       lanai agent start
@@ -69,7 +73,12 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
     arguments += _hub_arguments(options["hub"], options["join"])
     arguments += _offer(options, configured)
     log = directory / "agent.log"
-    started = daemon.start(arguments, log=log, within_s=READY_WITHIN_S, is_detached=not foreground)
+    keeps_trying = foreground or (directory / JOINED_FILE).exists()
+    started = daemon.start(
+        arguments, log=log, within_s=READY_WITHIN_S, is_detached=not foreground, keeps_trying=keeps_trying
+    )
+    if started.missing is not None:
+        say(f"lanai: {started.missing.message}; the agent goes on trying")
     facts = {
         **started.facts,
         "pid": started.pid,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -214,9 +214,9 @@ class Client:
         }
         connection = Connection(self._target)
         try:
-            response = connection.ask("GET", _url(f"/v1/jobs/{batch}/{index}/output", query), timeout_s=None)
+            answer = connection.ask("GET", _url(f"/v1/jobs/{batch}/{index}/output", query), timeout_s=None)
             while True:
-                which, data = _frame(response.read)
+                which, data = _frame(lambda count: connection.read(answer, count))
                 yield which, data
                 if which == END:
                     return
@@ -226,9 +226,10 @@ class Client:
     def send_input(self, batch: Batch, index: int, data: bytes, *, offset: int, is_end: bool = False) -> int:
         """Hand bytes to the command's standard input; returns the offset up to which it has room, once it does."""
         path = _url(f"/v1/jobs/{batch}/{index}/input", {"offset": offset, "end": int(is_end)})
-        response = self._connection.ask("POST", path, data, timeout_s=None)
-        answer: dict[str, int] = json.loads(response.read())
-        return answer["offset"]
+        taken: dict[str, int] = json.loads(
+            self._connection.read(self._connection.ask("POST", path, data, timeout_s=None))
+        )
+        return taken["offset"]
 
     # -- nodes and the hub
 
@@ -250,7 +251,7 @@ class Client:
         self._post(f"/v1/nodes/{quote(node, safe='')}/resume", {})
 
     def remove(self, node: str) -> None:
-        """Forget a node; what it ran is given to others."""
+        """Forget a node. Raises Refusal where it has attempts and is not away."""
         self._post(f"/v1/nodes/{quote(node, safe='')}/remove", {})
 
     def stop(self, *, now: bool = False) -> dict[str, Any]:
@@ -324,7 +325,7 @@ def _coalesced(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(gathered)
 
 
-def _frame(read: Any) -> tuple[int, bytes]:
+def _frame(read: Callable[[int], bytes]) -> tuple[int, bytes]:
     head = read(5)
     if len(head) < 5:
         raise OtherEnd("the output ended in the middle", code="output_cut")

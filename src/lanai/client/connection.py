@@ -1,7 +1,7 @@
 """One HTTP connection to the API process: over the Unix socket, or over TLS with a pinned certificate.
 
 Errors of the other side are raised as what they were there (`model.errors`); a side that does not answer is `OtherEnd`.
-What only some calls need (`ssl`, `http.client`) is imported there. A connection serves one thread at a time.
+What only the TLS door needs is imported there. A connection serves one thread at a time.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
+from lanai.client.exchange import Answer, Exchange
 from lanai.model.errors import ErrorBody, InternalError, OtherEnd, raised_from
 from lanai.wire import unix
-
-if TYPE_CHECKING:
-    import http.client
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 90.0
@@ -51,7 +49,7 @@ class Connection:
     def __init__(self, target: Target, *, hint: str = "lanai hub status") -> None:
         self._target = target
         self._hint = hint
-        self._http: http.client.HTTPConnection | None = None
+        self._exchange: Exchange | None = None
 
     def json(
         self,
@@ -63,18 +61,17 @@ class Connection:
     ) -> dict[str, Any]:
         """Ask, and return the answer's object. Raises what the API answers, or OtherEnd."""
         payload = None if body is None else json.dumps(body).encode()
-        response = self.ask(method, path, payload, timeout_s=timeout_s)
-        return _decoded(self._read(response))
+        return _decoded(self.read(self.ask(method, path, payload, timeout_s=timeout_s)))
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = ANSWER_TIMEOUT_S
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         """Ask, and return the answer unread; its body has to be read, or the connection closed, before the next.
 
         A kept connection that broke meanwhile is replaced and the question asked once more: all our requests but
         submissions can be repeated.
         """
-        was_kept = self._http is not None
+        was_kept = self._exchange is not None
         try:
             return self._ask(method, path, body, timeout_s)
         except _Broken as broken:
@@ -87,61 +84,53 @@ class Connection:
             self.close()
             raise self._unreachable(broken.cause) from None
 
+    def read(self, answer: Answer, count: int | None = None) -> bytes:
+        """The next `count` bytes of an answer, fewer only at its end; all that are left without `count`."""
+        try:
+            return answer.read(count)
+        except OSError as fault:
+            self.close()
+            raise self._unreachable(fault) from None
+
     def send(self, path: str, pieces: Iterable[bytes], content_type: str) -> dict[str, Any]:
         """POST a body that is made while it is sent, and return the answer's object. Never repeated by itself."""
         self.close()
-        connection = self._connected(ANSWER_TIMEOUT_S)
-        headers = {**self._headers(), "Content-Type": content_type, "Transfer-Encoding": "chunked"}
+        exchange = self._connected(ANSWER_TIMEOUT_S)
         try:
-            try:
-                connection.request("POST", path, body=pieces, headers=headers, encode_chunked=True)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the other side may have answered early; what it says counts
-            return _decoded(self._read(self._checked(connection.getresponse())))
-        except _faults() as fault:
+            answer = exchange.send(path, {**self._headers(), "Content-Type": content_type}, pieces)
+            return _decoded(self.read(self._checked(answer)))
+        except OSError as fault:
             self.close()
             raise self._unreachable(fault) from None
 
     def close(self) -> None:
         """Let go of the socket; the next request opens another."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
 
-    def _ask(
-        self, method: str, path: str, body: bytes | None, timeout_s: float | None
-    ) -> http.client.HTTPResponse:
-        connection = self._connected(timeout_s)
+    def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float | None) -> Answer:
+        exchange = self._connected(timeout_s)
         headers = self._headers()
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
-            connection.request(method, path, body=body, headers=headers)
-            return self._checked(connection.getresponse())
-        except _faults() as fault:
+            return self._checked(exchange.ask(method, path, headers, body))
+        except OSError as fault:
             raise _Broken(fault) from None
 
-    def _checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
-        if response.status < 400:
-            return response
-        raise _error_in(self._read(response), response.status)
+    def _checked(self, answer: Answer) -> Answer:
+        if answer.status < 400:
+            return answer
+        raise _error_in(self.read(answer), answer.status)
 
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
-        try:
-            return response.read()
-        except _faults() as fault:
+    def _connected(self, timeout_s: float | None) -> Exchange:
+        if self._exchange is not None and not self._exchange.is_reusable:
             self.close()
-            raise self._unreachable(fault) from None
-
-    def _connected(self, timeout_s: float | None) -> http.client.HTTPConnection:
-        if self._http is None:
-            import http.client
-
-            made = http.client.HTTPConnection(self._target.host or "localhost")
-            made.sock = self._socket()
-            self._http = made
-        self._http.sock.settimeout(timeout_s)
-        return self._http
+        if self._exchange is None:
+            self._exchange = Exchange(self._socket(), self._target.host or "localhost")
+        self._exchange.bound(timeout_s)
+        return self._exchange
 
     def _socket(self) -> socket.socket:
         try:
@@ -190,12 +179,6 @@ class _Broken(Exception):
 
     def __init__(self, cause: BaseException) -> None:
         self.cause = cause
-
-
-def _faults() -> tuple[type[BaseException], ...]:
-    import http.client
-
-    return (OSError, http.client.HTTPException)
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:

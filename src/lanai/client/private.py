@@ -88,9 +88,7 @@ def _start_agent(directory: Path, host: str) -> int:
     state = directory / "agent"
     state.mkdir(exist_ok=True, mode=0o700)
     wire = f"unix:{places.wire_socket(directory)}"
-    return _spawn(
-        ["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log"
-    )
+    return _spawn(["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host], directory / "agent.log")
 
 
 @contextmanager

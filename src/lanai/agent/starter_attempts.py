@@ -6,7 +6,6 @@ ended, `fill` when something may begin, `settle` a little later, and `tick` when
 """
 
 import os
-import resource
 import signal
 import time
 
@@ -328,4 +327,9 @@ def _integer(value: object) -> int:
 
 
 def _own_peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    """What a child's peak begins at: that of our memory, which it shares until exec. Not getrusage's, which is older.
+
+    A process keeps the `ru_maxrss` of whoever it was before its own exec, and so ours may be that of a large parent.
+    """
+    with open("/proc/self/status", "rb") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(b"VmHWM:"))

@@ -106,6 +106,8 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
     shape = settings.shape
     if min(shape.cpu_milli, shape.memory_bytes, shape.gpu_milli, shape.time_limit_us, *_named(settings)) < 0:
         yield "shape: found a negative amount, accepted is 0 or more"
+    elif not shape.cpu_milli:
+        yield "cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)"
     if shape.gpu_milli % 1000:
         yield f"shape: found {shape.gpu_milli} thousandths of a gpu, accepted are whole ones"
     yield from _text_problems(settings)

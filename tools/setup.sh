@@ -99,9 +99,10 @@ install_packages() {
     done
     [ ${#stale[@]} -gt 0 ] || return 0
     say "installing Lanai and what it needs (${stale[*]})"
-    local extras=("${stale[@]/base/}")
-    local install=($venv/bin/python -m pip install --quiet --disable-pip-version-check
-                   --editable ".[$(IFS=,; echo "${extras[*]}" | sed 's/^,//')]")
+    # "base" is no extra of pyproject.toml, and pip takes no empty list of extras.
+    local extras
+    extras=$(IFS=,; echo "${stale[*]}" | sed -E 's/^base,?//')
+    local install=($venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}")
     if ! "${install[@]}" >"$log" 2>&1; then
         cat "$log" >&2
         say "could not install the packages; the command was: ${install[*]}"

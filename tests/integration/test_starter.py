@@ -266,6 +266,15 @@ def test_output_of_what_outlives_its_attempt_stays_apart(bench: Bench) -> None:
     assert bench.output(one) == b"one\nlate\n"
 
 
+def test_what_the_only_job_leaves_is_noticed_too(bench: Bench) -> None:
+    """With no other attempt running nobody looked."""
+    bench.prepare(width=1)
+    bench.run("setsid sleep 60 & echo $! > pid; sleep 0.2")
+    (end,) = bench.ends()
+    os.kill(bench.pid_in("pid"), signal.SIGKILL)
+    assert end.escaped == 1
+
+
 def test_one_that_empties_its_environment_is_noticed_too(bench: Bench) -> None:
     bench.prepare(width=1)
     bench.run("env -i setsid sleep 60 & echo $! > pid; sleep 0.2", "true", "true")

@@ -87,10 +87,11 @@ class Outputs:
         found: list[Tail] = []
         while self._tails and len(found) < count:
             where, outcome, records = self._tails.popleft()
-            limit = OK_TAIL_BYTES if outcome == Outcome.OK else FAILED_TAIL_BYTES
+            is_failed = outcome != Outcome.OK
+            limit = FAILED_TAIL_BYTES if is_failed else OK_TAIL_BYTES
             ends = [self._end_of(where, which, record, limit) for which, record in enumerate(records)]
             if any(length for _, length in ends):
-                found.append(Tail(*where, ends[0][0], ends[1][0], ends[0][1], ends[1][1]))
+                found.append(Tail(*where, ends[0][0], ends[1][0], ends[0][1], ends[1][1], is_failed))
         return found
 
     def has_tails(self) -> bool:

@@ -45,10 +45,9 @@ class Families:
             known: how many first processes of attempts are not yet reaped, and
             running: their numbers.
         """
-        if known or self._strays:
-            listed = self._children()
-            if listed.count(b" ") != known + len(self._strays):
-                self._note_new(listed, over, set(running))
+        listed = self._children()
+        if listed.count(b" ") != known + len(self._strays):
+            self._note_new(listed, over, set(running))
         if not self._strays:
             return [0] * len(over)
         marks = set(self._strays.values())

@@ -115,7 +115,8 @@ class _Arrival:
         if self._parser.problem_count:
             raise _list_errors(self._parser)
         if self._opened is None:
-            raise UserError(f"{self._head.file}: holds no job", code="empty_list", facts={"file": self._head.file})
+            problem = "holds no job; a job list has one command a line"
+            raise UserError(f"{self._head.file} {problem}", code="empty_list", facts={"file": self._head.file})
         digest = self._digest.digest()
         if self._opened.known:
             return self._repeated(digest, self._opened)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lanai.cli.choose import choose
+from lanai.cli.choose import LAST, choose
 from lanai.cli.context import Asked
 from lanai.cli.terminal import say
 
@@ -34,8 +34,9 @@ def change_command(name: str, text: str, change: Callable[[Client], Change], sai
         chosen = choose(selectors)
         client = asked.connect()
         for each in chosen:
-            changed = change(client)(each.batch, ranges=each.ranges_text, states=each.states)
-            say(f"batch {each.batch}: {changed:,} {'job' if changed == 1 else 'jobs'} {said}")
+            number = client.batch(LAST)["batch"] if each.batch == LAST else each.batch
+            changed = change(client)(number, ranges=each.ranges_text, states=each.states)
+            say(f"batch {number}: {changed:,} {'job' if changed == 1 else 'jobs'} {said}")
         return 0
 
     return command

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from lanai.model.ranges import RangeError, Ranges, format_ranges, iterate, parse_selector, union
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
 
 LAST = "last"
 
@@ -68,16 +72,38 @@ def _joined(ranges: Ranges, more: Ranges) -> Ranges:
     return union(ranges, more)
 
 
+def jobs_of(client: Client, chosen: Chosen, limit: int) -> Iterator[tuple[int | str, int]]:
+    """The jobs chosen, at most `limit`. One that is named alone is not looked up."""
+    index = chosen.single()
+    if index is not None:
+        yield chosen.batch, index
+        return
+    for job in client.jobs(chosen.batch, states=chosen.states, ranges=chosen.ranges_text or "", limit=limit):
+        yield job["batch"], job["index"]
+
+
+def choose_batches(texts: Sequence[str]) -> list[int | str]:
+    """The batches that `texts` name; nothing named is the newest.
+
+    Raises:
+        click.UsageError: they name jobs.
+    """
+    chosen = choose(texts)
+    if any(each.ranges is not None or each.states for each in chosen):
+        raise click.UsageError("name batches, such as 417 or last, not jobs of them")
+    return [each.batch for each in chosen]
+
+
 def choose_batch(texts: Sequence[str]) -> int | str:
     """The one batch that `texts` name; nothing named is the newest.
 
     Raises:
         click.UsageError: they name more, or jobs.
     """
-    chosen = choose(texts)
-    if len(chosen) != 1 or chosen[0].ranges is not None or chosen[0].states:
+    chosen = choose_batches(texts)
+    if len(chosen) != 1:
         raise click.UsageError("name one batch, such as 417 or last")
-    return chosen[0].batch
+    return chosen[0]
 
 
 def _expanded(texts: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ as their owner does. A list without such a clause is not parsed here at all.
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import tempfile
@@ -39,9 +40,13 @@ class JobList:
     is_single: bool = False
 
     def pieces(self) -> Iterator[bytes]:
-        """All of its bytes, from the beginning."""
-        self.file.seek(0)
-        return iter(lambda: self.file.read(PIECE_BYTES), b"")
+        """All of its bytes, from the beginning. Raises UserError where it cannot be read on."""
+        try:
+            self.file.seek(0)
+            while piece := self.file.read(PIECE_BYTES):
+                yield piece
+        except OSError as error:
+            raise _unreadable(self.name, error) from None
 
 
 @contextmanager
@@ -49,19 +54,41 @@ def open_list(path: str) -> Iterator[JobList]:
     """The job list in the file at `path`, which is closed at the end; `-` is standard input.
 
     Raises:
-        UserError: it is missing, cannot be read, or is empty.
+        UserError: it is missing, cannot be read, is empty, or holds no command.
     """
+    name = "standard input" if path == "-" else path
     try:
         file = _opened(path)
     except FileNotFoundError:
         raise UserError(f"there is no job list {path}", code="no_list", hint="lanai run --help") from None
     except OSError as error:
-        raise UserError(f"the job list {path} cannot be read: {error.strerror}", code="no_list") from None
+        raise _unreadable(name, error) from None
     with file:
-        if not file.seek(0, os.SEEK_END):
-            name = "standard input" if path == "-" else path
-            raise UserError(f"{name} is empty; a job list has one command a line", code="empty_list")
+        problem = _emptiness(name, file)
+        if problem:
+            raise UserError(f"{name} {problem}; a job list has one command a line", code="empty_list")
         yield JobList(name=path, file=file)
+
+
+def _unreadable(name: str, error: OSError) -> UserError:
+    return UserError(f"the job list {name} cannot be read: {error.strerror}", code="no_list")
+
+
+def _emptiness(name: str, file: BinaryIO) -> str:
+    """Why there is nothing to do in a list, or nothing. Raises UserError where it cannot be read."""
+    is_empty, is_comment = True, False
+    try:
+        file.seek(0)
+        while piece := file.readline(PIECE_BYTES):
+            words = piece.removeprefix(codecs.BOM_UTF8).strip() if is_empty else piece.strip()
+            is_empty = False
+            if words and not is_comment and not words.startswith(b"#"):
+                return ""
+            # A comment may be longer than a piece; what follows belongs to it up to the newline.
+            is_comment = bool(is_comment or words) and not piece.endswith(b"\n")
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    return "is empty" if is_empty else "holds only comments and blank lines"
 
 
 def _opened(path: str) -> BinaryIO:

@@ -45,6 +45,9 @@ def interruptible(client: Client, batch: int | str, work: Callable[[], int]) -> 
             return work()
     except HangUp:
         return DETACHED
+    except BrokenPipeError:
+        say(f"lanai: nobody reads the output any more; batch {batch} goes on\ntry: lanai cancel {batch}")
+        raise
     except KeyboardInterrupt:
         client.close()  # the answer that was waited for may be half read
         return _left(client, batch)

@@ -7,6 +7,7 @@ code. Anything else is a mistake of ours: exit 70, and a file with the report.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -21,6 +22,7 @@ from lanai.cli.context import Asked
 if TYPE_CHECKING:
     from lanai.model.errors import LanaiError
 
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
@@ -128,6 +130,7 @@ def command(ctx: click.Context, hub: str | None, token_file: str | None, verbose
 
 def main() -> int:
     """Run `lanai` with the process's arguments; returns its exit code and never raises."""
+    _open_closed_streams()
     for stream in (sys.stdin, sys.stdout):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="surrogateescape")  # file names and commands are bytes; they pass through unchanged
@@ -142,10 +145,31 @@ def main() -> int:
     except click.ClickException as error:
         return _say(error.format_message(), "", error.exit_code)
     except (BrokenPipeError, SystemExit):  # click makes the first into the second, and raises it for nothing else
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has enough; that is no error of ours
+        _let_go_of_output()  # whoever read our output has enough; that is no error of ours
         return 141
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            return _say_error(error)
+        _let_go_of_output()
+        return _say(f"cannot write: {error.strerror}", "", 1)
     except Exception as error:  # the last place to catch it
         return _say_error(error)
+
+
+def _open_closed_streams() -> None:
+    """What the caller has closed (`>&-`) takes what is written and gives nothing."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def _let_go_of_output() -> None:
+    """Keep Python from writing what is left when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _say(message: str, hint: str, code: int) -> int:
@@ -173,7 +197,7 @@ def _say_error(error: Exception) -> int:
 def _say_lanai(error: LanaiError) -> int:
     _say(error.message, "", error.exit_code)
     problems = error.facts.get("problems")
-    if isinstance(problems, list):
+    if isinstance(problems, list) and problems != [error.message]:
         for problem in problems:
             print(f"  {problem}", file=sys.stderr)
     if error.hint:

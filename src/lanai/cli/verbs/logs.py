@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-from lanai.cli.choose import Chosen, choose
+from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
 from lanai.cli.terminal import say
-
-if TYPE_CHECKING:
-    from lanai.client.client import Client
 
 MANY: Final = 20
 OUT, END = 1, 0
@@ -42,7 +38,7 @@ def command(
       lanai logs 417@failed --stream err
     """
     client = asked.connect()
-    jobs = [job for each in choose(selectors) for job in _jobs(client, each, limit + 1)]
+    jobs = [job for each in choose(selectors) for job in jobs_of(client, each, limit + 1)]
     if not jobs:
         say("lanai: no such jobs")
     for batch, index in jobs[:limit]:
@@ -55,15 +51,6 @@ def command(
     if len(jobs) > limit:
         say(f"lanai: there are more; these are the first {limit} (--limit)")
     return 0
-
-
-def _jobs(client: Client, chosen: Chosen, limit: int) -> Iterator[tuple[int | str, int]]:
-    index = chosen.single()
-    if index is not None:
-        yield chosen.batch, index
-        return
-    for job in client.jobs(chosen.batch, states=chosen.states, ranges=chosen.ranges_text or "", limit=limit):
-        yield job["batch"], job["index"]
 
 
 def _take(which: int, data: bytes) -> None:

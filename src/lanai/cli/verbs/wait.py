@@ -6,7 +6,7 @@ import time
 
 import click
 
-from lanai.cli.choose import choose
+from lanai.cli.choose import choose_batches
 from lanai.cli.context import Asked
 from lanai.cli.follow import changes
 from lanai.cli.summary import exit_code
@@ -28,7 +28,7 @@ def command(asked: Asked, batches: tuple[str, ...], timeout: str | None) -> int:
       lanai wait last --timeout 1h
       id=$(lanai submit jobs.txt --format quiet); lanai wait $id
     """
-    numbers = [each.batch for each in choose(batches)]
+    numbers = choose_batches(batches)
     deadline_s = None if timeout is None else time.monotonic() + _seconds(timeout)
     client = asked.connect()
     code = 0

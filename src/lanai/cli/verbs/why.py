@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
 import click
 
-from lanai.cli.choose import choose
+from lanai.cli.choose import Chosen, choose, jobs_of
 from lanai.cli.context import Asked
-from lanai.cli.terminal import printable
+from lanai.cli.terminal import printable, say
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+MANY: Final = 20
 
 
 @click.command(name="why")
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+@click.option("--limit", type=click.IntRange(min=1), default=MANY, show_default=True, help="At most so many jobs.")
 @click.pass_obj
-def command(asked: Asked, selectors: tuple[str, ...], format_: str) -> int:
+def command(asked: Asked, selectors: tuple[str, ...], format_: str, limit: int) -> int:
     """Say why a batch (default: the newest) or a job waits, runs or has ended, with the numbers behind it.
 
     \b
     Examples:
       lanai why
       lanai why 417/12
+      lanai why 417@failed
     """
-    from lanai.model.ranges import iterate
-
     client = asked.connect()
-    for each in choose(selectors):
-        for index in [None] if each.ranges is None else iterate(each.ranges):
-            answer = client.why(each.batch, index)
-            if format_ == "json":
-                import json
-
-                print(json.dumps({"version": 1, **answer}))
-            else:
-                print(f"{each.batch}{'' if index is None else f'/{index}'}: {printable(answer['verdict'])}")
-                for fact in answer.get("facts") or ():
-                    print(f"  {printable(fact)}")
+    meant = [one for each in choose(selectors) for one in _meant(client, each, limit + 1)]
+    if not meant:
+        say("lanai: no such jobs")
+    for batch, index in meant[:limit]:
+        _print(batch, index, client.why(batch, index), format_)
+    if len(meant) > limit:
+        say(f"lanai: there are more; these are the first {limit} (--limit)")
     return 0
+
+
+def _meant(client: Client, chosen: Chosen, limit: int) -> Iterator[tuple[int | str, int | None]]:
+    """The batch as a whole where no jobs of it are named, else those."""
+    if chosen.ranges is None and not chosen.states:
+        yield chosen.batch, None
+    else:
+        yield from jobs_of(client, chosen, limit)
+
+
+def _print(batch: int | str, index: int | None, answer: dict[str, Any], format_: str) -> None:
+    if format_ == "json":
+        import json
+
+        print(json.dumps({"version": 1, **answer}))
+        return
+    print(f"{batch}{'' if index is None else f'/{index}'}: {printable(answer['verdict'])}")
+    for fact in answer.get("facts") or ():
+        print(f"  {printable(fact)}")

@@ -3,7 +3,7 @@
 from core_recorder import Recorder, capacity, grant
 from lanai.core.effects import ForgetResults, RecallJobs, StartAttempts
 from lanai.core.events import NodeHeard, TimePassed
-from lanai.core.schedule.tickets import SURPLUS_JOBS, surplus_target
+from lanai.core.schedule.tickets import SURPLUS_JOBS, is_pressing, surplus_target
 from lanai.model.ids import NodeId
 from lanai.model.resources import Shape
 
@@ -57,6 +57,14 @@ def test_how_many_may_be_stacked() -> None:
     assert surplus_target(4, 100_000) == 20
     assert surplus_target(1, 1_000_000) == 0
     assert surplus_target(1000, LONG_US) == 0, "an hour of work is not stacked, however many slots there are"
+
+
+def test_when_a_surplus_cannot_wait_for_a_gathered_commit() -> None:
+    assert is_pressing(10, 2, 1_000), "5 ms of work are left"
+    assert not is_pressing(250, 2, 1_000), "what is there lasts longer than the gathering"
+    assert is_pressing(0, 2, 100_000), "the next end may find nothing"
+    assert not is_pressing(0, 2, 1_000_000), "of two jobs of a second hardly one ends within a gathering"
+    assert is_pressing(0, 64, 1_000_000), "of 64 several do"
 
 
 def test_nothing_is_stacked_beyond_the_limit_of_the_batch(hub: Recorder) -> None:

@@ -29,7 +29,7 @@ from lanai.wire import messages as wire
 
 RETRY_DISK_US: Final = 1_000_000
 LOOK_AT_OUTPUT_US: Final = 50_000
-PACE_US: Final = 15_000
+PACE_US: Final = 30_000
 SWEEP_US: Final = 3_600_000_000
 TAILS_A_TURN: Final = 64
 UNREACHABLE_AFTER_US: Final = 3_000_000

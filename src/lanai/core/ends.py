@@ -19,10 +19,10 @@ from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
 from lanai.core.recall import recall
-from lanai.core.schedule.lines import Line
+from lanai.core.schedule.lines import RECENT, Line
 from lanai.core.schedule.tickets import refill
 from lanai.core.world import World
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
 from lanai.model.records import AttemptRow, DropGrant, DropOverrides, Record, SaveAttempts, SaveOverride, SaveShape
 from lanai.model.resources import Shape
@@ -32,6 +32,7 @@ SICK_BATCH_FAILURES: Final = 25
 FIRST_DELAY_US: Final = 200_000
 LONGEST_DELAY_US: Final = 60_000_000
 _OUTCOMES: Final = frozenset(Outcome)
+_OK: Final = str(Outcome.OK)
 
 
 def on_started(world: World, event: AttemptsStarted) -> None:
@@ -55,7 +56,7 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     for grant, results in _by_grant(world, node, event.results):
         gone[grant.line] = gone.get(grant.line, 0) + len(results)
         touched[grant.batch.id] = grant.batch
-        if results[0].outcome == Outcome.OK:
+        if results[0].outcome == _OK:
             rows += _settle_done(world, grant, results, event.wall_us)
         else:
             rows.append(settle(world, grant, results[0], event.wall_us))
@@ -88,7 +89,7 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
         if grant is None or grant.node is not node or result.index not in grant.members:
             world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
             continue
-        is_done = result.outcome == "ok"
+        is_done = result.outcome == _OK
         if done and current is not None and not (is_done and grant is current):
             yield current, done
             done = []
@@ -148,7 +149,7 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
     batch, count = grant.batch, len(results)
     world.left_grant(grant, results)
     batch.counts.done += count
-    walls_us = [result.wall_us for result in results]
+    walls_us = [result.wall_us for result in results[-RECENT:]]
     grant.line.observe(walls_us)
     batch.observe(walls_us)
     if batch.node_failures or batch.failed_in_row:
@@ -161,8 +162,29 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
         _came_too_late(world, batch, {result.index for result in results} & batch.cancel_wishes)
     first_row = world.last_row + 1
     world.last_row += count
-    same = batch.id, grant.attempt, grant.id, grant.node.id
-    return [_done_row(row, *same, result, wall_us) for row, result in enumerate(results, first_row)]
+    number, attempt, grant_id, node = batch.id, grant.attempt, grant.id, grant.node.id
+    return [
+        (
+            row,
+            number,
+            result.index,
+            attempt,
+            grant_id,
+            node,
+            "done",
+            _OK,
+            result.exit_code,
+            result.signal,
+            result.started_at_us,
+            result.started_at_us + result.wall_us if result.started_at_us else wall_us,
+            result.wall_us,
+            result.cpu_user_us,
+            result.cpu_system_us,
+            result.memory_peak_bytes,
+            result.reason,
+        )
+        for row, result in enumerate(results, first_row)
+    ]
 
 
 def _came_too_late(world: World, batch: Batch, indices: set[Index]) -> None:
@@ -170,31 +192,6 @@ def _came_too_late(world: World, batch: Batch, indices: set[Index]) -> None:
     batch.cancel_wishes -= indices
     for first, last in spans_of(indices):
         world.keep(DropOverrides(batch.id, first, last, "cancelled"))
-
-
-def _done_row(
-    row: int, batch: BatchId, attempt: int, grant: GrantId, node: NodeId, result: AttemptResult, wall_us: int
-) -> AttemptRow:
-    started_at_us, ran_us = result.started_at_us, result.wall_us
-    return (
-        row,
-        batch,
-        result.index,
-        attempt,
-        grant,
-        node,
-        "done",
-        "ok",
-        result.exit_code,
-        result.signal,
-        started_at_us,
-        started_at_us + ran_us if started_at_us else wall_us,
-        ran_us,
-        result.cpu_user_us,
-        result.cpu_system_us,
-        result.memory_peak_bytes,
-        result.reason,
-    )
 
 
 def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> AttemptRow:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from lanai.core import ends, explain, fleet, intake, sync, wishes
-from lanai.core.effects import Effect
+from lanai.core.effects import BatchMoved, Effect
 from lanai.core.events import (
     AttemptsEnded,
     AttemptsStarted,
@@ -44,7 +44,7 @@ from lanai.model.node import NodeState
 from lanai.model.records import Record, Recovered
 from lanai.model.resources import Amounts, Capacity, Shape
 
-_FROM_NODES = (NodeTookStock, NodeHeard, AttemptsStarted, AttemptsEnded, JobsReturned)
+_FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock)
 
 
 def _on_revived(world: World, event: BatchRevived) -> None:
@@ -296,8 +296,11 @@ class HubCore:
     def _begin(self, now_us: int) -> World:
         world = self.world
         world.now_us = now_us
-        world.records, world.effects = [], []
+        world.records, world.effects, world.moved = [], [], {}
         return world
 
     def _end(self) -> Decision:
-        return Decision(self.world.records, self.world.effects)
+        world = self.world
+        # One word a batch, however often it was touched; of one that has ended its end has been said.
+        world.effects += [BatchMoved(batch) for batch in world.moved if batch in world.batches]
+        return Decision(world.records, world.effects)

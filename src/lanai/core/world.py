@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Final, cast
 
 from lanai.core.batches import Batch
-from lanai.core.effects import BatchMoved, Effect, StartAttempts
+from lanai.core.effects import Effect, StartAttempts
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
@@ -64,6 +64,8 @@ class World:
         self.needs_pass = False
         self.records: list[Record] = []
         self.effects: list[Effect] = []
+        self.moved: dict[BatchId, None] = {}
+        """Batches that this call has touched."""
 
     # -- what this call decides
 
@@ -80,10 +82,10 @@ class World:
         self.keep(SaveEvent(self.wall_us, kind, subject, text))
 
     def touch(self, batch: Batch) -> None:
-        """The batch has moved: its watchers are told, its progress is to be recorded."""
+        """The batch has moved: its watchers are told once this call is over, its progress is to be recorded."""
         batch.version += 1
         batch.is_dirty = True
-        self.do(BatchMoved(batch.id))
+        self.moved[batch.id] = None
 
     # -- cells
 
@@ -121,16 +123,17 @@ class World:
         """
         batch = self.batches[line.batch]
         batch.has_begun = True
+        counts = batch.counts
         for attempt, (ranges, members) in _by_attempt(batch, spans).items():
             grant = Grant(self._next_grant(), node, batch, line, attempt, members, self.now_us)
             self.grants[grant.id] = node.grants[grant.id] = grant
-            self.keep(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
-            self.do(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent=is_urgent))
+            self.records.append(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
+            self.effects.append(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent))
             count = len(members)
             line.sent += count
             batch.sent += count
-            batch.counts.queued -= count
-            batch.counts.locked += count
+            counts.queued -= count
+            counts.locked += count
         self.touch(batch)
 
     def _next_grant(self) -> GrantId:

@@ -18,7 +18,7 @@ from lanai.model.records import Record
 
 FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 5.0
-CHECKPOINT_S: Final = 0.25
+CHECKPOINT_S: Final = 1.0
 IDLE_S: Final = 1.0
 
 

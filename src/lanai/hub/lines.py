@@ -42,6 +42,16 @@ class LineSource:
 
     def pieces(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> list[Piece]:
         """The members' lines and checks, cut so that each piece fits a message."""
+        if len(spans) == 1:
+            first, last = spans[0]
+            chunk = self._chunk(batch, Index(first))
+            if last <= chunk.last and not chunk.checks:
+                joined = b"\0".join(chunk.lines[first - chunk.first : last - chunk.first + 1])
+                if len(joined) < MESSAGE_BYTES:
+                    return [Piece([(first, last)], joined, {})]
+        return self._cut(batch, spans)
+
+    def _cut(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> list[Piece]:
         pieces: list[Piece] = []
         ranges: list[tuple[int, int]] = []
         lines: list[bytes] = []

@@ -35,7 +35,7 @@ GATHER_RECORDS: Final = 1000
 PASS_US: Final = 100_000
 TICK_S: Final = 1.0
 
-_URGENT: Final = (AcceptNode, AckChunk, Answer, DrainNode, KillAttempts, RecallJobs, RejectNode)
+_URGENT: Final = frozenset({AcceptNode, AckChunk, Answer, DrainNode, KillAttempts, RecallJobs, RejectNode})
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Heart:
         group = self._group
         group.records += decision.records
         group.effects += decision.effects
-        group.is_urgent = group.is_urgent or any(_is_urgent(effect) for effect in decision.effects)
+        group.is_urgent = group.is_urgent or any(map(_is_urgent, decision.effects))
 
     # -- commits
 
@@ -193,4 +193,4 @@ class Heart:
 def _is_urgent(effect: Effect) -> bool:
     if isinstance(effect, StartAttempts):
         return effect.is_urgent
-    return isinstance(effect, _URGENT) or (isinstance(effect, BatchMoved) and effect.has_ended)
+    return type(effect) in _URGENT or (isinstance(effect, BatchMoved) and effect.has_ended)

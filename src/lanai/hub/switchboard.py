@@ -28,6 +28,7 @@ from lanai.store.port import Lines
 from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
+FORGET_S: Final = 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +68,9 @@ class Switchboard:
         self._watched: dict[BatchId, set[int]] = {}
         self._moved: dict[BatchId, None] = {}
         self._is_telling = False
+        self._forgettable: dict[NodeId, int] = {}
+        """How far nodes may forget their results and were not told yet."""
+        self._is_forgetting = False
         self._specs: dict[tuple[BatchId, ShapeId], int] = {}
         self._spec_numbers = itertools.count(1)
         self._requests: dict[int, tuple[Peer, int, bool]] = {}
@@ -318,7 +322,7 @@ class Switchboard:
             case do.StartAttempts():
                 self._start(effect)
             case do.ForgetResults():
-                self._to_node(effect.node, messages.Forget(effect.upto))
+                self._forget(effect)
             case do.BatchMoved():
                 self._batch_moved(effect)
             case do.RecallJobs():
@@ -350,6 +354,7 @@ class Switchboard:
         if peer is None:
             return
         peer.node = effect.node
+        self._forgettable.pop(effect.node, None)  # it counts on its own: what it still has, it sends again
         self._agents[effect.node] = peer
         peer.send(self._welcome(effect.node))
 
@@ -367,8 +372,29 @@ class Switchboard:
         spec = self._spec(peer, effect)
         if spec is None:
             return
+        self._tell_forgettable(effect.node)
         for piece in self._lines.pieces(effect.batch, effect.spans):
             peer.send(messages.Grant(effect.grant, spec, effect.attempt, piece.ranges, piece.lines, piece.checks))
+
+    def _forget(self, effect: do.ForgetResults) -> None:
+        """While a node has more to do this can wait for its next grant, or a moment: every frame wakes both ends."""
+        node = self._core.world.nodes.get(effect.node)
+        if not self._is_forgetting:
+            self._is_forgetting = True
+            self.heart.later(FORGET_S, self._tell_all_forgettable)
+        self._forgettable[effect.node] = max(effect.upto, self._forgettable.get(effect.node, 0))
+        if node is None or not node.grants:
+            self._tell_forgettable(effect.node)
+
+    def _tell_all_forgettable(self) -> None:
+        self._is_forgetting = False
+        for node in list(self._forgettable):
+            self._tell_forgettable(node)
+
+    def _tell_forgettable(self, node: NodeId) -> None:
+        upto = self._forgettable.pop(node, None)
+        if upto is not None:
+            self._to_node(node, messages.Forget(upto))
 
     def _spec(self, peer: Peer, effect: do.StartAttempts) -> int | None:
         number = self._specs.get((effect.batch, effect.shape))

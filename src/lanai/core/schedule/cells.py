@@ -43,18 +43,20 @@ class Cell:
         self._step_milli = max(1000, -(-field(total, CPU) // (_BUCKETS - 1)))
         self._levels: dict[int, _Level] = {}
         self._places: dict[int, tuple[int, int, tuple[int, int]]] = {}
+        self._indexed: dict[int, Vector] = {}
+        """The free amount by which a node has its place."""
         self._nodes: dict[int, Node] = {}
 
     def put(self, node: Node, guard: int) -> None:
         """Index the node by what is free on it now; also when it is indexed already. An overfull one is left out."""
         free = node.free
+        if self._indexed.get(node.id) == free and self._nodes[node.id] is node:
+            return
         if free & guard:
             self.drop(node)
             return
         entry = (field(free, MEMORY), int(node.id))
         place = field(free, GPU), field(free, CPU) // self._step_milli, entry
-        if self._places.get(node.id) == place and self._nodes[node.id] is node:
-            return
         self.drop(node)
         gpus, bucket, _ = place
         level = self._levels.get(gpus)
@@ -62,6 +64,7 @@ class Cell:
             level = self._levels[gpus] = _Level()
         level.insert(bucket, entry)
         self._places[node.id] = place
+        self._indexed[node.id] = free
         self._nodes[node.id] = node
 
     def drop(self, node: Node) -> None:
@@ -74,7 +77,7 @@ class Cell:
         level.remove(bucket, entry)
         if not level.mask:
             del self._levels[gpus]
-        del self._nodes[node.id]
+        del self._nodes[node.id], self._indexed[node.id]
 
     def find(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Node | None:
         """The smallest node on which `request` fits and that `allows` says yes to."""

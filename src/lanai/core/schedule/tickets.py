@@ -2,7 +2,7 @@
 
 A node with room takes the first ticket of its cell that fits, looking at no more than eight; else the line of the job
 that has just ended; else nothing until the pass. A node whose slots are full is also sent a *surplus*, a little more
-than fits, so that it never waits for the hub between short jobs: at most 256 jobs and 0.5 s of measured run time, and
+than fits, so that it never waits for the hub between short jobs: at most 512 jobs and 0.5 s of measured run time, and
 none for a line of which no run time is known.
 """
 
@@ -19,9 +19,13 @@ from lanai.core.world import World
 from lanai.model.vector import fit_count
 
 LOOKED_AT: Final = 8
-SURPLUS_JOBS: Final = 256
+SURPLUS_JOBS: Final = 512
 SURPLUS_US: Final = 500_000
 LONGEST_SURPLUS_US: Final = 60_000_000
+GATHERED_US: Final = 60_000
+"""A grant that is not urgent may wait for so long until it is committed and sent."""
+SELDOM: Final = 8
+"""Run times of so many gatherings a slot: then one hardly ever ends within one, and little is lost where it does."""
 
 
 def refill(world: World, node: Node, own: list[Line]) -> None:
@@ -29,13 +33,15 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
     if not node.is_open():
         return
     cell = world.cell_of(node)
-    while (line := _next(world, cell, node, own)) is not None:
+    lines = _candidates(world, cell, own)
+    while (line := _next(world, node, lines)) is not None:
         most = min(_most(world, cell, line), SURPLUS_JOBS)
         count = fit_count(node.free, line.vector, world.layout.guard, most)
         node.occupy(line, count)
         _send(world, cell, node, line, count, is_urgent=True)
-    _fill_surplus(world, cell, node, own)
-    world.reindex(node)
+        lines = _candidates(world, cell, own)
+    _fill_surplus(world, cell, node, own, lines)
+    cell.put(node, world.layout.guard)
 
 
 def surplus_target(slots: int, mean_us: int) -> int:
@@ -45,35 +51,44 @@ def surplus_target(slots: int, mean_us: int) -> int:
     return min(SURPLUS_JOBS, SURPLUS_US * slots // mean_us)
 
 
-def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None:
-    was_low = node.surplus_count
+def is_pressing(surplus: int, slots: int, mean_us: int) -> bool:
+    """Whether a slot is likely to be idle before a gathered commit: few jobs wait there, and none runs for long."""
+    soon_us = GATHERED_US * slots
+    return surplus * mean_us < soon_us and mean_us < SELDOM * soon_us
+
+
+def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: list[Line]) -> None:
+    surplus_before = node.surplus_count
     slots = sum(node.active.values())
     for _ in range(LOOKED_AT):
-        line = _next_surplus(world, cell, node, own, slots)
+        line = _next_surplus(world, node, lines, slots)
         if line is None:
             return
         target = surplus_target(slots, line.mean_run_us)
-        booked_us = sum(count * other.mean_run_us for other, count in node.surplus.items())
+        booked_us = 0
+        for other, count in node.surplus.items():
+            booked_us += count * other.mean_run_us
         room = min(SURPLUS_JOBS - node.surplus_count, (SURPLUS_US * slots - booked_us) // line.mean_run_us)
         if room < 1 or room * 2 < target:
             return
         count = min(room, _most(world, cell, line))
         node.stack(line, count)
-        _send(world, cell, node, line, count, is_urgent=was_low * 4 < target)
+        _send(world, cell, node, line, count, is_urgent=is_pressing(surplus_before, slots, line.mean_run_us))
         if count == room:
             return
+        lines = _candidates(world, cell, own)
 
 
-def _next(world: World, cell: Cell, node: Node, own: list[Line]) -> Line | None:
-    guard = world.layout.guard
-    for line in _candidates(world, cell, own):
-        if not (node.free - line.vector) & guard and _may_start(world, node, line):
+def _next(world: World, node: Node, lines: list[Line]) -> Line | None:
+    free, guard = node.free, world.layout.guard
+    for line in lines:
+        if not (free - line.vector) & guard and _may_start(world, node, line):
             return line
     return None
 
 
-def _next_surplus(world: World, cell: Cell, node: Node, own: list[Line], slots: int) -> Line | None:
-    for line in _candidates(world, cell, own):
+def _next_surplus(world: World, node: Node, lines: list[Line], slots: int) -> Line | None:
+    for line in lines:
         if surplus_target(slots, line.mean_run_us) and _may_start(world, node, line):
             return line
     return None
@@ -85,6 +100,7 @@ def _candidates(world: World, cell: Cell, own: list[Line]) -> list[Line]:
         tickets.popleft()
     if not tickets:
         world.needs_pass = world.needs_pass or any(line.waiting for line in own)
+        return own
     return [ticket.line for ticket in islice(tickets, LOOKED_AT) if ticket.count > 0] + own
 
 
@@ -93,7 +109,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
     return (
         batch is not None
         and batch.state == "open"
-        and bool(line.waiting)
+        and line.waiting.count > 0
         and node.id != line.not_on
         and node.id not in batch.avoided
         and batch.room() > 0

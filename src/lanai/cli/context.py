@@ -39,7 +39,8 @@ class Asked(NamedTuple):
         # A token file says by itself which hub it is for.
         found = find(self.environ(), hub=self.hub or self.token_file or "", may_start=may_start, say=say)
         if found is not None and found.resumed:
-            say(f"lanai: the private hub was not running; {found.resumed} unfinished batches go on")
+            batches = "batch goes on" if found.resumed == 1 else "batches go on"
+            say(f"lanai: the private hub was not running; {found.resumed} unfinished {batches}")
         if found is not None and self.verbose:
             say(f"lanai: using the hub at {found.target}")
         return found

@@ -5,6 +5,8 @@ A terminal that is closed detaches at once. The batch goes on in any case but th
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -44,13 +46,26 @@ def interruptible(client: Client, batch: int | str, work: Callable[[], int]) -> 
         with hang_ups():
             return work()
     except HangUp:
-        return DETACHED
+        return _hung_up()
     except BrokenPipeError:
         say(f"lanai: nobody reads the output any more; batch {batch} goes on\ntry: lanai cancel {batch}")
         raise
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return _hung_up()  # a closed terminal is noticed by writing to it, too, on the way out or before the signal
     except KeyboardInterrupt:
         client.close()  # the answer that was waited for may be half read
         return _left(client, batch)
+
+
+def _hung_up() -> int:
+    """What is still in our buffers has nobody to be written to, and would spoil the exit code."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    return DETACHED
 
 
 def _left(client: Client, batch: int | str) -> int:

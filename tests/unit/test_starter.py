@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from lanai.agent import starter_command as command
 from lanai.agent import starter_output as output
+from lanai.agent.starter_exec import Environment, Streams, Words, spawn
 from lanai.agent.starter_reports import End, Reports
 
 
@@ -24,6 +26,20 @@ def test_an_end_keeps_every_field() -> None:
     first, second = rows(list(reports.take()))
     assert first == [1, *end]
     assert second == [2, 5, 7, 1, "ok", 0, None, None, 0, 0, 0, None, None, None, None, 0]
+
+
+def test_a_success_is_told_as_any_other_end() -> None:
+    reports = Reports()
+    for number, peak_bytes in enumerate((None, 20 << 20)):
+        reports.succeeded((5, number), f"5,{number},3", (10, 11, 12, 13, peak_bytes))
+        reports.ended(End(5, number + 2, 3, "ok", 0, None, 10, 11, 12, 13, peak_bytes))
+    quick, full, quick_with_peak, full_with_peak = rows(list(reports.take()))
+    assert [quick[0], full[0], quick_with_peak[0], full_with_peak[0]] == [1, 2, 3, 4]
+    assert quick[3:] == full[3:] and quick_with_peak[3:] == full_with_peak[3:]
+    assert quick[1:3] == [5, 0] and quick_with_peak[1:3] == [5, 1]
+    assert (5, 0) in reports and len(reports) == 4
+    reports.forget(3)
+    assert len(reports) == 1 and (5, 3) in reports
 
 
 def test_ends_are_kept_until_forgotten() -> None:
@@ -137,7 +153,77 @@ def test_a_full_disk_keeps_the_output_in_files_of_its_own(tmp_path: Path, monkey
 
 def test_omp_threads_are_the_users_if_he_says_so() -> None:
     message = {"batch": 1, "cwd": "/", "env": {"OMP_NUM_THREADS": "9"}, "cpu_milli": 2000}
-    assert command.Spec(message).environment[b"OMP_NUM_THREADS"] == b"9"
+    assert command.Spec(message).variables[b"OMP_NUM_THREADS"] == b"9"
     message = {"batch": 1, "cwd": "/", "env": {}, "cpu_milli": 1500}
-    assert b"OMP_NUM_THREADS" not in command.Spec(message).environment
-    assert command.Spec(message).environment[b"LANAI_CPUS"] == b"1.5"
+    assert b"OMP_NUM_THREADS" not in command.Spec(message).variables
+    assert command.Spec(message).variables[b"LANAI_CPUS"] == b"1.5"
+
+
+def start_and_read(tmp_path: Path, words: list[bytes], environment: Environment) -> tuple[int, str]:
+    with open(tmp_path / "out", "w+") as out:
+        pid = spawn(words[0], Words().lay_out(words), environment, Streams(None, out.fileno(), out.fileno()))
+        _, status = os.waitpid(pid, 0)
+        out.seek(0)
+        return os.waitstatus_to_exitcode(status), out.read()
+
+
+def test_a_command_gets_what_was_laid_out_and_what_is_its_own(tmp_path: Path) -> None:
+    environment = Environment({b"KEPT": b"as it is", b"OWN": b"of somebody else"}, [b"OWN", b"TOO"])
+    for round_ in (b"first", b"2"):
+        environment.places[0].value = b"OWN=" + round_
+        environment.places[1].value = b"TOO=" + round_ * 20
+        exit_code, text = start_and_read(tmp_path, [b"/usr/bin/env"], environment)
+        assert exit_code == 0
+        assert sorted(text.splitlines()) == ["KEPT=as it is", f"OWN={round_.decode()}", f"TOO={(round_ * 20).decode()}"]
+
+
+def test_words_are_laid_out_anew_for_each_command(tmp_path: Path) -> None:
+    words = Words()
+    environment = Environment({}, [])
+    for line in ([b"/bin/echo", b"a", b"b"], [b"/bin/echo", b"", b"c d"], [b"/bin/echo"], [b"/bin/echo", *[b"x"] * 99]):
+        with open(tmp_path / "out", "w+b") as out:
+            pid = spawn(line[0], words.lay_out(line), environment, Streams(None, out.fileno()))
+            os.waitpid(pid, 0)
+            out.seek(0)
+            assert out.read() == b" ".join(line[1:]) + b"\n"
+
+
+def test_a_command_has_a_session_and_a_mask_of_its_own(tmp_path: Path) -> None:
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])
+    try:
+        line = [b"/bin/sh", b"-c", b"grep SigBlk /proc/self/status; cut -d' ' -f6 /proc/$$/stat; echo $$"]
+        exit_code, text = start_and_read(tmp_path, line, Environment({b"PATH": b"/usr/bin:/bin"}, []))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    mask, session, pid = text.splitlines()
+    assert exit_code == 0
+    assert mask.split() == ["SigBlk:", "0" * 16]
+    assert session == pid
+
+
+def test_what_cannot_be_started_is_told_by_its_number() -> None:
+    with pytest.raises(OSError) as caught:
+        spawn(b"/no/such/program", Words().lay_out([b"x"]), Environment({}, []), Streams())
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(OSError) as caught:
+        Streams(None, -1)
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("variable", [(b"A=B", b"c"), (b"A\0", b"c"), (b"A", b"c\0d")])
+def test_what_is_no_variable_is_refused(variable: tuple[bytes, bytes]) -> None:
+    with pytest.raises(ValueError, match="environment"):
+        Environment(dict([variable]), [])
+
+
+def test_a_command_of_words_that_no_program_can_get_cannot_start() -> None:
+    assert command.words_of(["a", "\udcff b", ""]) == [b"a", b"\xff b", b""]
+    assert command.words_of("echo $HOME") == [b"/bin/sh", b"-c", b"echo $HOME"]
+    assert command.words_of([]) == [b""]
+    for words in (["a\0b"], "a\0b", ["\ud800"]):
+        with pytest.raises(command.CannotStart) as caught:
+            command.words_of(words)
+        assert (caught.value.outcome, caught.value.exit_code) == ("exit", 126)
+    for wrong in (7, None, ["a", 7]):
+        with pytest.raises(TypeError):
+            command.words_of(wrong)

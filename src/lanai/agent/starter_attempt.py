@@ -6,9 +6,8 @@ Standard library only, part of the starter. Values and their small questions; no
 import resource
 from collections import deque
 
-from lanai.agent.starter_command import Check, CheckResult, Spec
+from lanai.agent.starter_command import Check, CheckResult, Spec, own_variables
 from lanai.agent.starter_output import Record, Slot
-from lanai.agent.starter_processes import MARK
 from lanai.agent.starter_reports import Key
 
 NEVER = 1 << 62
@@ -29,9 +28,10 @@ class Lane:
         self.gpus_free: list[str] = []
         self.gpus_used: set[str] = set()
 
-    def has_room(self) -> bool:
-        """Whether one more may run now."""
-        return self.running < self.width and len(self.gpus_free) >= self.gpus_each
+    def room(self) -> int:
+        """How many more may run now; 0 or less for none."""
+        room = self.width - self.running
+        return min(room, len(self.gpus_free) // self.gpus_each) if self.gpus_each else room
 
     def enter(self, attempt: "Attempt") -> None:
         """Counts an attempt that has begun."""
@@ -52,6 +52,8 @@ class Attempt:
     """An attempt, from the moment that the agent gives it until its end is told.
 
     ``outcome`` is set once it is being ended by us, ``waited`` (status, usage, when) once its first process is gone.
+    ``name`` is how it is told: grant, index, attempt; ``job`` is batch, index and attempt, for names of files;
+    ``variables`` are those of the environment that it alone has.
     All that can be made ready for its beginning is made ready when it is given, many at a time: what is done between
     two short jobs is done with cold caches and costs four times as much.
     """
@@ -59,14 +61,15 @@ class Attempt:
     __slots__ = (
         "checks",
         "deadline_us",
-        "environment",
         "extra_environment",
         "gpus",
         "is_told",
+        "job",
         "key",
         "kill_at_us",
         "lane",
         "mark",
+        "name",
         "number",
         "outcome",
         "passed",
@@ -78,25 +81,26 @@ class Attempt:
         "spec",
         "started_us",
         "step_us",
+        "variables",
         "waited",
         "wall_us",
         "words",
     )
 
-    def __init__(self, spec: Spec, lane: Lane, key: Key, number: int, words: list[str], mark: str) -> None:
+    def __init__(self, spec: Spec, lane: Lane, key: Key, number: int, words: list[bytes], starter_mark: str) -> None:
+        grant, index = key
+        # Turned into text once: what is told of it, its environment and its mark all hold the same numbers.
+        index_text = str(index)
+        number_text = str(number)
         self.spec = spec
         self.lane = lane
         self.key = key
         self.number = number
+        self.job = (spec.batch, index, number)
         self.words = words
-        self.mark = mark
-        index = key[1]
-        self.environment = {
-            b"LANAI_JOB_ID": b"%d/%d" % (spec.batch, index),
-            b"LANAI_INDEX": b"%d" % index,
-            b"LANAI_ATTEMPT": b"%d" % number,
-            MARK: mark.encode("ascii"),
-        }
+        self.mark = mark = f"{starter_mark}.{grant}.{index_text}"
+        self.name = f"{grant},{index_text},{number_text}"
+        self.variables = own_variables(spec.batch_text, index_text, number_text, mark)
         self.extra_environment: dict[str, str] | None = None
         self.checks: tuple[Check, ...] = ()
         self.slot: Slot | None = None
@@ -116,9 +120,9 @@ class Attempt:
         self.waited: tuple[int, resource.struct_rusage, int] | None = None
 
     @property
-    def job(self) -> tuple[int, int, int]:
-        """Batch, index and attempt, for names."""
-        return self.spec.batch, self.key[1], self.number
+    def is_special(self) -> bool:
+        """Whether there is more to tell of its end than what the kernel says."""
+        return self.outcome is not None or bool(self.checks) or self.records is not None
 
     @property
     def is_over(self) -> bool:

@@ -14,7 +14,7 @@ from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt, Lane
 from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
-from lanai.agent.starter_reports import End, Key, Reports
+from lanai.agent.starter_reports import End, Figures, Key, Reports
 from lanai.agent.starter_spawn import Spawner
 
 TELL_AFTER_US = 100_000
@@ -55,6 +55,7 @@ class Attempts:
         self._over: list[Attempt] = []
         self._settle_us = NEVER
         self._own_peak_bytes = _own_peak_bytes()
+        self._is_own_peak_fresh = True
 
     @property
     def is_idle(self) -> bool:
@@ -97,16 +98,24 @@ class Attempts:
         Raises:
             ValueError, TypeError, LookupError: a row is not one of the protocol's.
         """
+        waiting, active, reports, mark, queue = self.waiting, self.active, self._reports, self._mark, lane.queue
         for row in rows:
-            index, number = _integer(row[0]), _integer(row[1])
+            index, number = row[0], row[1]
+            if type(index) is not int or type(number) is not int:
+                raise TypeError(f"{row[:2]!r} are no integers")
             key = (grant, index)
-            if key in self.waiting or key in self.active or key in self._reports:
+            if key in waiting or key in active or key in reports:
                 continue
-            attempt = Attempt(spec, lane, key, number, command.words_of(row[2]), f"{self._mark}.{grant}.{index}")
+            try:
+                words = command.words_of(row[2])
+            except command.CannotStart as failure:
+                self._never_began(key, number, failure)
+                continue
+            attempt = Attempt(spec, lane, key, number, words, mark)
             if len(row) > 3:
                 attempt.extra_environment, attempt.checks = command.parse_extra(row[3])
-            self.waiting[key] = attempt
-            lane.queue.append(key)
+            waiting[key] = attempt
+            queue.append(key)
         self._unfilled.add(lane)
 
     def recall(self, key: Key) -> bool:
@@ -122,7 +131,7 @@ class Attempts:
         """
         waiting = self.waiting.pop(key, None)
         if waiting is not None:
-            self._never_began(waiting, command.CannotStart(outcome, None, reason))
+            self._never_began(key, waiting.number, command.CannotStart(outcome, None, reason))
             return
         attempt = self.active.get(key)
         if attempt is not None and not attempt.is_over:
@@ -147,46 +156,51 @@ class Attempts:
         begun = 0
         while self._unfilled:
             lane = self._unfilled.pop()
-            while lane.queue and lane.has_room():
+            queue = lane.queue
+            room = lane.room()
+            while queue and room > 0:
                 if begun >= _BEGUN_AT_ONCE:
                     self._unfilled.add(lane)
                     return
-                attempt = self.waiting.pop(lane.queue.popleft(), None)
+                attempt = self.waiting.pop(queue.popleft(), None)
                 if attempt is not None:
                     begun += 1
-                    self._begin(attempt)
-            if not lane.width and not lane.running and not lane.queue:
+                    room -= self._begin(attempt)
+            if not lane.width and not lane.running and not queue:
                 self._lanes.pop(lane.number, None)
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: Attempt) -> bool:
         now = now_us()
         lane = attempt.lane
-        if now >= self.lease_us:
-            # Frozen and thawed between two turns of the loop: what is not ours any more must not begin.
-            self._never_began(attempt, command.CannotStart("node", None, "lease expired"))
-            return
-        if lane.gpus_each:
-            attempt.gpus = lane.gpus_free[: lane.gpus_each]
         try:
+            if now >= self.lease_us:
+                # Frozen and thawed between two turns of the loop: what is not ours any more must not begin.
+                raise command.CannotStart("node", None, "lease expired")
+            if lane.gpus_each:
+                attempt.gpus = lane.gpus_free[: lane.gpus_each]
             self._spawner.begin(attempt, now)
         except command.CannotStart as failure:
-            self._never_began(attempt, failure)
-            return
+            self._never_began(attempt.key, attempt.number, failure)
+            return False
         lane.enter(attempt)
-        self.active[attempt.key] = attempt
-        self._running[attempt.pid] = attempt
-        due_us = min(now + TELL_AFTER_US, self._families.began(attempt, now))
+        self.active[attempt.key] = self._running[attempt.pid] = attempt
+        due_us = now + TELL_AFTER_US
+        if attempt.spec.is_limited:
+            due_us = min(due_us, self._families.began(attempt, now))
         if due_us < self.next_us:
             self.next_us = due_us
+        return True
 
-    def _never_began(self, attempt: Attempt, failure: command.CannotStart) -> None:
-        end = End(*attempt.key, attempt.number, failure.outcome, exit_code=failure.exit_code, reason=failure.reason)
+    def _never_began(self, key: Key, number: int, failure: command.CannotStart) -> None:
+        end = End(*key, number, failure.outcome, exit_code=failure.exit_code, reason=failure.reason)
         self._reports.ended(end)
 
     # Ending
 
     def reap(self) -> None:
         """Takes leave of every child that has ended; what is left to be done for it is done by `settle`."""
+        now = now_us()
+        running, over = self._running, self._over
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -194,20 +208,21 @@ class Attempts:
                 return
             if not pid:
                 return
-            attempt = self._running.pop(pid, None)
+            attempt = running.pop(pid, None)
             if attempt is None:
                 self._families.reaped(pid)
-                continue
-            now = now_us()
-            attempt.waited = (status, usage, now)
-            if attempt.outcome is not None:
+            elif attempt.outcome is not None:
+                attempt.waited = (status, usage, now)
                 attempt.step_us = self.next_us = now
-                continue
-            if not self._over:
-                self._settle_us = now + SETTLE_AFTER_US
-            self._over.append(attempt)
-            attempt.lane.leave(attempt)
-            self._unfilled.add(attempt.lane)
+            else:
+                attempt.waited = (status, usage, now)
+                if not over:
+                    self._settle_us = now + SETTLE_AFTER_US
+                over.append(attempt)
+                attempt.lane.leave(attempt)
+                self._unfilled.add(attempt.lane)
+            if not _has_ended_child():
+                return
 
     def settle(self) -> None:
         """Looks after those that `reap` took leave of: strays, output, output checks, reports.
@@ -220,47 +235,38 @@ class Attempts:
             return
         self._over = []
         self._settle_us = NEVER
+        self._is_own_peak_fresh = False
         left = self._families.count_strays(over, len(self._running), self._running)
         for attempt, escaped in zip(over, left, strict=True):
             self._finish(attempt, escaped)
 
     def _finish(self, attempt: Attempt, escaped: int) -> None:
         del self.active[attempt.key]
-        self._families.ended(attempt)
-        self._reports.ended(self._result(attempt, escaped))
-
-    def _result(self, attempt: Attempt, escaped: int) -> End:
+        if attempt.spec.is_limited or attempt.outcome is not None:
+            self._families.ended(attempt)
         assert attempt.waited is not None
         status, usage, ended_us = attempt.waited
-        outcome, exit_code, signal_number, reason = _judge(attempt, status)
-        if attempt.checks and outcome == "ok":
-            outcome, reason = _check_outputs(attempt)
-        records = attempt.records
-        if attempt.slot is not None:
-            own = self._slots.collect(attempt.slot, attempt.job, escaped > 0)
-            records = own if records is None else _merge(records, own)
+        slot = attempt.slot
+        written = None if slot is None else self._slots.collect(slot, attempt.job, escaped > 0)
         peak_bytes = usage.ru_maxrss << 10
-        return End(
-            *attempt.key,
-            attempt.number,
-            outcome,
-            exit_code,
-            signal_number,
+        figures = (
             attempt.wall_us,
             ended_us - attempt.started_us,
             int(usage.ru_utime * 1_000_000),
             int(usage.ru_stime * 1_000_000),
-            None if peak_bytes <= self._own_peak_bytes else self._peak_bytes(peak_bytes),
-            reason,
-            records,
-            [[*one.check, one.reason] for one in attempt.passed] if attempt.passed else None,
-            escaped,
+            peak_bytes if peak_bytes > self._own_peak_bytes and self._is_peak_its_own(peak_bytes) else None,
         )
+        if status or written or escaped or attempt.is_special:
+            self._reports.ended(_end_of(attempt, status, figures, written, escaped))
+        else:
+            self._reports.succeeded(attempt.key, attempt.name, figures)
 
-    def _peak_bytes(self, peak_bytes: int) -> int | None:
+    def _is_peak_its_own(self, peak_bytes: int) -> bool:
         # A spawned process starts with the peak of the one that spawned it, so a smaller figure says nothing.
-        self._own_peak_bytes = _own_peak_bytes()
-        return peak_bytes if peak_bytes > self._own_peak_bytes else None
+        if not self._is_own_peak_fresh:
+            self._own_peak_bytes = _own_peak_bytes()
+            self._is_own_peak_fresh = True
+        return peak_bytes > self._own_peak_bytes
 
     # Time
 
@@ -294,6 +300,24 @@ def _next_of(attempt: Attempt) -> int:
     return min(NEVER if attempt.is_told else attempt.started_us + TELL_AFTER_US, attempt.deadline_us)
 
 
+def _has_ended_child() -> bool:
+    # wait4 would say it too, but makes up the whole usage of nobody where nobody has ended.
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
+def _end_of(attempt: Attempt, status: int, figures: Figures, written: list[Record | None] | None, escaped: int) -> End:
+    outcome, exit_code, signal_number, reason = _judge(attempt, status)
+    if attempt.checks and outcome == "ok":
+        outcome, reason = _check_outputs(attempt)
+    records = written if attempt.records is None else _merge(attempt.records, written)
+    passed = [[*one.check, one.reason] for one in attempt.passed] if attempt.passed else None
+    head = (*attempt.key, attempt.number, outcome, exit_code, signal_number)
+    return End(*head, *figures, reason, records, passed, escaped)
+
+
 def _judge(attempt: Attempt, status: int) -> tuple[str, int | None, int | None, str | None]:
     signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
@@ -318,12 +342,6 @@ def _merge(named: list[Record | None], own: list[Record | None] | None) -> list[
     if own is None:
         return named
     return [theirs or ours for theirs, ours in zip(named, own, strict=True)]
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"{value!r} is no integer")
-    return value
 
 
 def _own_peak_bytes() -> int:

@@ -9,6 +9,9 @@ import os
 import stat
 from typing import Any, NamedTuple
 
+from lanai.agent.starter_exec import Environment
+from lanai.agent.starter_processes import MARK
+
 # The node's fault, not the job's: another node, or the same one later, may well succeed.
 NODE_ERRORS = frozenset(
     {
@@ -25,7 +28,10 @@ NODE_ERRORS = frozenset(
         errno.ETXTBSY,
     }
 )
-_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
+_VARYING = (b"LANAI_JOB_ID", b"LANAI_INDEX", b"LANAI_ATTEMPT", MARK)
+_DEADLINE = b"LANAI_DEADLINE"
+_OWN_CHARACTERS = 255
 _CHECK_KINDS = frozenset({"exists", "exists+", "line", "line+"})
 
 
@@ -65,16 +71,20 @@ class CheckResult(NamedTuple):
 class Spec:
     """The settings that many attempts share; sent once, then named by its id.
 
-    ``environment`` is changed in place for every attempt, since one thread spawns one at a time and copying costs.
+    ``environment`` is changed in place for every attempt, since one thread spawns one at a time and copying costs; it
+    is None where ``flaw`` says why no command can have it.
     """
 
     __slots__ = (
         "batch",
+        "batch_text",
         "cwd",
         "environment",
+        "flaw",
         "grace_us",
         "has_stderr",
         "has_stdout",
+        "is_limited",
         "is_plain",
         "memory_bytes",
         "programs",
@@ -83,11 +93,12 @@ class Spec:
         "stdout",
         "time_limit_us",
         "umask",
-        "_path",
+        "variables",
     )
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.batch = int(message["batch"])
+        self.batch_text = str(self.batch)
         self.cwd = str(message["cwd"])
         self.umask = int(message.get("umask", 0o022))
         self.stdout: str | None = message.get("stdout")
@@ -98,28 +109,42 @@ class Spec:
         self.is_plain = self.stdin == "null" and not self.has_stdout and not self.has_stderr
         self.time_limit_us = int(message.get("time_limit_us") or 0)
         self.memory_bytes = int(message.get("memory_bytes") or 0)
+        self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
-        self.programs: dict[str, str] = {}
-        self.environment = _base_environment(self, message)
-        self._path = self.environment.get(b"PATH", _DEFAULT_PATH.encode()).decode("utf-8", "surrogateescape")
+        self.programs: dict[bytes, bytes] = {}
+        self.variables = _base_variables(self, message)
+        self.environment: Environment | None = None
+        self.flaw = ""
+        try:
+            self.environment = self.lay_out(self.variables)
+        except ValueError as error:
+            self.flaw = str(error)
 
-    def find(self, word: str) -> str:
+    def lay_out(self, variables: dict[bytes, bytes]) -> Environment:
+        """Returns an environment with these variables and room for those that each attempt has of its own.
+
+        Raises:
+            ValueError: a name or a value cannot be one.
+        """
+        return Environment(variables, (*_VARYING, _DEADLINE) if self.time_limit_us else _VARYING)
+
+    def find(self, word: bytes) -> bytes:
         """Returns the path of a program by this spec's PATH, as execvp would; a word with a slash is its own path.
 
         Raises:
             CannotStart: there is none.
         """
-        if "/" in word:
+        if b"/" in word:
             return word
         known = self.programs.get(word)
         if known is None:
             known = self.programs[word] = self._search(word)
         return known
 
-    def _search(self, word: str) -> str:
+    def _search(self, word: bytes) -> bytes:
         refused = None
-        for folder in self._path.split(":") if word else ():
-            path = os.path.join(folder or ".", word)
+        for folder in self.variables.get(b"PATH", _DEFAULT_PATH).split(b":") if word else ():
+            path = os.path.join(folder or b".", word)
             try:
                 mode = os.stat(path).st_mode
             except (OSError, ValueError):
@@ -128,11 +153,11 @@ class Spec:
                 return path
             refused = refused or path
         if refused is not None:
-            raise CannotStart("notfound", 127, f"{refused}: not executable")
-        raise CannotStart("notfound", 127, f"{word}: command not found")
+            raise CannotStart("notfound", 127, f"{os.fsdecode(refused)}: not executable")
+        raise CannotStart("notfound", 127, f"{os.fsdecode(word)}: command not found")
 
 
-def _base_environment(spec: Spec, message: dict[str, Any]) -> dict[bytes, bytes]:
+def _base_variables(spec: Spec, message: dict[str, Any]) -> dict[bytes, bytes]:
     given: dict[str, str] = message.get("env") or {}
     encoded = {_bytes(name): _bytes(value) for name, value in given.items()}
     encoded[b"LANAI_BATCH_ID"] = b"%d" % spec.batch
@@ -150,25 +175,47 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def words_of(command: object) -> list[str]:
+def own_variables(batch: str, index: str, number: str, mark: str) -> list[bytes]:
+    """Returns what one attempt has in its environment, as ``NAME=value`` in the order of a spec's environment.
+
+    Raises:
+        ValueError: a number is out of all bounds.
+    """
+    # One text for all of them, since each that is made and encoded costs as much as the four together.
+    text = f"LANAI_JOB_ID={batch}/{index}\0LANAI_INDEX={index}\0LANAI_ATTEMPT={number}\0LANAI_MARK={mark}"
+    if len(text) > _OWN_CHARACTERS:
+        raise ValueError(f"attempt {number[:40]} of job {index[:40]}")
+    return text.encode().split(b"\0")
+
+
+def words_of(command: object) -> list[bytes]:
     """Returns the words of a command: a list is taken as it is, a string is a line for /bin/sh.
 
     Raises:
         TypeError: it is neither.
+        CannotStart: a word cannot be handed to a program.
     """
     if isinstance(command, str):
-        return ["/bin/sh", "-c", command]
+        return [b"/bin/sh", b"-c", *_words([command])]
     if not isinstance(command, list):
         raise TypeError("a command is a list of words or a line")
-    for word in command:
-        if type(word) is not str:
-            raise TypeError("a command is a list of words or a line")
     # No words at all are a program of no name, which is nowhere to be found.
-    return command or [""]
+    return _words(command) or [b""]
 
 
-def spawn_failure(error: OSError, path: str) -> CannotStart:
+def _words(words: list[str]) -> list[bytes]:
+    try:
+        encoded = "\0".join(words).encode("utf-8", "surrogateescape").split(b"\0")
+    except UnicodeEncodeError:
+        raise CannotStart("exit", 126, "a word that is neither text nor bytes") from None
+    if len(encoded) != (len(words) or 1):
+        raise CannotStart("exit", 126, "a word with a zero byte in it")
+    return encoded
+
+
+def spawn_failure(error: OSError, program: bytes) -> CannotStart:
     """Says what an error of posix_spawn means for the attempt."""
+    path = os.fsdecode(program)
     if error.errno == errno.E2BIG:
         return CannotStart("exit", 126, f"{path}: argument list too long")
     if error.errno == errno.ENOENT and os.path.exists(path):

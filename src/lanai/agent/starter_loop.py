@@ -86,8 +86,9 @@ class Starter:
     def run(self) -> None:
         """Serves until there is nothing left to serve, or the directory has vanished, or a signal says so."""
         attempts = self._attempts
+        now = now_us()
         while True:
-            for fd, event in self._poller.poll(self._patience_s()):
+            for fd, event in self._poller.poll(self._patience_s(now)):
                 # A frozen host may thaw here with its lease run out: nothing may begin before that is known.
                 if fd == self._wake_fd:
                     self._on_signals()
@@ -112,12 +113,13 @@ class Starter:
                 self._report()
         self._say_goodbye()
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, now: int) -> float:
+        # By the clock as it was before this turn: what is due a turn later than it should be is soon enough.
         attempts = self._attempts
         if attempts.wants_fill:
             return 0.0
         next_us = min(attempts.next_us, attempts.settle_us, attempts.lease_us, self._house_us)
-        return max(0.0, (next_us - now_us()) / 1_000_000)
+        return max(0.0, (next_us - now) / 1_000_000)
 
     def _report(self) -> None:
         if self._agent is None or not self._agent.is_told:

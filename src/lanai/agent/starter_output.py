@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from lanai.agent.starter_command import CannotStart, Spec, node_or
+from lanai.agent.starter_exec import Streams
 
 SMALL_BYTES = 64 << 10
 SEGMENT_BYTES = 64 << 20
@@ -20,16 +21,15 @@ _OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_UMASK = 0o077
 _PATTERN = re.compile(r"%(.)")
-FileActions = list[tuple[int, int, int]]
 Record = list[object]
 
 
 class Slot(NamedTuple):
-    """A pair of append files. ``descriptors`` are those of standard output and error; ``actions`` go to posix_spawn."""
+    """A pair of append files, as descriptors and as what a command is spawned with."""
 
     number: int
     descriptors: tuple[int, int]
-    actions: FileActions
+    streams: Streams
 
 
 class Output:
@@ -172,7 +172,7 @@ class Output:
             raise
         finally:
             os.umask(umask)
-        return Slot(number, (opened[0], opened[1]), file_actions(None, opened[0], opened[1]))
+        return Slot(number, (opened[0], opened[1]), Streams(None, opened[0], opened[1]))
 
     def _path(self, number: int, stream: str) -> str:
         return os.path.join(self._directory, f"slot{number}.{stream}")
@@ -181,11 +181,6 @@ class Output:
 def segment_path(directory: str, number: int) -> str:
     """Returns the name of an output segment."""
     return os.path.join(directory, f"out-{number:06d}")
-
-
-def file_actions(*streams: int | None) -> FileActions:
-    """Returns what posix_spawn does to connect a command's three streams; None leaves it ours, which is /dev/null."""
-    return [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams) if fd is not None]
 
 
 def expand(pattern: str, job: tuple[int, int, int]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lanai.agent import starter_command as command
 from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
+from lanai.agent.starter_exec import Environment, Streams, Words, spawn
 from lanai.agent.starter_reports import Key
 
 # A directory that is gone, or was removed and made again, is noticed after this long at the latest.
@@ -29,6 +30,7 @@ class Spawner:
     def __init__(self, slots: output.Output, open_input: Callable[[Key], int]) -> None:
         self._slots = slots
         self._open_input = open_input
+        self._words = Words()
         self._entered: command.Spec | None = None
         self._enter_again_us = 0
 
@@ -51,7 +53,7 @@ class Spawner:
                 _check_inputs(attempt)
             attempt.wall_us = time.time_ns() // 1000
             if spec.is_plain and attempt.slot is not None:
-                attempt.pid = _spawn(attempt, attempt.slot.actions)
+                attempt.pid = self._spawn(attempt, attempt.slot.streams)
             else:
                 self._begin_with_files(attempt)
         except command.CannotStart:
@@ -79,9 +81,30 @@ class Spawner:
             if attempt.slot is not None:
                 slot_fds = attempt.slot.descriptors
                 out_fd, err_fd = (slot_fds[0] if out_fd is None else out_fd, slot_fds[1] if err_fd is None else err_fd)
-            attempt.pid = _spawn(attempt, output.file_actions(stdin_fd, out_fd, err_fd))
+            attempt.pid = self._spawn(attempt, Streams(stdin_fd, out_fd, err_fd))
         finally:
             output.close_all(opened)
+
+    def _spawn(self, attempt: Attempt, streams: Streams) -> int:
+        spec = attempt.spec
+        words = attempt.words
+        path = spec.programs.get(words[0]) or spec.find(words[0])
+        environment = _environment(attempt)
+        try:
+            return spawn(path, self._words.lay_out(words), environment, streams)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC:
+                return self._spawn_other(b"/bin/sh", [b"sh", path, *words[1:]], environment, streams)
+            if error.errno == errno.ENOENT and spec.programs.pop(words[0], None) is not None:
+                # The program has moved since it was looked up; looking again raises if it is nowhere.
+                return self._spawn_other(spec.find(words[0]), words, environment, streams)
+            raise command.spawn_failure(error, path) from None
+
+    def _spawn_other(self, path: bytes, words: list[bytes], environment: Environment, streams: Streams) -> int:
+        try:
+            return spawn(path, self._words.lay_out(words), environment, streams)
+        except OSError as error:
+            raise command.spawn_failure(error, path) from None
 
 
 def _check_inputs(attempt: Attempt) -> None:
@@ -91,45 +114,31 @@ def _check_inputs(attempt: Attempt) -> None:
         raise command.CannotStart("check", None, "; ".join(failed))
 
 
-def _environment(attempt: Attempt) -> dict[bytes, bytes]:
+def _environment(attempt: Attempt) -> Environment:
     spec = attempt.spec
     environment = spec.environment
+    if environment is None:
+        raise command.CannotStart("exit", 126, spec.flaw)
     if attempt.extra_environment or attempt.gpus:
-        environment = environment.copy()
-        for name, value in (attempt.extra_environment or {}).items():
-            environment[os.fsencode(name)] = os.fsencode(value)
-        if attempt.gpus:
-            ids = os.fsencode(",".join(attempt.gpus))
-            environment[b"LANAI_GPUS"] = environment[b"CUDA_VISIBLE_DEVICES"] = ids
-    environment.update(attempt.environment)
-    if spec.time_limit_us:
-        environment[b"LANAI_DEADLINE"] = b"%d" % ((attempt.wall_us + spec.time_limit_us) // 1_000_000)
+        environment = _own_environment(attempt)
+    job, index, number, mark, *deadline = environment.places
+    job.value, index.value, number.value, mark.value = attempt.variables
+    if deadline:
+        deadline[0].value = b"LANAI_DEADLINE=%d" % ((attempt.wall_us + spec.time_limit_us) // 1_000_000)
     return environment
 
 
-def _spawn(attempt: Attempt, actions: output.FileActions) -> int:
-    spec = attempt.spec
-    words = attempt.words
-    path = spec.programs.get(words[0]) or spec.find(words[0])
-    environment = _environment(attempt)
+def _own_environment(attempt: Attempt) -> Environment:
+    variables = attempt.spec.variables.copy()
     try:
-        return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True, setsigmask=())
+        for name, value in (attempt.extra_environment or {}).items():
+            variables[os.fsencode(name)] = os.fsencode(value)
+        if attempt.gpus:
+            ids = os.fsencode(",".join(attempt.gpus))
+            variables[b"LANAI_GPUS"] = variables[b"CUDA_VISIBLE_DEVICES"] = ids
+        return attempt.spec.lay_out(variables)
     except ValueError as error:
-        raise command.CannotStart("exit", 126, f"{words[0]}: {error}") from None
-    except OSError as error:
-        if error.errno == errno.ENOEXEC:
-            return _spawn_other("/bin/sh", ["sh", path, *words[1:]], environment, actions)
-        if error.errno == errno.ENOENT and spec.programs.pop(words[0], None) is not None:
-            # The program has moved since it was looked up; looking again raises if it is nowhere.
-            return _spawn_other(spec.find(words[0]), words, environment, actions)
-        raise command.spawn_failure(error, path) from None
-
-
-def _spawn_other(path: str, words: list[str], environment: dict[bytes, bytes], actions: output.FileActions) -> int:
-    try:
-        return os.posix_spawn(path, words, environment, file_actions=actions, setsid=True, setsigmask=())
-    except OSError as error:
-        raise command.spawn_failure(error, path) from None
+        raise command.CannotStart("exit", 126, str(error)) from None
 
 
 def _open_input_file(path: str) -> int:

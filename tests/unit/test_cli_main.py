@@ -2,11 +2,13 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from lanai.cli import main as entry
+from lanai.cli.report import write_report
 from lanai.model.errors import ListErrors, NothingThere
 
 VERBS = sorted(path.stem for path in Path(entry.VERBS).glob("*.py") if path.stem != "__init__")
@@ -122,3 +124,27 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     )
     assert ended.returncode in (0, 141)
     assert ended.stderr == ""
+
+
+def test_a_directory_that_is_gone_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    ended = lanai("run", "--", "true", home=tmp_path / "home")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "lanai: the directory that you are in is gone\ntry: cd to another\n"
+
+
+def test_a_mistake_of_ours_is_reported_also_from_a_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    path = re.search(r"lies in (\S+);", write_report(ValueError("oh")))
+    assert path
+    assert "ValueError: oh" in Path(path[1]).read_text()

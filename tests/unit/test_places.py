@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lanai.model import places
-from lanai.model.errors import UserError
+from lanai.model.errors import StoreError, UserError
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,18 @@ def test_config_files_come_weakest_first() -> None:
 
 def test_config_files_without_home() -> None:
     assert places.config_files({}) == (Path("/etc/xdg/lanai/config.toml"),)
+
+
+def test_a_directory_for_state_is_made_for_one_user_alone(tmp_path: Path) -> None:
+    made = places.make(tmp_path / "deep" / "home")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert places.make(made) == made
+
+
+def test_where_state_cannot_be_kept_the_user_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError) as refused:
+        places.make(tmp_path / "file" / "private")
+    assert refused.value.exit_code == 7
+    assert refused.value.message == f"state cannot be kept in {tmp_path}/file/private: Not a directory"
+    assert "LANAI_HOME" in refused.value.hint

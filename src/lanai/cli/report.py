@@ -19,7 +19,7 @@ def write_report(error: BaseException) -> str:
     text = "\n".join(
         (
             f"lanai {__version__}, Python {sys.version}",
-            f"at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} in {os.getcwd()}",
+            f"at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} in {_here()}",
             f"arguments: {sys.argv[1:]}",
             "".join(traceback.format_exception(error)),
         )
@@ -28,3 +28,10 @@ def write_report(error: BaseException) -> str:
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     return f"the report lies in {path}; please send it to us"
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        return f"a directory that cannot be told: {error.strerror}"

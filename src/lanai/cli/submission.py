@@ -194,7 +194,7 @@ def _retries(value: object) -> Retries:
 
 
 def _directory(given: str | None) -> str:
-    path = os.path.abspath(given) if given else os.getcwd()
+    path = _absolute(given or ".")
     if not os.path.isdir(path):
         raise UserError(f"--dir: {path} is no directory here", code="bad_option")
     return path
@@ -206,7 +206,14 @@ def _pattern(given: str | None) -> str | None:
         return None
     if not given:
         raise UserError("--output, --error: found an empty name, accepted is a file", code="bad_option")
-    return given if given == "/dev/null" else os.path.abspath(given)
+    return given if given == "/dev/null" else _absolute(given)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UserError("the directory that you are in is gone", code="no_directory", hint="cd to another") from None
 
 
 def _shell(given: bool | None, *, is_single: bool) -> str:

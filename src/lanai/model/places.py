@@ -1,4 +1,4 @@
-"""Where everything of Lanai lies on disk: functions from an environment mapping to paths. No file is touched.
+"""Where everything of Lanai lies on disk: functions from an environment mapping to paths. Only `make` touches a file.
 
     $LANAI_HOME, or $XDG_STATE_HOME/lanai/HOST (by default ~/.local/state/lanai/HOST)
       join             what an agent needs to join the hub that was started here
@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lanai.model.errors import UserError
+from lanai.model.errors import StoreError, UserError
 
 
 def home(environ: Mapping[str, str], *, host: str) -> Path:
@@ -48,6 +49,24 @@ def agent_dir(home: Path, name: str) -> Path:
 def join_file(home: Path) -> Path:
     """What the hub writes for agents to join by: URL, pin and join token, mode 0600."""
     return home / "join"
+
+
+def make(directory: Path) -> Path:
+    """Have a directory for state, this user's alone where it is new. Raises StoreError where it cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_usable = os.access(directory, os.W_OK | os.X_OK)
+        problem = "" if is_usable else "not writable by you"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise StoreError(
+            f"state cannot be kept in {directory}: {problem}",
+            code="bad_home",
+            hint="export LANAI_HOME=/a/directory/of/yours",
+            facts={"directory": os.fspath(directory)},
+        )
+    return directory
 
 
 def api_socket(hub: Path) -> Path:

@@ -231,6 +231,38 @@ def test_an_arriving_batch_goes_with_its_client(hub: Process, home: Path) -> Non
     again.close()
 
 
+def test_two_who_open_a_batch_under_one_key_at_the_same_moment_get_one_batch(hub: Process, home: Path) -> None:
+    """The second Open comes while the first is on its way to disk: the store does not know the key yet."""
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    api.send(*(messages.Open(number, "k", "tester", _settings(), {}) for number in (1, 2, 3)))
+    answers = [api.receive() for _ in range(3)]
+    opened = [answer for answer in answers if isinstance(answer, messages.Opened) and not answer.known]
+    refused = [answer for answer in answers if answer not in opened]
+    assert len(opened) == 1
+    assert [getattr(answer, "error", None) and answer.error.code for answer in refused] == ["key_arriving"] * 2
+    api.send(messages.Open(4, "k", "tester", _settings(), {}))
+    assert api.receive() == messages.Opened(4, opened[0].batch, known=True)
+    api.close()
+
+
+def test_a_batch_whose_client_goes_before_it_has_a_number_is_dropped(hub: Process, home: Path) -> None:
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    api.send(messages.Open(1, "k", "tester", _settings(), {}))
+    api.close()
+    again = WirePeer.local(home / "hub")
+    again.hello_api()
+
+    def is_free() -> bool:
+        again.send(messages.Open(1, "k", "tester", _settings(), {}))
+        answer = again.receive()
+        return isinstance(answer, messages.Opened) and not answer.known
+
+    eventually(is_free, within_s=5, what="the key to be free again")
+    again.close()
+
+
 def _is_cut_off(sock: socket.socket, said: bytes) -> bool:
     try:
         for _ in range(20_000):

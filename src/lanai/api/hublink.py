@@ -278,6 +278,8 @@ class HubLink(asyncio.Protocol):
                 answer = self._waiting.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(message)
+                elif isinstance(message, messages.Opened) and not message.known:
+                    self.send(messages.Abandon(batch=message.batch))  # nobody waits for it any more
             case messages.ChunkTaken(batch=batch, first=first):
                 if batch in self._on_chunk_taken:
                     self._on_chunk_taken[batch](first)

@@ -21,7 +21,7 @@ from lanai.hub.loop import Heart
 from lanai.hub.peers import Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
 from lanai.model.batch import Counts
-from lanai.model.errors import ErrorBody, StoreFull, UserError
+from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.records import SaveTail
 from lanai.store.port import Lines
@@ -75,6 +75,8 @@ class Switchboard:
         self._spec_numbers = itertools.count(1)
         self._requests: dict[int, tuple[Peer, int, bool]] = {}
         self._request_numbers = itertools.count(1)
+        self._opening: dict[int, tuple[str, str]] = {}
+        """(user, key) of batches that are on their way to disk, by request: the store does not know them yet."""
         self._arriving: dict[BatchId, int] = {}
         self._current: Peer | None = None
         self._client_count = 0
@@ -173,7 +175,8 @@ class Switchboard:
         for watchers in self._watched.values():
             watchers.discard(peer.number)
         self._watched = {batch: watchers for batch, watchers in self._watched.items() if watchers}
-        self._requests = {number: who for number, who in self._requests.items() if who[0] is not peer}
+        # A batch that is being opened is still to get its number, under which it is abandoned then.
+        self._requests = {number: who for number, who in self._requests.items() if who[0] is not peer or who[2]}
 
     # -- agents
 
@@ -260,13 +263,23 @@ class Switchboard:
             error = StoreFull("the hub's disk is full", hint="make room where it keeps its state, then submit again")
             peer.send(messages.Reply(message.request, error=error.body()))
             return
-        known = self._store.key(message.user, message.key) if message.key else None
+        name = message.user, message.key
+        known = self._store.key(*name) if message.key else None
         if known is not None:
             batch, digest = known
             peer.send(messages.Opened(message.request, batch, known=True, digest=digest))
             return
+        if message.key and name in self._opening.values():
+            refusal = Refusal(
+                f"another submission with key {message.key!r} has begun at this moment",
+                code="key_arriving",
+                hint="try again in a moment",
+            )
+            peer.send(messages.Reply(message.request, error=refusal.body()))
+            return
         blob = msgspec.msgpack.encode(dict(sorted(message.env.items())))
         number = self._expect(peer, message.request, is_open=True)
+        self._opening[number] = name
         self.heart.post(
             events.BatchOpened(
                 number,
@@ -351,7 +364,8 @@ class Switchboard:
 
     def _accept(self, effect: do.AcceptNode) -> None:
         peer = self._joining.pop(effect.connection, None)
-        if peer is None:
+        if peer is None:  # it ended before it was welcomed
+            self.heart.post(events.NodeDisconnected(effect.node, effect.connection))
             return
         peer.node = effect.node
         self._forgettable.pop(effect.node, None)  # it counts on its own: what it still has, it sends again
@@ -426,6 +440,7 @@ class Switchboard:
         return number
 
     def _answer(self, effect: do.Answer) -> None:
+        self._opening.pop(effect.request, None)
         found = self._requests.pop(effect.request, None)
         if found is None:
             return

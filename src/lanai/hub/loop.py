@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from lanai.core.effects import (
     AcceptNode,
@@ -25,7 +25,17 @@ from lanai.core.effects import (
     RejectNode,
     StartAttempts,
 )
-from lanai.core.events import Event, TimePassed
+from lanai.core.events import (
+    BatchChanged,
+    BatchClosed,
+    BatchRevived,
+    Event,
+    JobsReleased,
+    JobsRetried,
+    NodeJoined,
+    NodeTookStock,
+    TimePassed,
+)
 from lanai.core.hub import Decision, HubCore
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.commit import CommitLine, Group, Store
@@ -33,9 +43,17 @@ from lanai.hub.commit import CommitLine, Group, Store
 GATHER_S: Final = 0.05
 GATHER_RECORDS: Final = 1000
 PASS_US: Final = 100_000
+"""Passes that ends of jobs ask for are so far apart: the fast path has filled the slots already."""
+PROMPT_SHARE: Final = 100
+"""Somebody waits for the effect of new work, a wish or a new node: these get a pass at once, as long as passes take no
+more than one part in so many of the time."""
 TICK_S: Final = 1.0
 
 _URGENT: Final = frozenset({AcceptNode, AckChunk, Answer, DrainNode, KillAttempts, RecallJobs, RejectNode})
+
+_PROMPT: Final = frozenset(
+    {BatchChanged, BatchClosed, BatchRevived, JobsReleased, JobsRetried, NodeJoined, NodeTookStock}
+)
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +63,8 @@ class Heart:
 
     Args:
         perform: carries out one effect; called on the loop, in order, after the effect's records are kept.
-        on_fault: called once with what the store could not survive; nothing is performed after it.
+        on_fault: called once with what the store could not survive, or with a mistake of ours in any callback of the
+            loop: what is known may be half a step then. Nothing is committed or performed after it.
     """
 
     def __init__(
@@ -60,6 +79,7 @@ class Heart:
         self.is_full = False
         """The disk is full: submissions and commands are to be refused."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._callback_failed)
         self._perform = perform
         self._on_fault = on_fault
         self._inbox: list[Event] = []
@@ -68,6 +88,8 @@ class Heart:
         self._gathering: asyncio.TimerHandle | None = None
         self._pass_timer: asyncio.TimerHandle | None = None
         self._last_pass_us = -PASS_US
+        self._pass_took_us = 0
+        self._pass_due_us = 0
         self._is_stopped = False
         self._commits = CommitLine(
             store, self._loop, on_committed=self._committed, on_full=self._store_is_full, on_fault=self._fault
@@ -84,7 +106,7 @@ class Heart:
     def take(self, decision: Decision) -> None:
         """Add what the core decided to the open group, and have a pass where it wants one."""
         self._gather(decision)
-        self._pass_if_due()
+        self._pass_if_due(PASS_US)
         self._flush_if_due()
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
@@ -106,24 +128,35 @@ class Heart:
         if self._is_stopped:
             return
         events, self._inbox = self._inbox, []
-        self.take(self.core.handle(boottime_us(), events))
+        self._gather(self.core.handle(boottime_us(), events))
+        is_prompt = any(type(event) in _PROMPT for event in events)
+        self._pass_if_due(min(PASS_US, self._pass_took_us * PROMPT_SHARE) if is_prompt else PASS_US)
+        self._flush_if_due()
 
-    def _pass_if_due(self) -> None:
-        if not self.core.needs_pass or self._pass_timer is not None or self.is_full:
+    def _pass_if_due(self, apart_us: int) -> None:
+        """Have a pass, or set a timer for one, `apart_us` after the last."""
+        if not self.core.needs_pass or self.is_full:
             return
         now_us = boottime_us()
-        wait_us = self._last_pass_us + PASS_US - now_us
-        if wait_us <= 0:
+        due_us = self._last_pass_us + apart_us
+        if due_us <= now_us:
             self._run_pass(now_us)
-        else:
-            self._pass_timer = self._loop.call_later(wait_us / 1e6, self._late_pass)
+        elif self._pass_timer is None or self._pass_due_us > due_us:
+            self._set_pass_timer(now_us, due_us)
+
+    def _set_pass_timer(self, now_us: int, due_us: int) -> None:
+        if self._pass_timer is not None:
+            self._pass_timer.cancel()
+        self._pass_due_us = due_us
+        self._pass_timer = self._loop.call_later((due_us - now_us) / 1e6, self._late_pass)
 
     def _run_pass(self, now_us: int) -> None:
         self._last_pass_us = now_us
         self._gather(self.core.decide(now_us))
-        if self.core.needs_pass and self._pass_timer is None:
+        self._pass_took_us = boottime_us() - now_us
+        if self.core.needs_pass:
             # It stopped at its work limit; others get their turn first.
-            self._pass_timer = self._loop.call_later(0, self._late_pass)
+            self._set_pass_timer(now_us, now_us)
 
     def _late_pass(self) -> None:
         self._pass_timer = None
@@ -172,12 +205,19 @@ class Heart:
             _log.warning("the disk is full" if is_full else "there is room on the disk again")
         self.is_full = is_full
         if not is_full:
-            self._pass_if_due()
+            self._pass_if_due(PASS_US)
 
     def _fault(self, fault: BaseException) -> None:
         if not self._is_stopped:
             self._is_stopped = True
             self._on_fault(fault)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback did not catch ends the hub; what asyncio says of one connection does not."""
+        loop.default_exception_handler(context)
+        fault = context.get("exception")
+        if "handle" in context and fault is not None:
+            self._fault(fault)
 
     # -- time
 

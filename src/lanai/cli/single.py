@@ -87,8 +87,8 @@ def exit_code(job: Mapping[str, Any]) -> int:
 def _end(batch: int, job: Mapping[str, Any]) -> int:
     # A command that exits by itself has said what it had to say; anything else would go unexplained.
     if job["state"] != "done" and job.get("outcome") != "exit":
-        reason = job.get("reason")
-        say(f"lanai: job {batch}/{INDEX}: {cause(job)}{f': {reason}' if reason else ''}")
+        how, reason = cause(job), job.get("reason") or ""
+        say(f"lanai: job {batch}/{INDEX}: {reason if how in reason else ': '.join(filter(None, (how, reason)))}")
     return exit_code(job)
 
 

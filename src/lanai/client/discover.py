@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lanai.client.client import Client
 from lanai.client.connection import Target
 from lanai.model import places
 from lanai.model.errors import NothingThere, OtherEnd, UserError
 
 if TYPE_CHECKING:
+    from lanai.client.client import Client
     from lanai.model.settings import Settings
 
 
@@ -40,6 +40,8 @@ class Found:
 
     def client(self) -> Client:
         """A client of this hub."""
+        from lanai.client.client import Client
+
         return Client(self.target)
 
 
@@ -64,30 +66,39 @@ def find(
         OtherEnd: there is a hub, but it does not answer.
         UserError: what names the hub, or the configuration, is not understood.
     """
-    configured = configuration(environ)
-    named = hub or environ.get("LANAI_HUB", "") or configured.hub
+    # Most people have no configuration file, and reading none need not load what reads it.
+    configured = configuration(environ) if _files(environ) else None
+    named = hub or environ.get("LANAI_HUB", "") or (configured.hub if configured else "")
     if named:
-        return Found(target=_named(named, environ, configured))
+        return Found(target=_named(named, environ, configured.token_file if configured else ""))
     host = socket.gethostname()
     home = places.home(environ, host=host)
     started = places.hub_dir(home)
-    if (started / "hub.db").exists():
+    if _is_there(started / "hub.db"):
         return Found(target=_answering(started))
     private = places.private_dir(home)
-    if not may_start and not (private / "hub.db").exists():
+    if not may_start and not _is_there(private / "hub.db"):
         return None
-    from lanai.client.private import is_answering, start
+    from lanai.client.private import is_up, start
 
-    resumed = 0 if is_answering(private) else start(private, host=host, say=say)
+    resumed = 0 if is_up(private) else start(private, host=host, say=say)
     return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
 
 
 def configuration(environ: Mapping[str, str]) -> Settings:
     """The settings of all configuration files. Raises UserError naming file and key."""
-    found = [path for path in places.config_files(environ) if path.exists()]
     from lanai.model.settings import settings_from
 
-    return settings_from([(os.fspath(path), _parsed(path)) for path in found])
+    return settings_from([(os.fspath(path), _parsed(path)) for path in _files(environ)])
+
+
+def _files(environ: Mapping[str, str]) -> list[Path]:
+    return [path for path in places.config_files(environ) if _is_there(path)]
+
+
+def _is_there(path: Path) -> bool:
+    """Unlike Path.exists, this takes what may not be looked at, as a HOME of somebody else, for missing."""
+    return os.path.exists(path)
 
 
 def _parsed(path: Path) -> dict[str, object]:
@@ -96,12 +107,13 @@ def _parsed(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}", code="bad_config", facts={"file": os.fspath(path)}) from None
+        problem = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+        raise UserError(f"{path}: {problem}", code="bad_config", facts={"file": os.fspath(path)}) from None
 
 
-def _named(named: str, environ: Mapping[str, str], configured: Settings) -> Target:
+def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target:
     if named.startswith("https://"):
-        file = environ.get("LANAI_TOKEN_FILE", "") or configured.token_file
+        file = environ.get("LANAI_TOKEN_FILE", "") or token_file
         if not file:
             raise UserError(
                 f"{named} needs a token",
@@ -110,9 +122,9 @@ def _named(named: str, environ: Mapping[str, str], configured: Settings) -> Targ
             )
         return _from_token(Path(file).expanduser(), named)
     path = Path(named).expanduser().absolute()
-    if path.is_dir():
+    if os.path.isdir(path):
         return _answering(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return _from_token(path, "")
     raise UserError(
         f"{named!r} names no hub: it is no https URL, no token file and no directory of a hub",
@@ -134,12 +146,19 @@ def _from_token(path: Path, url: str) -> Target:
     from urllib.parse import urlsplit
 
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_bytes())
+        if not isinstance(known, dict):
+            raise ValueError("it is no JSON object")
+        texts = [known.get(name) for name in ("url", "pin", "token")]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("it lacks url, pin or token")
         parts = urlsplit(url or known["url"])
         if parts.scheme != "https" or not parts.hostname or not parts.port:
-            raise ValueError("its url is not https://HOST:PORT")
-        return Target(host=parts.hostname, port=parts.port, pin=str(known["pin"]), token=str(known["token"]))
+            raise ValueError(f"{'the' if url else 'its'} url is not https://HOST:PORT")
+        return Target(host=parts.hostname, port=parts.port, pin=known["pin"], token=known["token"])
     except FileNotFoundError:
         raise NothingThere(f"there is no token file {path}", facts={"file": os.fspath(path)}) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"the token file {path} cannot be read: {error.strerror}", code="bad_token_file") from None
+    except ValueError as error:
         raise UserError(f"{path} is no token file: {error}", code="bad_token_file") from None

@@ -7,6 +7,7 @@ It ends when the connection to its hub does, on SIGTERM, and for no other reason
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -24,8 +25,11 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Everybody may connect and is told who may not come in; the directory's own mode guards what is private.
     local = unix.listen(places.api_socket(directory), mode=0o666)
+    gc.disable()  # importing makes nothing that could be collected
     from lanai.api.serving import serve
 
+    gc.freeze()
+    gc.enable()
     return serve(directory, local, arguments.listen, parent=arguments.parent)
 
 

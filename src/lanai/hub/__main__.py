@@ -1,45 +1,85 @@
-"""`python -m lanai.hub DIR`: runs a hub in the foreground until it is stopped."""
+"""`python -m lanai.hub DIR`: runs a hub in the foreground until it is stopped.
+
+What can begin before the imports that a hub needs does: the lock is taken, the Unix socket of agents and of the API
+process listens, and a private hub's API process starts on its own imports. Whoever connects waits for the answer.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
+import gc
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from lanai.hub.server import Hub, Options
+from lanai.hub.apiprocess import ApiProcess
+from lanai.model import places
 from lanai.model.errors import LanaiError
 from lanai.model.node import LEASE_S
+from lanai.store.ground import StateLock
+from lanai.wire import unix
+
+if TYPE_CHECKING:
+    import socket
+
+    from lanai.hub.server import Options
 
 
 def main() -> int:
     """Run; returns the exit code."""
     arguments = _parser().parse_args()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    # Importing makes nothing that could be collected, and the hub sets up collection for itself.
+    gc.disable()
+    if arguments.ready_fd is not None:
+        os.set_inheritable(arguments.ready_fd, False)
     try:
-        return asyncio.run(_run(_options(arguments), arguments.ready_fd))
+        return _run(arguments)
     except LanaiError as error:
-        logging.getLogger("lanai.hub").error("%s", error.message)
+        print(f"lanai.hub: {error.message}", file=sys.stderr)
         _say(arguments.ready_fd, {"error": error.body()})
         return error.exit_code
 
 
-async def _run(options: Options, ready_fd: int | None) -> int:
-    return await Hub(options).run(lambda facts: _say(ready_fd, facts))
+def _run(arguments: argparse.Namespace) -> int:
+    directory: Path = arguments.directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with StateLock.take(directory):
+        door = unix.listen(places.wire_socket(directory))
+        api = ApiProcess(directory)
+        try:
+            if arguments.private:
+                api.start()
+            return _serve(_options(arguments), arguments.ready_fd, door, api)
+        finally:
+            api.stop()
+            door.close()
+
+
+def _serve(options: Options, ready_fd: int | None, door: socket.socket, api: ApiProcess) -> int:
+    import asyncio
+    import logging
+
+    from lanai.hub.server import Hub
+
+    async def live() -> int:
+        return await Hub(options, door, api).run(lambda facts: _say(ready_fd, facts))
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    return asyncio.run(live())
 
 
 def _say(ready_fd: int | None, facts: dict[str, Any]) -> None:
+    import msgspec
+
     if ready_fd is not None:
         os.write(ready_fd, msgspec.json.encode(facts) + b"\n")
         os.close(ready_fd)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    from lanai.hub.server import Options
+
     directory: Path = arguments.directory.absolute()
     host, _, port = arguments.listen.rpartition(":")
     return Options(

@@ -1,79 +1,99 @@
-"""The API process as the hub's child: started, watched, started again when it dies, ended with the hub."""
+"""The API process as the hub's child: started, watched, started again when it dies, ended with the hub.
+
+The hub starts it before it imports what it needs itself, so this module imports as little as it can.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-import subprocess
+import select
+import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 RESTART_S: Final = 0.2
 LONGEST_RESTART_S: Final = 5.0
 END_S: Final = 3.0
-_log = logging.getLogger(__name__)
 
 
 class ApiProcess:
-    """Keeps one `python -m lanai.api` alive.
+    """Keeps one `python -m lanai.api` alive: `start` it, `watch` it once there is a loop, `stop` it."""
 
-    Args:
-        listen: the TLS address as HOST:PORT, or None for the Unix socket alone.
-    """
-
-    def __init__(self, directory: Path, listen: str | None) -> None:
-        self._command = [sys.executable, "-m", "lanai.api", os.fspath(directory), "--parent", str(os.getpid())]
-        if listen:
-            self._command += ["--listen", listen]
-        self._loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, directory: Path) -> None:
+        # -P keeps files of the working directory from being taken for modules.
+        self._command = [sys.executable, "-P", "-m", "lanai.api", os.fspath(directory), "--parent", str(os.getpid())]
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: int | None = None
         self._delay_s = RESTART_S
         self._is_stopped = False
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now; 0 between two."""
-        return self._process.pid if self._process is not None else 0
+        """Of the process that runs now; 0 before the first and between two."""
+        return self._pid
 
-    def start(self) -> None:
-        """Start it. The hub is still small here, so that the fork is cheap."""
-        if self._is_stopped:
-            return
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
-        self._watched = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._watched, self._ended)
-        self._loop.call_later(LONGEST_RESTART_S, self._settled, self._process.pid)
+    def start(self, listen: str = "") -> None:
+        """Start it, and have it also `listen` at HOST:PORT for TLS. It tries for 15 s until the hub listens."""
+        if listen:
+            self._command += ["--listen", listen]
+        self._spawn()
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on start another where it dies. It was started."""
+        self._loop = loop
+        self._begin_watch(loop)
 
     def stop(self) -> None:
         """End it, and wait for that."""
         self._is_stopped = True
-        if self._process is None:
+        if not self._pid:
             return
         self._unwatch()
-        self._process.terminate()
+        watched = os.pidfd_open(self._pid)
         try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            os.kill(self._pid, signal.SIGTERM)
+            if not select.select([watched], [], [], END_S)[0]:
+                os.kill(self._pid, signal.SIGKILL)
+        finally:
+            os.close(watched)
+        os.waitpid(self._pid, 0)
+        self._pid = 0
 
-    def _ended(self) -> None:
-        assert self._process is not None
+    def _spawn(self) -> None:
+        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        self._pid = os.posix_spawn(sys.executable, self._command, os.environ, file_actions=actions)
+
+    def _begin_watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watched = os.pidfd_open(self._pid)
+        loop.add_reader(self._watched, self._ended, loop)
+        loop.call_later(LONGEST_RESTART_S, self._settled, self._pid)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_stopped:
+            self._spawn()
+            self._begin_watch(loop)
+
+    def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
+        import logging
+
         self._unwatch()
-        _log.warning("the API process ended with %s; starting another", self._process.wait())
-        self._process = None
-        self._loop.call_later(self._delay_s, self.start)
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._pid = 0
+        logging.getLogger(__name__).warning("the API process ended with %s; starting another", code)
+        loop.call_later(self._delay_s, self._again, loop)
         self._delay_s = min(LONGEST_RESTART_S, self._delay_s * 2)
 
     def _settled(self, pid: int) -> None:
-        if self._process is not None and self._process.pid == pid:
+        if self._pid == pid:
             self._delay_s = RESTART_S
 
     def _unwatch(self) -> None:
-        if self._watched is not None:
+        if self._watched is not None and self._loop is not None:
             self._loop.remove_reader(self._watched)
             os.close(self._watched)
             self._watched = None

@@ -1,4 +1,4 @@
-"""A hub from start to end: lock, store, recovery, doors, API process; and its end, asked for or not."""
+"""A hub from start to end: store, recovery, doors, API process; and its end, asked for or not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.loop import Heart
 from lanai.hub.peers import HELLO_S, Peer
 from lanai.hub.switchboard import Switchboard
-from lanai.model import places
 from lanai.model.errors import Refusal, StoreError, UserError
 from lanai.model.node import NodeState
 from lanai.model.records import SaveMeta
-from lanai.store.ground import StateLock
 from lanai.store.sqlite import SqliteWriter
-from lanai.wire import unix
 
 IDLE_END_S: Final = 60.0
 OUR_BUG: Final = 70
@@ -57,9 +54,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hub:
-    """One running hub. `run` is its whole life."""
+    """One running hub. `run` is its whole life.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        door: listens for agents of this machine and the API process; who has connected is served after recovery.
+        api: started already where the hub is private.
+    """
+
+    def __init__(self, options: Options, door: socket.socket, api: ApiProcess) -> None:
         self._options = options
         self._directory = options.directory
         self._started_at_us = wall_us()
@@ -67,7 +69,8 @@ class Hub:
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle_since_us = boottime_us()
         self._servers: list[asyncio.Server] = []
-        self._api: ApiProcess | None = None
+        self._door = door
+        self._api = api
         self._resumed = 0
 
     async def run(self, on_ready: Any) -> int:
@@ -76,8 +79,6 @@ class Hub:
         Raises:
             LanaiError: it cannot start, and nothing was changed.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = StateLock.take(self._directory)
         self._store = SqliteWriter(self._directory, durability=self._options.durability)
         try:
             self._store.restore_ballast()
@@ -90,7 +91,6 @@ class Hub:
             self._end()
             (self._directory / "hub.pid").unlink(missing_ok=True)
             self._store.close()
-            lock.release()
 
     # -- start
 
@@ -120,11 +120,10 @@ class Hub:
             self._store.commit([SaveMeta(name, value) for name, value in meta.items()])
         self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
         loop = asyncio.get_running_loop()
-        local = unix.listen(places.wire_socket(self._directory))
-        self._servers.append(await loop.create_server(self._peer, sock=local))
-        api_address = self._api_url.removeprefix("https://") if tls else None
-        self._api = ApiProcess(self._directory, api_address and self._listen_on(api_address))
-        self._api.start()
+        self._servers.append(await loop.create_server(self._peer, sock=self._door))
+        if not self._options.is_private:
+            self._api.start(self._listen_on(self._api_url.removeprefix("https://")))
+        self._api.watch(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_with, 0)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -202,7 +201,7 @@ class Hub:
             "nodes": len(nodes),
             "batches_open": len(world.batches),
             "lease_s": world.lease_us / 1e6,
-            "api_pid": self._api.pid if self._api else 0,
+            "api_pid": self._api.pid,
             **self._ready_facts(),
         }
 
@@ -250,8 +249,7 @@ class Hub:
             self._board.suspend_leases()
         for server in self._servers:
             server.close()
-        if self._api is not None:
-            self._api.stop()
+        self._api.stop()
         if hasattr(self, "_heart"):
             self._heart.stop()
 

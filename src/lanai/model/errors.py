@@ -16,16 +16,19 @@
 
 An error carries facts as fields of `facts`; its text is made from them once, when it is raised, and nothing ever
 matches on text. `code` is the stable name that machines read.
+
+Every process and every command imports this before it knows what else it needs, so it imports no msgspec: to that, a
+dataclass is as good as a struct.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-import msgspec
 
-
-class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorBody:
     """An error on its way through a wire or JSON.
 
     Attributes:
@@ -44,7 +47,7 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int = 70
     http_status: int = 500
     retry: str = "never"
-    facts: dict[str, str | int | list[str]] = {}
+    facts: dict[str, str | int | list[str]] = field(default_factory=dict)
 
 
 class LanaiError(Exception):

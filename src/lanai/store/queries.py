@@ -7,32 +7,29 @@ touch a database.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import re
-from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
 
 _MIGRATION = re.compile(r"(\d{4})\.sql")
-
-
-def _sql() -> Traversable:
-    return importlib.resources.files("lanai.store").joinpath("sql")
+_SQL: Final = Path(__file__).parent / "sql"
 
 
 def schema() -> str:
     """The script that makes an empty store of the newest version."""
-    return _sql().joinpath("schema.sql").read_text(encoding="utf-8")
+    return (_SQL / "schema.sql").read_text(encoding="utf-8")
 
 
 def migrations() -> list[tuple[int, str]]:
     """(version it leads to, script) of every migration, ascending from 1 without a gap."""
-    found = [(_MIGRATION.fullmatch(entry.name), entry) for entry in _sql().joinpath("migrations").iterdir()]
+    found = [(_MIGRATION.fullmatch(entry.name), entry) for entry in (_SQL / "migrations").iterdir()]
     return sorted((int(match[1]), entry.read_text(encoding="utf-8")) for match, entry in found if match)
 
 
 @functools.cache
 def statements(file: str) -> dict[str, str]:
     """The statements of `sql/FILE.sql` by name."""
-    text = _sql().joinpath(f"{file}.sql").read_text(encoding="utf-8")
+    text = (_SQL / f"{file}.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {name: _without_comments(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 

@@ -1,7 +1,7 @@
 """One HTTP connection to the API process: over the Unix socket, or over TLS with a pinned certificate.
 
 Errors of the other side are raised as what they were there (`model.errors`); a side that does not answer is `OtherEnd`.
-What only the TLS door needs is imported there. A connection serves one thread at a time.
+What only the TLS door or an error needs is imported there. A connection serves one thread at a time.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from lanai.client.exchange import Answer, Exchange
-from lanai.model.errors import ErrorBody, InternalError, OtherEnd, raised_from
+from lanai.model.errors import InternalError, OtherEnd, raised_from
 from lanai.wire import unix
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -192,6 +190,10 @@ def _decoded(raw: bytes) -> dict[str, Any]:
 
 
 def _error_in(raw: bytes, status: int) -> Exception:
+    import msgspec
+
+    from lanai.model.errors import ErrorBody
+
     try:
         body = msgspec.convert(json.loads(raw)["error"], ErrorBody)
     except (ValueError, KeyError, TypeError):

@@ -14,7 +14,6 @@ Values of sizes and times are texts as the command line takes them; who uses the
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -80,10 +79,12 @@ def settings_from(files: Sequence[tuple[str, Mapping[str, object]]]) -> Settings
 
 
 def _unknown(name: str, prefix: str, table: Mapping[str, object], kind: type[msgspec.Struct]) -> Iterator[str]:
+    from difflib import get_close_matches
+
     known = kind.__struct_fields__
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
             advice = f"did you mean {prefix}{near[0]}?" if near else "known are " + ", ".join(known)
             yield f"{name}: unknown key {prefix}{key}; {advice}"
         elif not prefix and key in _TABLES and isinstance(value, Mapping):

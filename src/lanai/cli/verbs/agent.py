@@ -56,7 +56,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
       lanai agent start --name spare --cpus 0.5 --resource licence=2
       lanai agent start --gpus 0,2
     """
-    from lanai.cli import daemon
+    from lanai.client import daemon
     from lanai.client.discover import configuration
     from lanai.model import places
 
@@ -68,7 +68,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
         say(f"lanai: agent {called} runs already")
         _print({"pid": running, "name": called, "directory": os.fspath(directory)}, format_)
         return 0
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    places.make(directory)
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
     arguments += _offer(options, configured)
@@ -101,7 +101,7 @@ def stop(name: str | None, now: bool) -> int:
       lanai agent stop
       lanai agent stop --name spare --now
     """
-    from lanai.cli import daemon
+    from lanai.client import daemon
     from lanai.model import places
     from lanai.model.errors import NothingThere
 
@@ -134,7 +134,7 @@ def _home() -> Path:
 
 def _pid(directory: Path) -> int | None:
     """The process of the agent whose state is in `directory`, if it runs."""
-    from lanai.cli.daemon import is_module
+    from lanai.client.daemon import is_module
 
     try:
         pid = int(json.loads((directory / FACTS_FILE).read_text())["pid"])
@@ -166,9 +166,15 @@ def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
             )
         return ["--hub", hub]
     try:
-        known = json.loads(file.read_text())
-        url = hub or str(known["url"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known = json.loads(file.read_bytes())
+        url = hub or known["url"]
+        if not isinstance(url, str):
+            raise TypeError(url)
+    except (KeyError, TypeError):
+        raise UserError(f"{file} is no join file: it names no url", code="bad_join_file") from None
+    except OSError as error:
+        raise UserError(f"the join file {file} cannot be read: {error.strerror}", code="bad_join_file") from None
+    except ValueError as error:
         raise UserError(f"{file} is no join file: {error}", code="bad_join_file") from None
     return ["--hub", url, "--join", os.fspath(file.absolute())]
 

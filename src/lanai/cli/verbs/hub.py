@@ -55,7 +55,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
       lanai hub start --listen 0.0.0.0:7001
       pid=$(lanai hub start --format json | jq .pid)
     """
-    from lanai.cli import daemon
+    from lanai.client import daemon
     from lanai.client.private import is_answering
     from lanai.model import places
 
@@ -67,7 +67,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
         say(f"lanai: the hub in {directory} runs already")
         _print(_facts(_client(directory), home, directory), format_)
         return 0
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    places.make(directory)
     arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
     started = daemon.start(arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground)
     _wait_for_api(directory)
@@ -87,7 +87,7 @@ def stop(asked: Asked, now: bool) -> int:
     Examples:
       lanai hub stop
     """
-    from lanai.cli import daemon
+    from lanai.client import daemon
 
     client = _running(asked)
     if client is None:

@@ -1,4 +1,4 @@
-"""Starting hub and agent as processes of their own, and ending them.
+"""Starting hub and agent as processes of their own, and ending them: the one place where that is done.
 
 A daemon is started with `--ready-fd N` and writes a line there once it is ready: JSON, either facts about itself or
 `{"error": {...}}`. Until then its starter waits; where the descriptor is closed without a line, the daemon has failed
@@ -13,15 +13,15 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lanai.model.errors import ErrorBody, OtherEnd, TimedOut, raised_from
+from lanai.model.errors import OtherEnd, TimedOut, raised_from
 
-LOG_LINES: Final = 10
 STOP_WITHIN_S: Final = 60.0
+SLOW_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,52 +38,84 @@ class Daemon:
     missing: OtherEnd | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A process that was started and has not said yet that it is ready. `reader` is where it will."""
+
+    pid: int
+    module: str
+    log: Path | None
+    reader: int
+
+
 def start(
     arguments: Sequence[str], *, log: Path, within_s: float, is_detached: bool = True, keeps_trying: bool = False
 ) -> Daemon:
-    """Start `python -m ARGUMENTS...` and wait until it is ready.
+    """`begin` and then `ready`."""
+    return ready(begin(arguments, log=log, is_detached=is_detached), within_s=within_s, keeps_trying=keeps_trying)
+
+
+def begin(arguments: Sequence[str], *, log: Path, is_detached: bool = True) -> Begun:
+    """Start `python -m ARGUMENTS...`, to be handed to `ready` once.
 
     Args:
         arguments: the module, and what it is given.
         log: where a detached one writes.
-        within_s: how long it may take; after that it is ended.
-        is_detached: in a session of its own, without terminal; else it belongs to this process and writes to its
-            standard error.
-        keeps_trying: let it live where it only waits for another end to answer.
-
-    Raises:
-        LanaiError: what the daemon says went wrong, or OtherEnd with the last lines of its log.
+        is_detached: in a session of its own, without terminal; else it belongs to this process, is handed the signals
+            that end this one, and writes to its standard error.
     """
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     try:
-        pid = _spawn([*arguments, "--ready-fd", str(writer)], log, is_detached=is_detached)
+        pid = spawn([*arguments, "--ready-fd", str(writer)], log, is_detached=is_detached)
     finally:
         os.close(writer)
+    if not is_detached:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda got, _: _send(pid, got))
+    return Begun(pid=pid, module=arguments[0], log=log if is_detached else None, reader=reader)
+
+
+def ready(
+    begun: Begun,
+    *,
+    within_s: float,
+    keeps_trying: bool = False,
+    on_slow: Callable[[], None] = lambda: None,
+) -> Daemon:
+    """Wait until a daemon is ready.
+
+    Args:
+        within_s: how long it may take; after that it is ended.
+        keeps_trying: let it live where it only waits for another end to answer.
+        on_slow: called where it takes more than a second.
+
+    Raises:
+        LanaiError: what the daemon says went wrong, or OtherEnd with the last line of its log.
+    """
     try:
-        line = _line(reader, within_s)
+        line = _line(begun.reader, min(within_s, SLOW_S))
+        if line is None and within_s > SLOW_S:
+            on_slow()
+            line = _line(begun.reader, within_s - SLOW_S)
     finally:
-        os.close(reader)
-    facts = _facts(line)
+        os.close(begun.reader)
+    facts = _facts(line or b"")
     if facts is None:
-        error = _not_ready(arguments[0], log if is_detached else None)
-        _end(pid)
+        error = not_ready(begun)
+        _end(begun.pid)
         raise error
     if isinstance(facts.get("error"), dict):
-        import msgspec
-
-        problem = raised_from(msgspec.convert(facts["error"], ErrorBody))
+        problem = _problem(facts["error"])
         if keeps_trying and isinstance(problem, OtherEnd):
-            return Daemon(pid=pid, facts={}, missing=problem)
-        _end(pid)
+            return Daemon(pid=begun.pid, facts={}, missing=problem)
+        _end(begun.pid)
         raise problem
-    return Daemon(pid=pid, facts=facts)
+    return Daemon(pid=begun.pid, facts=facts)
 
 
 def stay(daemon: Daemon) -> int:
-    """Remain while a daemon that was not detached lives, handing on what we are told; returns its exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda got, _: _send(daemon.pid, got))
+    """Remain while a daemon that was not detached lives; returns its exit code."""
     _, status = os.waitpid(daemon.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
@@ -138,7 +170,8 @@ def _send(pid: int, number: int) -> None:
         pass
 
 
-def _spawn(arguments: Sequence[str], log: Path, *, is_detached: bool) -> int:
+def spawn(arguments: Sequence[str], log: Path, *, is_detached: bool = True) -> int:
+    """Start `python -m ARGUMENTS...` as `begin` does, but hear nothing of it; returns its process id."""
     actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     if is_detached:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -151,13 +184,14 @@ def _spawn(arguments: Sequence[str], log: Path, *, is_detached: bool) -> int:
     return os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsid=is_detached)
 
 
-def _line(reader: int, within_s: float) -> bytes:
+def _line(reader: int, within_s: float) -> bytes | None:
+    """A line of the pipe; what there was of it where the pipe was closed first, None where none came in time."""
     deadline_s = time.monotonic() + within_s
     gathered = b""
     while b"\n" not in gathered:
         left_s = deadline_s - time.monotonic()
         if left_s <= 0 or not select.select([reader], [], [], left_s)[0]:
-            return b""
+            return None
         piece = os.read(reader, 1 << 16)
         if not piece:
             break
@@ -187,13 +221,22 @@ def _end(pid: int) -> None:
         pass
 
 
-def _not_ready(module: str, log: Path | None) -> OtherEnd:
-    what = "the " + module.rpartition(".")[2]
+def _problem(body: Mapping[str, Any]) -> Exception:
+    import msgspec
+
+    from lanai.model.errors import ErrorBody
+
+    return raised_from(msgspec.convert(body, ErrorBody))
+
+
+def not_ready(begun: Begun) -> OtherEnd:
+    """The error for one that did not come up."""
+    what = "the " + begun.module.rpartition(".")[2]
     lines: list[str] = []
-    if log is not None:
+    if begun.log is not None:
         try:
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            lines = begun.log.read_text(errors="replace").splitlines()
         except OSError:
             pass
     why = ": " + lines[-1] if lines else ""
-    return OtherEnd(f"{what} did not come up{why}", code="not_ready", hint=f"see {log}" if log else "")
+    return OtherEnd(f"{what} did not come up{why}", code="not_ready", hint=f"see {begun.log}" if begun.log else "")

@@ -132,7 +132,7 @@ def test_a_new_limit_and_priority(hub: Recorder) -> None:
     assert (hub.batch(batch).priority, hub.batch(batch).max_running) == (100, 1)
 
 
-@pytest.mark.parametrize(("priority", "max_running"), [(0, None), (10001, None), (None, -1)])
+@pytest.mark.parametrize(("priority", "max_running"), [(0, None), (10001, None), (None, -1), (None, 1 << 53)])
 def test_limits_that_cannot_be(hub: Recorder, priority: int | None, max_running: int | None) -> None:
     """A limit below 0 was kept, and nothing of the batch ever ran."""
     batch = hub.submit(1)

@@ -54,6 +54,25 @@ def test_all_problems_are_told_together() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_running": 1 << 63},
+        {"stop_after": 1 << 64},
+        {"grace_us": 1 << 53},
+        {"retries": {"exit": 1 << 63}},
+        {"shape": {"memory_bytes": 1 << 63}},
+        {"shape": {"named": [["licence", 1 << 63]]}},
+        {"cwd": "/tmp\0x"},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_store_holds_and_paths_that_no_system_has_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(UserError) as caught:
+        head_from(line(settings={"cwd": "/", **settings}))
+    assert caught.value.code == "bad_settings"
+
+
 def test_a_path_that_is_no_utf8_is_refused_and_not_an_accident() -> None:
     with pytest.raises(UserError) as caught:
         head_from(line(settings={"cwd": "/x\udc80"}))

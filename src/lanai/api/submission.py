@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.model.batch import ENV_LIMIT_BYTES, PRIORITY_MAX, PRIORITY_MIN, SHELL_SETTINGS, BatchSettings
+from lanai.model.batch import COUNT_MAX, ENV_LIMIT_BYTES, PRIORITY_MAX, PRIORITY_MIN, SHELL_SETTINGS, BatchSettings
 from lanai.model.errors import UserError
 
 HEAD_BYTES: Final = 2 << 20
@@ -97,15 +97,15 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
         pattern = getattr(settings, name)
         if pattern is not None and not _PATTERN.fullmatch(pattern):
             yield f"{name}: found {pattern!r}, accepted after a % are b, i, a and %"
-    for name in _counts:
-        if getattr(settings, name) < 0:
-            yield f"{name}: found {getattr(settings, name)}, accepted is 0 or more"
-    for name in settings.retries.__struct_fields__:
-        if getattr(settings.retries, name) < 0:
-            yield f"retries.{name}: found {getattr(settings.retries, name)}, accepted is 0 or more"
+    numbers = {name: getattr(settings, name) for name in _counts}
+    numbers |= {f"retries.{name}": count for name, count in msgspec.structs.asdict(settings.retries).items()}
+    for name, number in numbers.items():
+        if not 0 <= number <= COUNT_MAX:
+            yield f"{name}: found {number}, accepted is 0 to {COUNT_MAX}"
     shape = settings.shape
-    if min(shape.cpu_milli, shape.memory_bytes, shape.gpu_milli, shape.time_limit_us, *_named(settings)) < 0:
-        yield "shape: found a negative amount, accepted is 0 or more"
+    amounts = (shape.cpu_milli, shape.memory_bytes, shape.gpu_milli, shape.time_limit_us, *_named(settings))
+    if wrong := [amount for amount in amounts if not 0 <= amount <= COUNT_MAX]:
+        yield f"shape: found an amount of {wrong[0]}, accepted is 0 to {COUNT_MAX}"
     elif not shape.cpu_milli:
         yield "cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)"
     if shape.gpu_milli % 1000:
@@ -114,7 +114,7 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
 
 
 def _text_problems(settings: BatchSettings) -> Iterator[str]:
-    if not settings.cwd.startswith("/"):
+    if not settings.cwd.startswith("/") or "\0" in settings.cwd:
         yield f"cwd: found {settings.cwd!r}, accepted is an absolute path"
     try:
         msgspec.json.encode(settings)

@@ -12,7 +12,7 @@ from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsRelease
 from lanai.core.nodes import Grant
 from lanai.core.recall import recall
 from lanai.core.world import World
-from lanai.model.batch import PRIORITY_MAX, PRIORITY_MIN
+from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from lanai.model.errors import Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
@@ -151,8 +151,8 @@ def on_changed(world: World, event: BatchChanged) -> None:
         error = UserError(f"priority {event.priority} is not between {PRIORITY_MIN} and {PRIORITY_MAX}")
         world.do(Answer(event.request, error=error.body()))
         return
-    if event.max_running is not None and event.max_running < 0:
-        error = UserError(f"{event.max_running} jobs at once are fewer than none; 0 is without limit")
+    if event.max_running is not None and not 0 <= event.max_running <= COUNT_MAX:
+        error = UserError(f"max_running {event.max_running} is not between 0, which is without limit, and {COUNT_MAX}")
         world.do(Answer(event.request, error=error.body()))
         return
     batch.priority = batch.priority if event.priority is None else event.priority

@@ -25,6 +25,8 @@ SHELL_SETTINGS: Final = ("auto", "always", "never", "words")
 
 ENV_LIMIT_BYTES: Final = 128 * 1024
 PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10000, 10
+COUNT_MAX: Final = (1 << 53) - 1
+"""The largest of any number in settings: what JSON carries exactly, and a store and the wire hold."""
 
 
 class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):

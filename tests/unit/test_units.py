@@ -126,7 +126,7 @@ def test_a_written_size_is_read_back_within_its_precision(size_bytes: int) -> No
 
 @given(st.floats(0, 3e8, allow_nan=False))
 def test_a_written_duration_is_read_back_within_its_precision(duration_s: float) -> None:
-    assert parse_duration(format_duration(duration_s)) == pytest.approx(duration_s, rel=0.03, abs=0.0006)
+    assert parse_duration(format_duration(duration_s)) == pytest.approx(duration_s, rel=0.05, abs=0.0006)
 
 
 @given(st.integers(0, 2**53))

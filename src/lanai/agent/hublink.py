@@ -29,7 +29,8 @@ from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, fra
 CONNECT_TIMEOUT_US: Final = 5_000_000
 BACKOFF_FIRST_US: Final = 100_000
 BACKOFF_LAST_US: Final = 2_000_000
-_READ_BYTES: Final = 1 << 18
+# Below the size from which malloc asks the kernel for memory each time and gives it back.
+_READ_BYTES: Final = 64 << 10
 
 
 class Address(msgspec.Struct, frozen=True):

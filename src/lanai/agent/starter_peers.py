@@ -13,7 +13,8 @@ from typing import Any
 FRAME_LIMIT_BYTES = 16 << 20
 STRANGER_LIMIT_BYTES = 64 << 10
 UNREAD_LIMIT_BYTES = 64 << 20
-_READ_BYTES = 256 << 10
+# Below the size from which malloc asks the kernel for memory each time and gives it back.
+_READ_BYTES = 64 << 10
 _LENGTH = struct.Struct(">I")
 
 

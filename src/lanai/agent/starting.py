@@ -22,7 +22,8 @@ from lanai.wire.messages import Spec
 
 RESTART_US: Final = 1_000_000
 NEVER_US: Final = 1 << 62
-_READ_BYTES: Final = 1 << 18
+# Below the size from which malloc asks the kernel for memory each time and gives it back.
+_READ_BYTES: Final = 64 << 10
 Record = list[Any]
 
 

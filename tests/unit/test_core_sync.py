@@ -5,6 +5,7 @@ import pytest
 from core_recorder import LEASE_US, SECOND, Recorder, capacity
 from lanai.agent.lease import Lease
 from lanai.core.effects import DismissNode
+from lanai.core.events import NodeWished
 from lanai.core.sync import hub_lease_us
 
 
@@ -32,6 +33,56 @@ def test_after_a_start_every_lease_begins_anew(hub: Recorder) -> None:
     hub.wait((hub_lease_us(LEASE_US) - LEASE_US) / SECOND + 1)
     assert hub.counts(batch) == {"queued": 1}
     assert hub.node(node).state == "away"
+
+
+def stopped_on_purpose(hub: Recorder) -> None:
+    """The hub says Suspend to whoever is connected, ends, and comes back."""
+    hub.store.commit(hub.core.suspend())
+    hub.now_us += 180 * SECOND
+    hub.restart()
+
+
+def test_a_node_told_of_a_planned_stop_keeps_its_jobs_until_it_is_back(hub: Recorder) -> None:
+    """It runs on without an end. If it cannot reach the hub after the start, its jobs must not begin elsewhere."""
+    hub.join("n", capacity(cpus=1))
+    batch = hub.submit(1)
+    hub.start()
+    stopped_on_purpose(hub)
+    hub.wait(3600)
+    hub.restart()
+    hub.wait(3600)
+    assert hub.counts(batch) == {"locked": 1}
+    assert hub.take_all() == []
+
+
+def test_a_node_that_is_back_after_a_planned_stop_has_a_lease_again(hub: Recorder) -> None:
+    node = hub.join("n", capacity(cpus=1))
+    batch = hub.submit(1)
+    hub.start()
+    stopped_on_purpose(hub)
+    hub.join("n", capacity(cpus=1), take=False)
+    hub.take_all()
+    hub.restart()
+    hub.wait(hub_lease_us(LEASE_US) / SECOND + 2)
+    assert hub.counts(batch) == {"queued": 1}
+    assert hub.node(node).state == "away"
+
+
+def test_a_person_may_give_up_a_node_that_does_not_come_back_after_a_planned_stop(hub: Recorder) -> None:
+    node = hub.join("n", capacity(cpus=1))
+    batch = hub.submit(1)
+    hub.start()
+    stopped_on_purpose(hub)
+    hub.wait(120)
+    hub.feed(NodeWished(1, "n", "remove", 0))
+    hub.take_all()
+    assert hub.counts(batch) == {"queued": 1}
+    assert hub.node(node).state == "removed"
+
+
+def test_only_nodes_with_attempts_have_anything_to_suspend(hub: Recorder) -> None:
+    hub.join("n")
+    assert hub.core.suspend() == []
 
 
 def test_a_node_that_is_away_is_dismissed_once(hub: Recorder) -> None:

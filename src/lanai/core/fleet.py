@@ -46,6 +46,7 @@ def on_joined(world: World, event: NodeJoined) -> None:
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
         ends.lose_everything(world, node, "the node has been booted again")
+    world.lift_suspension(node)
     _take_facts(world, node, event)
     world.do(AcceptNode(event.connection, node.id))
 
@@ -173,7 +174,8 @@ def on_wished(world: World, event: NodeWished) -> None:
         error = NothingThere(f"no node is called {event.name}", code="no_such_node", hint="lanai node list")
         world.do(Answer(event.request, error=error.body()))
         return
-    if event.wish == "remove" and node.grants and node.state is not NodeState.AWAY:
+    is_given_up = node.state is NodeState.AWAY or (node.id in world.suspended and not node.connection)
+    if event.wish == "remove" and node.grants and not is_given_up:
         held = sum(len(grant.members) for grant in node.grants.values())
         refusal = Refusal(
             f"{node.name} still has {held} attempts",
@@ -191,6 +193,7 @@ def on_wished(world: World, event: NodeWished) -> None:
 def _apply_wish(world: World, node: Node, wish: str) -> None:
     if wish == "remove":
         ends.lose_everything(world, node, "the node was removed")
+        world.lift_suspension(node)
         node.become(NodeState.REMOVED)
         node.is_in_step = False
         world.do(DismissNode(node.id))

@@ -159,6 +159,7 @@ class HubCore:
         world.last_batch = found.last_batch
         world.last_row = found.last_row
         world.last_grant = world.grants_set_aside = int(found.meta.get("grant", "0"))
+        world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
         for node in found.nodes:
             fleet.recover_node(world, node)
         for saved in found.batches:
@@ -199,6 +200,18 @@ class HubCore:
     def next_due_us(self) -> int | None:
         """When the next job's back-off ends, by the clock of `handle`; None where none waits for that."""
         return self.world.delayed[0][0] if self.world.delayed else None
+
+    def suspend(self) -> list[Record]:
+        """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.
+
+        They go on without an end from then on, so nothing of theirs may be given to others before they are back.
+        """
+        world = self.world
+        told = {node.id for node in world.nodes.values() if node.connection and node.grants}
+        if told <= world.suspended:
+            return []
+        world.suspended |= told
+        return [world.suspension()]
 
     # -- questions, which change nothing
 

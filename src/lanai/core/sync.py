@@ -2,7 +2,8 @@
 
 A node's end comes before the hub's: an agent's lease runs from when it *sent* its last acknowledged heartbeat, the
 hub's from when it *received* one, and the hub adds max(5 s, a tenth) to it. When the hub's has passed, the attempts
-are void.
+are void. A node that was told of a planned stop has no end of its own until it is welcomed again, and so none here:
+its attempts are held for alive until it has joined or a person has removed it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def look_at_deadlines(world: World) -> None:
             node.ended_us = world.now_us
             for batch in dict.fromkeys(line.batch for line in node.surplus):
                 recall(world, world.batches[batch], node=node)
-        if node.state is NodeState.SILENT and quiet_us > deadline_us:
+        if node.state is NodeState.SILENT and quiet_us > deadline_us and node.id not in world.suspended:
             node.become(NodeState.AWAY)
             world.tell("node_away", node.name, f"its lease ran out; not heard for {quiet_us // SECOND_US} s")
             if node.connection:

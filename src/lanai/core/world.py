@@ -53,6 +53,8 @@ class World:
         self.arriving: dict[BatchId, Arriving] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.names: dict[str, NodeId] = {}
+        self.suspended: set[NodeId] = set()
+        """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
         self.grants: dict[GrantId, Grant] = {}
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
         self.delayed: list[tuple[int, BatchId, Index]] = []
@@ -86,6 +88,16 @@ class World:
         batch.version += 1
         batch.is_dirty = True
         self.moved[batch.id] = None
+
+    def suspension(self) -> Record:
+        """Which nodes' leases are suspended, as a record."""
+        return SaveMeta("suspended", " ".join(map(str, sorted(self.suspended))))
+
+    def lift_suspension(self, node: Node) -> None:
+        """The node has joined again, or its attempts are known to be no more: its lease runs as all do."""
+        if node.id in self.suspended:
+            self.suspended.discard(node.id)
+            self.keep(self.suspension())
 
     # -- cells
 

@@ -240,18 +240,28 @@ class Hub:
             self._ended.set_result(code)
 
     def _store_fault(self, fault: BaseException) -> None:
-        kind = "the store failed" if isinstance(fault, StoreError) else "an error of ours in the writer"
+        kind = "the store failed" if isinstance(fault, StoreError) else "an error of ours"
         _log.critical("%s: %s", kind, fault, exc_info=fault)
         self._end_with(OUR_BUG)
 
     def _end(self) -> None:
-        if hasattr(self, "_board"):
-            self._board.suspend_leases()
         for server in self._servers:
             server.close()
         self._api.stop()
         if hasattr(self, "_heart"):
             self._heart.stop()
+            if self._ended.done() and not self._ended.cancelled() and self._ended.result() == 0:
+                self._suspend_leases()
+
+    def _suspend_leases(self) -> None:
+        """Nodes go on for as long as it takes. That is kept first: the next start must not give their jobs away."""
+        try:
+            if records := self._core.suspend():
+                self._store.commit(records)
+        except StoreError as error:
+            _log.warning("leases are not suspended: %s", error)
+        else:
+            self._board.suspend_leases()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -133,12 +133,12 @@ def test_short_jobs_get_a_surplus_at_the_starter() -> None:
     assert made.tell(ev.AttemptsEnded(ok(G1, 3, wall_us=100_000), 3)) == [ev.Keep(ok(G1, 3, wall_us=100_000), 3)]
 
 
-def test_the_surplus_is_never_more_than_512_jobs() -> None:
+def test_the_surplus_is_never_more_than_256_jobs() -> None:
     made = joined()
     made.tell(grant(G1, (1, 1000)))
     effects = made.tell(ev.AttemptsEnded(ok(G1, 1, 2, wall_us=100), 2))
     assert isinstance(effects[0], ev.Hand)
-    assert len(effects[0].items) == 2 + 512
+    assert len(effects[0].items) == 2 + 256
 
 
 def test_nothing_is_taken_in_surplus_from_behind_an_older_grant_that_waits() -> None:

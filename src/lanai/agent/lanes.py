@@ -16,7 +16,7 @@ from lanai.model.job import AttemptResult
 from lanai.model.vector import Vector
 from lanai.wire.messages import Grant, Spec
 
-SURPLUS_JOBS: Final = 512
+SURPLUS_JOBS: Final = 256
 SURPLUS_US: Final = 500_000
 
 

@@ -2,7 +2,7 @@
 
 A node with room takes the first ticket of its cell that fits, looking at no more than eight; else the line of the job
 that has just ended; else nothing until the pass. A node whose slots are full is also sent a *surplus*, a little more
-than fits, so that it never waits for the hub between short jobs: at most 512 jobs and 0.5 s of measured run time, and
+than fits, so that it never waits for the hub between short jobs: at most 256 jobs and 0.5 s of measured run time, and
 none for a line of which no run time is known.
 """
 
@@ -19,7 +19,7 @@ from lanai.core.world import World
 from lanai.model.vector import fit_count
 
 LOOKED_AT: Final = 8
-SURPLUS_JOBS: Final = 512
+SURPLUS_JOBS: Final = 256
 SURPLUS_US: Final = 500_000
 LONGEST_SURPLUS_US: Final = 60_000_000
 GATHERED_US: Final = 60_000

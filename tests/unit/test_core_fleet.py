@@ -12,7 +12,7 @@ from lanai.core.effects import (
     RejectNode,
     StartAttempts,
 )
-from lanai.core.events import JobsCancelled, NodeDisconnected, NodeHeard, NodeTookStock, NodeWished
+from lanai.core.events import JobsCancelled, JobsHeld, NodeDisconnected, NodeHeard, NodeTookStock, NodeWished
 from lanai.model.node import NodeState
 from lanai.model.records import SaveEvent
 
@@ -235,3 +235,15 @@ def test_results_are_forgotten_only_up_to_what_was_told(hub: Recorder) -> None:
     hub.end(node, 1, 2, wall_us=10**9)
     assert hub.take(ForgetResults) == [ForgetResults(node, 1), ForgetResults(node, 2)]
     hub.take_all()
+
+
+def test_jobs_that_were_to_be_held_while_the_node_could_not_hear_are_asked_back_when_it_is_back(hub: Recorder) -> None:
+    node = hub.join("n", capacity(cpus=2))
+    batch = hub.submit(2)
+    hub.start()
+    hub.feed(NodeDisconnected(node, 1))
+    hub.feed(JobsHeld(1, batch, None, 0))
+    hub.hello("n", capacity(cpus=2))
+    hub.take_all()
+    hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "waiting")]))
+    assert hub.take_all() == [RecallJobs(node, [(grant(1), 2, 2)])]

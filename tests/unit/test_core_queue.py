@@ -61,6 +61,12 @@ TestSpansAgainstASet = SpansAgainstASet.TestCase
 TestSpansAgainstASet.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
+@given(st.lists(spans))
+def test_spans_in_any_order_make_the_same_set_as_one_after_the_other(pairs: list[tuple[int, int]]) -> None:
+    made, added = Spans.of(pairs), Spans(pairs)
+    assert (made.spans(), made.count) == (added.spans(), added.count)
+
+
 @given(st.sets(st.integers(0, 200)))
 def test_any_indices_as_spans(indices: set[int]) -> None:
     pairs = spans_of(indices)

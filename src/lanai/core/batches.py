@@ -128,13 +128,13 @@ class Batch:
 
     def pending(self) -> Spans:
         """Everything that waits without being held or at a node, the delayed included."""
-        found = Spans()
-        for line in self.lines.values():
-            for first, last in line.waiting:
-                found.add(first, last)
-        for index in self.delayed:
-            found.add(index, index)
-        return found
+        spans = [span for line in self.lines.values() for span in line.waiting]
+        spans += [(index, index) for index in self.delayed]
+        return Spans.of(spans)
+
+    def is_pending(self, index: Index) -> bool:
+        """Whether `pending` would hold it, without making that."""
+        return index in self.delayed or any(index in line.waiting for line in self.lines.values())
 
     def attempt_of(self, index: Index) -> int:
         """The number that the job's next attempt gets, or its current one has."""

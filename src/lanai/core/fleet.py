@@ -96,6 +96,9 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     node.ended_us = world.now_us
     if node.is_drained:
         world.do(DrainNode(node.id, is_draining=True))
+    for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
+        if batch.hold_wishes or batch.state != "open":
+            recall(world, batch, node=node)  # it was asked for while the node could not hear
     world.reindex(node)
     world.needs_pass = True
 

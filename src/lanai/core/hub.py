@@ -215,8 +215,8 @@ class HubCore:
 
     # -- questions, which change nothing
 
-    def standing(self, batch_id: BatchId) -> Standing | None:
-        """Where an unfinished batch stands; None where the core does not hold it."""
+    def standing(self, batch_id: BatchId, slots: dict[BatchId, int] | None = None) -> Standing | None:
+        """Where an unfinished batch stands; None where the core does not hold it. `slots`: of all, where known."""
         batch = self.world.batches.get(batch_id)
         if batch is None:
             return None
@@ -229,8 +229,20 @@ class HubCore:
             counts=batch.counts,
             reason=reason,
             mean_run_us=batch.mean_run_us(),
-            slots=sum(node.active.get(line, 0) for node in self.world.nodes.values() for line in batch.lines.values()),
+            slots=self._slots().get(batch.id, 0) if slots is None else slots.get(batch.id, 0),
         )
+
+    def standings(self) -> list[Standing]:
+        """Where all unfinished batches stand, in the order in which they came."""
+        slots = self._slots()
+        return [standing for batch in self.world.batches if (standing := self.standing(batch, slots)) is not None]
+
+    def _slots(self) -> dict[BatchId, int]:
+        slots: dict[BatchId, int] = {}
+        for node in self.world.nodes.values():
+            for line, count in node.active.items():
+                slots[line.batch] = slots.get(line.batch, 0) + count
+        return slots
 
     def why(self, batch_id: BatchId, index: Index | None) -> dict[str, object] | None:
         """Why a batch or a job waits; None where the core does not hold the batch."""
@@ -243,12 +255,15 @@ class HubCore:
 
     def in_flight(self, batch_id: BatchId, first: int, last: int) -> list[tuple[Index, int, str, int, int]]:
         """Attempts at nodes: (index, try, node, grant, wall time of the start; 0 where not known to have begun)."""
+        batch = self.world.batches.get(batch_id)
+        if batch is None:
+            return []
+        wanted = frozenset(range(max(first, 1), min(last, batch.total) + 1))
         found = [
-            (index, grant.attempt, grant.node.name, int(grant.id), grant.started.get(index, 0))
+            (Index(index), grant.attempt, grant.node.name, int(grant.id), grant.started.get(Index(index), 0))
             for grant in self.world.grants.values()
-            if grant.batch.id == batch_id
-            for index in grant.members
-            if first <= index <= last
+            if grant.batch is batch
+            for index in grant.members & wanted
         ]
         return sorted(found)
 
@@ -268,6 +283,10 @@ class HubCore:
 
     def nodes(self, now_us: int) -> list[NodeStanding]:
         """All nodes but those removed, by name."""
+        avoided_by: dict[NodeId, list[BatchId]] = {}
+        for batch in self.world.batches.values():
+            for avoided in batch.avoided:
+                avoided_by.setdefault(avoided, []).append(batch.id)
         found = [
             NodeStanding(
                 node=node.id,
@@ -282,7 +301,7 @@ class HubCore:
                 trouble=node.trouble,
                 started_by=node.started_by,
                 features=node.features,
-                avoided_by=[batch.id for batch in self.world.batches.values() if node.id in batch.avoided],
+                avoided_by=avoided_by.get(node.id, []),
                 free=self.world.layout.left(node.total, node.total - node.free),
                 version=node.version,
                 escaped=node.escaped,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 Span = tuple[int, int]
 
@@ -23,6 +24,20 @@ class Spans:
         self.count = 0
         for first, last in spans:
             self.add(first, last)
+
+    @classmethod
+    def of(cls, spans: Iterable[Span]) -> Self:
+        """A set of spans in any order. Costs little more than sorting them, where adding each may move all others."""
+        made = cls()
+        firsts, lasts = made._firsts, made._lasts
+        for first, last in sorted(spans):
+            if not firsts or first > lasts[-1] + 1:
+                firsts.append(first)
+                lasts.append(last)
+            elif last > lasts[-1]:
+                lasts[-1] = last
+        made.count = sum(lasts) - sum(firsts) + len(firsts)
+        return made
 
     def __bool__(self) -> bool:
         return self.count > 0
@@ -102,7 +117,11 @@ class Spans:
 
     def before(self, index: int) -> int:
         """How many indices in the set are lower than `index`."""
-        return sum(min(last, index - 1) - first + 1 for first, last in self if first < index)
+        below = bisect_left(self._firsts, index)
+        if not below:
+            return 0
+        whole = sum(self._lasts[: below - 1]) - sum(self._firsts[:below]) + below - 1
+        return whole + min(self._lasts[below - 1], index - 1) + 1
 
 
 def size(spans: Iterable[Span]) -> int:

@@ -13,8 +13,9 @@ from lanai.model.ids import GrantId, NodeId
 def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
     """Ask for everything of the batch that has not begun, on one node or on all."""
     by_node: dict[NodeId, list[tuple[GrantId, int, int]]] = {}
-    for grant in world.grants.values():
-        if grant.batch is batch and (node is None or grant.node is node) and grant.node.is_in_step:
+    grants = world.grants if node is None else node.grants
+    for grant in grants.values():
+        if grant.batch is batch and grant.node.is_in_step:
             spans = spans_of(grant.members - grant.started.keys())
             by_node.setdefault(grant.node.id, []).extend((grant.id, first, last) for first, last in spans)
     for node_id, items in by_node.items():

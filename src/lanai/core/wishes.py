@@ -5,6 +5,10 @@ A wish is answered once it is kept. Jobs at nodes follow later: what has not beg
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import itemgetter
+from typing import Final
+
 from lanai.core import ends
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
@@ -17,6 +21,8 @@ from lanai.model.errors import Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import DropOverrides, ReopenJobs
+
+_first_of: Final = itemgetter(0)
 
 
 def on_cancelled(world: World, event: JobsCancelled) -> None:
@@ -192,4 +198,6 @@ def _within(grant: Grant, spans: Spans | None) -> set[Index]:
 
 
 def _in_spans(index: int, spans: Spans) -> bool:
-    return any(first <= index <= last for first, last in spans)
+    """Whether one of the spans, which ascend and are disjoint, holds it."""
+    at = bisect_right(spans, index, key=_first_of) - 1
+    return at >= 0 and index <= spans[at][1]

@@ -138,8 +138,7 @@ class Commands:
 
     def status(self, command: messages.Command) -> dict[str, Any]:
         """Everything that is going on, in short."""
-        standings = [self._core.standing(batch) for batch in self._core.world.batches]
-        return {"batches": standings, "nodes": self._core.nodes(boottime_us())}
+        return {"batches": self._core.standings(), "nodes": self._core.nodes(boottime_us())}
 
     def progress(self, command: messages.Command) -> dict[str, Any]:
         """Where one unfinished batch stands."""

@@ -155,7 +155,7 @@ class Streams:
     def _waits(self, asked: messages.Follow) -> bool:
         """Whether a further attempt of the job is still to come."""
         batch = self._core.world.batches.get(asked.batch)
-        return batch is not None and asked.index in batch.pending()
+        return batch is not None and batch.is_pending(asked.index)
 
     def _running_on(self, batch: BatchId, index: Index) -> int | None:
         for grant in self._core.world.grants.values():

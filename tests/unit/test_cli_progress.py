@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from lanai.cli.progress import BAR_COLUMNS, Live, Pace, Seen, bar, counts_text, eta_text, line
+from lanai.cli.progress import BAR_COLUMNS, Live, Pace, Seen, bar, counts_text, eta_text, fitted, line
 
 
 def seen(at_s: float, *, mean_run_s: float | None = None, slots: int = 0, **counts: int) -> Seen:
@@ -102,3 +102,23 @@ def test_off_a_terminal_there_is_a_line_every_ten_seconds_and_no_bar(capsys: pyt
 )
 def test_the_eta_has_two_figures(eta_s: tuple[float, float] | None, expected: str) -> None:
     assert eta_text(eta_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        (99, "batch 7 25%, 50 jobs/s, ETA 1s to 7s: 100 done, 2 running, 4 locked, 294 queued"),
+        (64, "batch 7 25%, 50/s, ETA 1s to 7s: 100 done, 2 running, 298 queued"),
+        (60, "25%, 50/s, ETA 1s to 7s: 100 done, 2 running, 298 queued"),
+        (55, "25%, ETA 1s to 7s: 100 done, 2 running, 298 queued"),
+        (40, "25%: 100 done, 2 running, 298 queued"),
+        (28, "25%, ETA 1s to 7s"),
+        (10, "25%, ETA …"),
+    ],
+)
+def test_on_a_narrow_terminal_what_matters_least_is_left_out_first(columns: int, text: str) -> None:
+    pace = Pace()
+    pace.see(seen(0, queued=400, mean_run_s=0.01, slots=2))
+    now = seen(2, done=100, running=2, locked=4, queued=294, mean_run_s=0.01, slots=2)
+    pace.see(now)
+    assert fitted("batch 7", pace, now, columns) == text

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import sys
+import time
 
 import click
 import pytest
@@ -127,10 +128,19 @@ def test_the_limit_counts_after_the_filter(capsys: pytest.CaptureFixture[str]) -
         ("x", True, "true"),
         ("x_bytes", 1536, "1.5 KiB"),
         ("x_s", 61.0, "1m1s"),
-        ("ended_at", "2026-11-21T01:02:03.000004Z", "2026-11-21 01:02:03"),
         ("labels", {"a": "b", "c": "d"}, "a=b,c=d"),
         ("x", "\x1b[31mred", "\\x1b[31mred"),
     ],
 )
 def test_values_for_people(name: str, value: object, expected: str) -> None:
     assert for_people(name, value) == expected
+
+
+def test_people_read_the_time_of_the_clock_on_their_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        assert for_people("ended_at", "2026-11-21T20:02:03.000004Z") == "2026-11-22 01:32:03"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

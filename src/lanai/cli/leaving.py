@@ -76,5 +76,5 @@ def _left(client: Client, batch: int | str) -> int:
         return DETACHED
     except KeyboardInterrupt:
         changed = client.cancel(batch)
-        say(f"\nlanai: cancelled batch {batch}: {changed:,} jobs had not ended")
+        say(f"\nlanai: cancelled batch {batch}: {changed:,} {'job' if changed == 1 else 'jobs'} had not ended")
         return 1

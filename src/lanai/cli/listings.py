@@ -16,7 +16,7 @@ BATCHES: Final = Listing(
         *("batch", "state", "jobs", *COUNTS, "name", "user", "priority", "max_running", "labels", "cwd", "reason"),
         *("submitted_at", "ended_at", "mean_run_s", "first_line", "title"),
     ),
-    shown=("batch", "state", "jobs", "done", "failed", "running", "queued", "held", "submitted_at", "title"),
+    shown=("batch", "state", "jobs", "done", "failed", "cancelled", "running", "queued", "held", "title"),
 )
 
 JOBS: Final = Listing(

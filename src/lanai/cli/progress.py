@@ -133,11 +133,31 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 def line(label: str, pace: Pace, seen: Seen) -> str:
     """The live line without its bar."""
-    percent = 100 * seen.ended // (seen.total or 1)
+    return _variants(label, pace, seen)[0]
+
+
+def fitted(label: str, pace: Pace, seen: Seen, columns: int) -> str:
+    """The same in at most `columns`: what matters least is left out first, and nothing is cut where that helps."""
+    variants = _variants(label, pace, seen)
+    return next((text for text in variants if len(text) <= columns), shortened(variants[-1], columns))
+
+
+def _variants(label: str, pace: Pace, seen: Seen) -> tuple[str, ...]:
+    """The live line in full, and ever shorter. The short ones count what is on its way to a node as queued."""
+    percent = f"{100 * seen.ended // (seen.total or 1)}%"
     rate = pace.jobs_per_s()
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
     eta = "" if seen.ended == seen.total else f", {eta_text(pace.eta_s())}"
-    return f"{label} {percent}%, {speed} jobs/s{eta}: {counts_text(seen.counts)}"
+    waiting = seen.counts.get("queued", 0) + seen.counts.get("locked", 0)
+    counts = counts_text({**seen.counts, "queued": waiting, "locked": 0})
+    return (
+        f"{label} {percent}, {speed} jobs/s{eta}: {counts_text(seen.counts)}",
+        f"{label} {percent}, {speed}/s{eta}: {counts}",
+        f"{percent}, {speed}/s{eta}: {counts}",
+        f"{percent}{eta}: {counts}",
+        f"{percent}: {counts}",
+        f"{percent}{eta}",
+    )
 
 
 class Live:
@@ -160,16 +180,15 @@ class Live:
     def show(self, seen: Seen) -> None:
         """Draw what was seen; off a terminal only if ten seconds have gone by since the last line."""
         self.pace.see(seen)
-        text = line(self._label, self.pace, seen)
         if self._is_live:
             room = (width(self._stream) or 80) - 1
             columns = BAR_COLUMNS if room >= 100 else SHORT_BAR_COLUMNS
             drawn = bar(seen.counts, self._stream, columns)
-            self._write(f"{CLEAR_LINE}{drawn} {shortened(text, room - columns - 1)}")
+            self._write(f"{CLEAR_LINE}{drawn} {fitted(self._label, self.pace, seen, room - columns - 1)}")
             self._is_drawn = True
         elif seen.at_s >= self._next_s:
             self._next_s = seen.at_s + PIPE_EVERY_S
-            self._write(text + "\n")
+            self._write(line(self._label, self.pace, seen) + "\n")
 
     def clear(self) -> None:
         """Take the line away, so that others can write."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanai.cli.joblist_file import check_inputs, open_list
 from lanai.cli.submission import environment, settings_of
+from lanai.cli.terminal import say
 from lanai.client.discover import configuration
 
 if TYPE_CHECKING:
@@ -25,4 +26,8 @@ def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Cl
     with open_list(path) as jobs:
         check_inputs(jobs, settings.cwd)
         client = asked.connect(may_start=True)
-        return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)
+        try:
+            return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)
+        except KeyboardInterrupt:
+            say("\nlanai: interrupted while submitting\ntry: lanai batch list  it is there only if all of it had arrived")
+            raise

@@ -268,8 +268,15 @@ def for_people(name: str, value: Any) -> str:
             return format_duration(value)
         return f"{value:g}" if isinstance(value, float) else str(value)
     if name.endswith("_at") and isinstance(value, str):
-        return value[:19].replace("T", " ")
+        return _local(value)
     return printable(_plain(value))
+
+
+def _local(time_text: str) -> str:
+    """A time as a clock on the wall here shows it; machines get it in UTC."""
+    from datetime import datetime
+
+    return datetime.fromisoformat(time_text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _plain(value: Any) -> str:

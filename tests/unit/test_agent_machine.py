@@ -338,9 +338,7 @@ def test_a_new_agent_takes_over_what_its_starter_still_has() -> None:
     made = world(cpus=4, remembered=Remembered([(41, kept)], [handed]))
     ended = [*ok(G1, 3), AttemptResult(G1, Index(9), "ok", 0)]
     up = ev.StarterUp([(G1, Index(1), 55)], [*members(G1, 2), *members(G2, 8)], ended, 12)
-    lost = [
-        AttemptResult(G1, Index(i), Outcome.NODE, reason="the agent and its starter were killed") for i in (4, 5)
-    ]
+    lost = [AttemptResult(G1, Index(i), Outcome.NODE, reason="the agent and its starter were killed") for i in (4, 5)]
     assert made.tell(up) == [
         ev.EndAttempts(members(G2, 8), 0, "nothing is known of it here"),
         ev.TakeBack(members(G1, 2)),
@@ -353,6 +351,21 @@ def test_a_new_agent_takes_over_what_its_starter_still_has() -> None:
     assert ev.Send(wire.Inventory(inventory, True)) in effects
     assert ev.Send(wire.Ended(44, [kept, *ok(G1, 3), *lost])) in effects
     assert made.machine.about(G1) == (BatchId(7), 2)
+
+
+def test_no_stock_is_taken_before_the_starter_has_said_what_it_still_runs() -> None:
+    """A hub quicker than the starter would hear `waiting` of what runs, could recall it, and would run it twice."""
+    handed = Handed(G1, BatchId(7), 1, ONE_CPU, [Index(1), Index(2)])
+    made = world(cpus=2, remembered=Remembered([], [handed]))
+    effects = made.connect()
+    assert not [one for one in effects if isinstance(one, ev.Send) and isinstance(one.message, wire.Inventory)]
+    effects = made.tell(ev.StarterUp([(G1, Index(1), 55)], [], [*ok(G1, 2)], 1))
+    assert ev.Keep(ok(G1, 2), 1) in effects
+    assert not [one for one in effects if isinstance(one, ev.Send)], "a result on its way into the spool counts too"
+    assert made.tell(ev.ResultsKept(1, ok(G1, 2), 1))[-2:] == [
+        ev.Send(wire.Inventory([(G1, Index(1), "running"), (G1, Index(2), "ended")], True)),
+        ev.Send(wire.Ended(1, ok(G1, 2))),
+    ]
 
 
 def test_what_was_taken_over_is_charged_to_the_node() -> None:

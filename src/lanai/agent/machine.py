@@ -64,7 +64,7 @@ class Machine:
         self._trouble = ""
         self._escaped = 0
         self._has_starter = self._is_connected = self._is_welcome = False
-        self._is_draining = self._is_leaving = self._is_gone = False
+        self._is_draining = self._is_leaving = self._is_gone = self._owes_stock = False
         self._epoch = 0
         self._heartbeat_us = 0
         self._wall_offset_us = 0
@@ -104,6 +104,8 @@ class Machine:
         else:
             self._heard_us = now_us
             self._on_message(now_us, event, out)
+        if self._owes_stock:
+            self._take_stock(now_us, out)
         if self.lease.good_until_us != lease_before_us:
             out.append(ev.SetLease(self.lease.good_until_us))
         if self._is_leaving or self._gone_since_us >= 0:
@@ -193,16 +195,30 @@ class Machine:
         self._next_beat_us = now_us
         self.lease.begin(self._greeted_us, welcome.lease_us)
         self._end_other_epochs(out)
+        self._owes_stock = True
+
+    def _take_stock(self, now_us: int, out: list[Effect]) -> None:
+        """Tell the hub of everything that is here, as soon as that is known.
+
+        It is not while the starter has not said what it still runs of an earlier agent's, nor while results are on
+        their way into the spool. The hub sends nothing before it has the inventory, and so can recall nothing that
+        would be given back here although it runs.
+        """
+        if self._orphans or self._being_kept:
+            return
+        self._owes_stock = False
         ended = [(result.grant, result.index) for _, result in self._unforgotten]
         ended += [(result.grant, result.index) for result in self._unkept]
         self.roster.begin_connection(ended)
         items = self.roster.inventory() + [(*member, "ended") for member in ended]
-        items += [(handed.grant, index, "waiting") for handed in self._orphans for index in handed.indices]
         for first in range(0, max(1, len(items)), FRAME_ITEMS):
             is_last = first + FRAME_ITEMS >= len(items)
             out.append(Send(wire.Inventory(items[first : first + FRAME_ITEMS], is_last)))
         self._send_results(list(self._unforgotten), out)
         self._fill(now_us, out)
+
+    def _is_in_step(self) -> bool:
+        return self._is_welcome and not self._owes_stock
 
     def _send_results(self, numbered: list[tuple[int, AttemptResult]], out: list[Effect]) -> None:
         for first in range(0, len(numbered), FRAME_ITEMS):
@@ -225,7 +241,7 @@ class Machine:
             self._unforgotten = deque(one for one in self._unforgotten if not self._is_foreign(one[1].grant))
 
     def _on_hub_lost(self, now_us: int) -> None:
-        self._is_connected = self._is_welcome = False
+        self._is_connected = self._is_welcome = self._owes_stock = False
         self._next_beat_us = NEVER_US
         if self._gone_since_us < 0:
             self._gone_since_us = now_us
@@ -277,7 +293,7 @@ class Machine:
         return [member for member in members if member not in ended]
 
     def _return(self, items: list[Member], out: list[Effect]) -> None:
-        if items and self._is_welcome:
+        if items and self._is_in_step():
             out.append(Send(wire.Returned(items)))
 
     def _give_all_back(self, out: list[Effect]) -> None:
@@ -342,7 +358,7 @@ class Machine:
         fresh = [item for item in items if (item[0], item[1]) in self.roster.live]
         for grant, index, wall_us in fresh:
             self.roster.began[grant, index] = wall_us
-        if fresh and self._is_welcome:
+        if fresh and self._is_in_step():
             out.append(Send(wire.Started(fresh)))
 
     def _on_ended(self, now_us: int, results: list[AttemptResult], upto: int, out: list[Effect]) -> None:
@@ -378,7 +394,7 @@ class Machine:
             out.append(ev.SetApart(apart))
             numbered = [one for one in numbered if not self._is_foreign(one[1].grant)]
         self._unforgotten.extend(numbered)
-        if self._is_welcome:
+        if self._is_in_step():
             self._send_results(numbered, out)
 
     def _on_given_back(self, now_us: int, items: list[Member], out: list[Effect]) -> None:

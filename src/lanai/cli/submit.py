@@ -29,5 +29,5 @@ def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Cl
         try:
             return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)
         except KeyboardInterrupt:
-            say("\nlanai: interrupted while submitting\ntry: lanai batch list  it is there only if all of it had arrived")
+            say("\nlanai: interrupted while submitting\ntry: lanai batch list  it is there only if all of it arrived")
             raise

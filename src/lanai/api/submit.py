@@ -9,6 +9,7 @@ a quarter MiB takes a millisecond), so other requests get their turn between two
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -16,6 +17,7 @@ import msgspec
 
 from lanai.api.hublink import HubLink
 from lanai.api.submission import HEAD_BYTES, KEY_CHARACTERS, Head, head_from
+from lanai.model.batch import BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, ListErrors, OtherEnd, Refusal, UserError
 from lanai.model.ids import BatchId, ShapeId
 from lanai.model.joblist import BLOCK_BYTES, JobBlock, JobListParser
@@ -27,6 +29,9 @@ WINDOW: Final = 16
 CHUNK_TIMEOUT_S: Final = 60.0
 PIECE_BYTES: Final = 1 << 18
 SHAPES_SHOWN: Final = 20
+KEY_ARRIVING: Final = "key_arriving"
+SAME_KEY_WAIT_S: Final = 30.0
+SAME_KEY_PAUSE_S: Final = 0.1
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,15 +153,28 @@ class _Arrival:
 
     async def _open(self, block: JobBlock) -> messages.Opened:
         settings = self._head.with_first_line(block.commands.partition(b"\0")[0])
+        deadline_s = time.monotonic() + SAME_KEY_WAIT_S
+        while True:
+            try:
+                opened = await self._open_once(settings)
+                break
+            except Refusal as refusal:
+                # Once the other submission under this key has arrived, or was given up, there is an answer.
+                if refusal.code != KEY_ARRIVING or time.monotonic() >= deadline_s:
+                    raise
+            await asyncio.sleep(SAME_KEY_PAUSE_S)
+        if not opened.known:
+            self._link.on_chunk_taken(opened.batch, self._taken)
+        return opened
+
+    async def _open_once(self, settings: BatchSettings) -> messages.Opened:
         opened = await self._link.open(self._user, self._key, settings, self._head.env)
         if opened.known and not opened.digest:
             raise Refusal(
                 f"batch {opened.batch} is being submitted with this key at this moment",
-                code="key_arriving",
+                code=KEY_ARRIVING,
                 hint="try again in a moment",
             )
-        if not opened.known:
-            self._link.on_chunk_taken(opened.batch, self._taken)
         return opened
 
     def _send_chunk(self, batch: BatchId, block: JobBlock) -> None:

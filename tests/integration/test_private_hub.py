@@ -1,5 +1,6 @@
 """The private hub: begun when it may be, by one of any number of starters, found again, and taken up after a crash."""
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,25 @@ def test_after_a_crash_the_next_takes_unfinished_batches_up_and_says_so(home: di
     assert again is not None and again.resumed == 1
     fifo.write_bytes(b"")
     assert client.wait(1, timeout_s=30)["counts"]["done"] == 1
+    client.close()
+
+
+def test_an_agent_that_was_killed_is_started_again_by_the_next(home: dict[str, str]) -> None:
+    found = find(home, may_start=True)
+    assert found is not None
+    client = found.client()
+    client.submit([b"true\n"], {}, env=ENV)
+    client.wait("last", timeout_s=30)
+    facts = Path(home["LANAI_HOME"]) / "private" / "agent" / "agent.json"
+    killed = json.loads(facts.read_bytes())["pid"]
+    watched = os.pidfd_open(killed)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(watched)
+    again = find(home)
+    assert again is not None and again.resumed == 0
+    client.submit([b"echo again\n"], {}, env=ENV)
+    assert client.wait("last", timeout_s=30)["counts"]["done"] == 1
+    assert json.loads(facts.read_bytes())["pid"] != killed
     client.close()
 
 

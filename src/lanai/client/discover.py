@@ -79,9 +79,9 @@ def find(
     private = places.private_dir(home)
     if not may_start and not _is_there(private / "hub.db"):
         return None
-    from lanai.client.private import is_up, start
+    from lanai.client.private import is_whole, start
 
-    resumed = 0 if is_up(private) else start(private, host=host, say=say)
+    resumed = 0 if is_whole(private) else start(private, host=host, say=say)
     return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
 
 

@@ -7,6 +7,7 @@ other, so the second finds what the first has started. Nothing here knows how lo
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import time
@@ -46,6 +47,19 @@ def is_up(directory: Path) -> bool:
     return daemon.is_module(pid, "lanai.hub") and is_answering(directory)
 
 
+def is_whole(directory: Path) -> bool:
+    """Whether the hub in `directory` answers and its agent runs too: somebody may have killed either."""
+    return is_up(directory) and _has_agent(directory)
+
+
+def _has_agent(directory: Path) -> bool:
+    try:
+        pid = json.loads((directory / "agent" / "agent.json").read_bytes())["pid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return daemon.is_module(pid, "lanai.agent")
+
+
 def start(directory: Path, *, host: str, say: Say) -> int:
     """Have a private hub with its agent in `directory`, starting what is not there.
 
@@ -64,6 +78,9 @@ def start(directory: Path, *, host: str, say: Say) -> int:
     places.make(directory)
     with _start_lock(directory):
         if is_up(directory):
+            # One that runs already, but has not said so yet, keeps a second one from its directory.
+            if not _has_agent(directory):
+                _start_agent(directory, host)
             return 0
         hub = daemon.begin(["lanai.hub", os.fspath(directory), "--private"], log=directory / "hub.log")
         # Both start at once: the agent's words wait until the hub hears them.

@@ -206,6 +206,7 @@ def test_ended_batches_are_not_recovered_but_can_be_revived(opened: Callable[[],
     assert [batch.batch for batch in store.recover().batches] == [2]
     revived = store.recover_batch(1)
     assert revived is not None
+    assert store.has_batch(1) and not store.has_batch(3)
     assert (revived.state, revived.attempts, revived.charged) == (ended, [], [(2, 1, "exit", "failed", 7)])
     assert revived.runs == [(1, 2, 0)]
 
@@ -213,6 +214,7 @@ def test_ended_batches_are_not_recovered_but_can_be_revived(opened: Callable[[],
 def test_an_arriving_batch_cannot_be_revived(store: Store) -> None:
     store.commit(arriving(1))
     assert store.recover_batch(1) is None
+    assert not store.has_batch(1)
 
 
 def test_attempts_after_the_progress_come_back_in_order(store: Store) -> None:

@@ -263,6 +263,19 @@ def test_a_batch_whose_client_goes_before_it_has_a_number_is_dropped(hub: Proces
     again.close()
 
 
+def test_nobody_reads_for_a_follower_who_left_before_his_job_began(hub: Process, home: Path) -> None:
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    batch = api.submit([b"a"])
+    api.send(messages.Follow(1, batch, Index(1), 0, 1, 0, True, 1000), messages.Unfetch(1))
+    api.send(messages.Follow(2, batch, Index(1), 0, 2, 0, True, 1000))
+    agent = WirePeer.tls(home)
+    agent.hello_agent("n1", token=join_token(home))
+    assert agent.expect(messages.Fetch).which == 2
+    api.close()
+    agent.close()
+
+
 def _is_cut_off(sock: socket.socket, said: bytes) -> bool:
     try:
         for _ in range(20_000):

@@ -85,6 +85,7 @@ class Batches(Protocol):
     """Where ended batches are looked up."""
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None: ...
+    def has_batch(self, batch: BatchId) -> bool: ...
 
 
 class Commands:
@@ -208,7 +209,7 @@ class Commands:
         """Change what may be changed."""
         asked = _arguments(command, OfSettings)
         if asked.batch not in self._core.world.batches:
-            if self._batches.recover_batch(asked.batch) is None:
+            if not self._batches.has_batch(asked.batch):
                 raise _no_batch(asked.batch)
             raise has_ended(asked.batch)
         self._post(BatchChanged(self._number(command), asked.batch, asked.priority, asked.max_running))
@@ -228,7 +229,7 @@ class Commands:
 
     def _wish(self, command: messages.Command, asked: OfBatch, event: Callable[[int], Event]) -> dict[str, Any] | None:
         if asked.batch not in self._core.world.batches:
-            if self._batches.recover_batch(asked.batch) is None:
+            if not self._batches.has_batch(asked.batch):
                 raise _no_batch(asked.batch)
             return {"changed": 0}
         self._post(event(self._number(command)))

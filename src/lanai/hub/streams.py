@@ -109,8 +109,12 @@ class Streams:
 
     # -- from the core
 
+    def awaits(self, batch: BatchId) -> bool:
+        """Whether a stream waits for a job of this batch to begin."""
+        return batch in self._waiting
+
     def batch_moved(self, batch: BatchId, *, has_ended: bool) -> None:
-        """Jobs may have begun: streams that wait for one look again."""
+        """Jobs may have begun: streams that wait for one look again. Costs by the grants of all batches."""
         waiting = self._waiting.pop(batch, None)
         if not waiting:
             return
@@ -170,3 +174,8 @@ class Streams:
     def _drop(self, stream: _Stream) -> None:
         self._by_asker.pop((stream.asker.number, stream.asked.stream), None)
         self._by_number.pop(stream.number, None)
+        waiting = self._waiting.get(stream.asked.batch, [])
+        if stream in waiting:
+            waiting.remove(stream)
+            if not waiting:
+                del self._waiting[stream.asked.batch]

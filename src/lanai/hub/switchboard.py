@@ -460,14 +460,14 @@ class Switchboard:
     # -- watchers
 
     def _batch_moved(self, effect: do.BatchMoved) -> None:
-        self._streams.batch_moved(effect.batch, has_ended=effect.has_ended)
         if effect.has_ended:
+            self._streams.batch_moved(effect.batch, has_ended=True)
             self._lines.forget(effect.batch)
             for key in [key for key in self._specs if key[0] == effect.batch]:
                 del self._specs[key]
             self._moved.pop(effect.batch, None)
             self._tell(effect.batch)
-        elif effect.batch in self._watched:
+        elif effect.batch in self._watched or self._streams.awaits(effect.batch):
             self._moved[effect.batch] = None
             if not self._is_telling:
                 self._is_telling = True
@@ -477,6 +477,7 @@ class Switchboard:
         self._is_telling = False
         moved, self._moved = self._moved, {}
         for batch in moved:
+            self._streams.batch_moved(batch, has_ended=False)
             self._tell(batch)
 
     def _tell(self, batch: BatchId) -> None:

@@ -169,6 +169,10 @@ class MemoryStore:
             raise NothingThere(f"there is no environment {digest.hex()}", code="no_such_env")
         return self.kept.envs[digest]
 
+    def has_batch(self, batch: BatchId) -> bool:
+        """See `port.Lines`."""
+        return batch in self.kept.closed
+
     def key(self, user: str, key: str) -> tuple[BatchId, bytes] | None:
         """See `port.Lines`."""
         for batch, opened in self.kept.opened.items():

@@ -59,6 +59,9 @@ class Lines(Protocol):
     def env(self, digest: bytes) -> bytes:
         """The blob saved under `digest`. Raises NothingThere."""
 
+    def has_batch(self, batch: BatchId) -> bool:
+        """Whether this batch has arrived whole, ended or not."""
+
     def key(self, user: str, key: str) -> tuple[BatchId, bytes] | None:
         """The batch submitted by `user` under `key` and its digest (empty while it is arriving)."""
 

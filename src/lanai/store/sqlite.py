@@ -175,6 +175,11 @@ class SqliteWriter:
             raise NothingThere(f"there is no environment {digest.hex()}", code="no_such_env")
         return bytes(found[0][0])
 
+    def has_batch(self, batch: BatchId) -> bool:
+        """See `port.Lines`."""
+        with self._errors("read"):
+            return bool(self._lines.execute(SQL["has_batch"], (batch,)).fetchall())
+
     def key(self, user: str, key: str) -> tuple[BatchId, bytes] | None:
         """See `port.Lines`."""
         with self._errors("read"):

@@ -24,6 +24,9 @@ SELECT user, key, settings_pack, env, total, submitted_at_us, is_set, state, pri
     avoided_pack, ended_at_us
 FROM batch WHERE batch = ? AND is_whole = 1
 
+-- name: has_batch
+SELECT 1 FROM batch WHERE batch = ? AND is_whole = 1
+
 -- name: shapes
 SELECT shape, request_pack FROM shape WHERE batch = ? ORDER BY shape
 

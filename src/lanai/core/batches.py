@@ -117,6 +117,15 @@ class Batch:
             self.lines[shape, not_on] = found
         return found
 
+    def append(self, first: int, count: int, shape: ShapeId) -> None:
+        """The next `count` jobs of an arriving batch, `first` being the first of them; they wait."""
+        if self.runs and self.runs[-1][2] == shape:
+            begin, before, _ = self.runs[-1]
+            self.runs[-1] = (begin, before + count, shape)
+        else:
+            self.runs.append((first, count, shape))
+        self.line(shape).waiting.add(first, first + count - 1)
+
     def enqueue(self, first: int, last: int) -> None:
         """Put jobs into the lines of their shapes, at their places."""
         for low, high, shape in self._by_shape(first, last):

@@ -32,23 +32,17 @@ def take_chunk(world: World, event: ChunkArrived) -> None:
     arriving = world.arriving.get(event.batch)
     if arriving is None:
         return
+    batch = arriving.opened
     counted = sum(count for count, _ in event.runs)
-    known = set(arriving.shapes) | {shape for shape, _ in event.shapes}
-    if event.first != arriving.next or counted != event.count or any(shape not in known for _, shape in event.runs):
+    batch.shapes.update(event.shapes)
+    if event.first != arriving.next or counted != event.count or any(s not in batch.shapes for _, s in event.runs):
         abandon_batch(world, BatchAbandoned(event.batch))
         return
     for shape, request in event.shapes:
-        arriving.shapes[shape] = request
         world.keep(SaveShape(event.batch, shape, request))
-    at = event.first
     for count, shape in event.runs:
-        last = arriving.runs[-1] if arriving.runs else None
-        if last is not None and last[2] == shape:
-            arriving.runs[-1] = (last[0], last[1] + count, shape)
-        else:
-            arriving.runs.append((at, count, shape))
-        at += count
-    arriving.next = at
+        batch.append(arriving.next, count, shape)
+        arriving.next += count
     world.keep(SaveChunk(event.batch, event.first, event.count, event.runs, event.lines, event.checks))
     world.do(AckChunk(event.connection, event.batch, event.first))
 
@@ -67,9 +61,7 @@ def close_batch(world: World, event: BatchClosed) -> None:
         return
     batch = arriving.opened
     batch.submitted_at_us = event.wall_us
-    batch.shapes, batch.runs = arriving.shapes, arriving.runs
     batch.counts.queued = event.total
-    batch.enqueue(1, event.total)
     world.batches[batch.id] = batch
     world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
     world.keep(batch.progress(world.last_row))

@@ -15,11 +15,10 @@ from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, grant_id
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
 from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMeta
-from lanai.model.resources import Shape
 from lanai.model.vector import Layout, Vector
 
 SECOND_US: Final = 1_000_000
@@ -30,12 +29,10 @@ GRANTS_AT_ONCE: Final = 1000
 class Arriving:
     """A batch of which chunks are still coming."""
 
-    __slots__ = ("next", "opened", "runs", "shapes")
+    __slots__ = ("next", "opened")
 
     def __init__(self, opened: Batch) -> None:
         self.opened = opened
-        self.shapes: dict[ShapeId, Shape] = {}
-        self.runs: list[tuple[int, int, ShapeId]] = []
         self.next = 1
 
 

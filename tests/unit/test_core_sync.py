@@ -89,3 +89,16 @@ def test_a_node_that_is_away_is_dismissed_once(hub: Recorder) -> None:
     node = hub.join("n")
     hub.wait(300)
     assert hub.take_all() == [DismissNode(node)]
+
+
+def test_a_start_leaves_out_numbers_of_grants_that_a_power_cut_may_have_taken_with_it(hub: Recorder) -> None:
+    """With durability = normal the store may forget what it had set aside; agents may still run under such numbers."""
+    hub.join("n", capacity(cpus=2))
+    hub.submit(1)
+    (before,) = hub.start()
+    hub.restart()
+    hub.join("n", capacity(cpus=2), take=False)
+    hub.take_all()
+    hub.submit(1)
+    (after,) = hub.start()
+    assert after.grant - before.grant > 1_000_000

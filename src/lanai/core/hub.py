@@ -37,7 +37,7 @@ from lanai.core.events import (
     TimePassed,
 )
 from lanai.core.schedule import decide as scheduler
-from lanai.core.world import World
+from lanai.core.world import GRANTS_LOST_AT_MOST, World
 from lanai.model.batch import Counts
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
@@ -158,7 +158,8 @@ class HubCore:
         world.wall_us = wall_us
         world.last_batch = found.last_batch
         world.last_row = found.last_row
-        world.last_grant = world.grants_set_aside = int(found.meta.get("grant", "0"))
+        set_aside = int(found.meta.get("grant", "0"))
+        world.last_grant = world.grants_set_aside = set_aside + GRANTS_LOST_AT_MOST if set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
         for node in found.nodes:
             fleet.recover_node(world, node)

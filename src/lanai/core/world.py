@@ -24,6 +24,8 @@ from lanai.model.vector import Layout, Vector
 SECOND_US: Final = 1_000_000
 GRANTS_AT_ONCE: Final = 1000
 """Numbers of grants are set aside in the store in lots of this size; a start goes on after the last lot."""
+GRANTS_LOST_AT_MOST: Final = 1_000_000
+"""So many more are left out at a start: with `durability = normal` a power cut may have taken the last lots with it."""
 
 
 class Arriving:

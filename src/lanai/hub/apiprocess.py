@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
+    import logging
 
 RESTART_S: Final = 0.2
 LONGEST_RESTART_S: Final = 5.0
@@ -57,7 +58,9 @@ class ApiProcess:
         watched = os.pidfd_open(self._pid)
         try:
             os.kill(self._pid, signal.SIGTERM)
-            if not select.select([watched], [], [], END_S)[0]:
+            ended = select.poll()  # select() cannot look at descriptors from 1,024 on
+            ended.register(watched, select.POLLIN)
+            if not ended.poll(END_S * 1000):
                 os.kill(self._pid, signal.SIGKILL)
         finally:
             os.close(watched)
@@ -74,17 +77,21 @@ class ApiProcess:
         loop.call_later(LONGEST_RESTART_S, self._settled, self._pid)
 
     def _again(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_stopped:
+        if self._is_stopped:
+            return
+        try:
             self._spawn()
+        except OSError as error:
+            _log().warning("no API process can be started now: %s", error.strerror)
+            loop.call_later(LONGEST_RESTART_S, self._again, loop)
+        else:
             self._begin_watch(loop)
 
     def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
-        import logging
-
         self._unwatch()
         code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._pid = 0
-        logging.getLogger(__name__).warning("the API process ended with %s; starting another", code)
+        _log().warning("the API process ended with %s; starting another", code)
         loop.call_later(self._delay_s, self._again, loop)
         self._delay_s = min(LONGEST_RESTART_S, self._delay_s * 2)
 
@@ -97,3 +104,9 @@ class ApiProcess:
             self._loop.remove_reader(self._watched)
             os.close(self._watched)
             self._watched = None
+
+
+def _log() -> logging.Logger:
+    import logging
+
+    return logging.getLogger(__name__)

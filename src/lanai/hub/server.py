@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -79,6 +80,7 @@ class Hub:
         Raises:
             LanaiError: it cannot start, and nothing was changed.
         """
+        _allow_many_connections()
         self._store = SqliteWriter(self._directory, durability=self._options.durability)
         try:
             self._store.restore_ballast()
@@ -262,6 +264,12 @@ class Hub:
             _log.warning("leases are not suspended: %s", error)
         else:
             self._board.suspend_leases()
+
+
+def _allow_many_connections() -> None:
+    """As many descriptors as may be had: the usual 1,024 are not enough for a thousand agents."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -22,7 +22,8 @@ trap finish EXIT
 bold='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
 show() {
-    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
+    # Quoted where it has to be, so that what is shown can be typed.
+    printf '\n%s$ %s%s\n' "$bold" "$(python3 -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$@")" "$plain"
     "$@"
 }
 

@@ -78,6 +78,19 @@ def test_a_list_with_nothing_in_it_is_refused_plainly(
         assert len(refused.stderr.splitlines()) <= 2
 
 
+@pytest.mark.parametrize("line", [b"sort {check in exists+}", b"sort {use ram much}", b"sort \0"])
+def test_bad_lines_are_counted_and_said_once_each(site: Site, tmp_path: Path, line: bytes) -> None:
+    """The same words wherever a list is looked through: here where input files are checked, else by the API."""
+    path = tmp_path / "list"
+    path.write_bytes(b"true\n" + line + b"\n" + line + b"\n")
+    refused = site.lanai("submit", str(path), ok=False)
+    first, *problems = refused.stderr.splitlines()
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert first == f"lanai: {path} has 2 problems; nothing was submitted"
+    assert [problem.strip().split(":")[1] for problem in problems] == ["2", "3"]
+
+
+
 def test_a_list_that_cannot_be_read_is_refused_plainly(site: Site, tmp_path: Path) -> None:
     # Unmapped memory: it can be opened, and reading it is an error, also for root.
     for path, why in ((tmp_path, "Is a directory"), ("/proc/self/mem", "Input/output error")):

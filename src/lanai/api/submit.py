@@ -118,7 +118,7 @@ class _Arrival:
         """The list has ended: check it as a whole and close the batch."""
         await self._send(self._parser.finish())
         if self._parser.problem_count:
-            raise _list_errors(self._parser)
+            raise _list_errors(self._head.file, self._parser)
         if self._opened is None:
             problem = "holds no job; a job list has one command a line"
             raise UserError(f"{self._head.file} {problem}", code="empty_list", facts={"file": self._head.file})
@@ -267,9 +267,9 @@ class _SingleParser:
         return [JobBlock(first_line=1, count=1, commands=command, runs=((1, AS_BATCH),))]
 
 
-def _list_errors(parser: JobListParser | _SingleParser) -> ListErrors:
+def _list_errors(file: str, parser: JobListParser | _SingleParser) -> ListErrors:
     assert isinstance(parser, JobListParser)
     texts = [problem.text for problem in parser.problems]
-    more = parser.problem_count - 1
-    message = texts[0] + (f" (and {more} more)" if more else "")
+    problems = "1 problem" if parser.problem_count == 1 else f"{parser.problem_count:,} problems"
+    message = f"{file} has {problems}; nothing was submitted"
     return ListErrors(message, facts={"problems": texts, "count": parser.problem_count})

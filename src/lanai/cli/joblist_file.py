@@ -132,8 +132,9 @@ def check_inputs(jobs: JobList, directory: str) -> None:
     problems = [problem.text for problem in parser.problems]
     problems += _bad_inputs(wanted, os.fsencode(directory))
     if problems:
+        found = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         raise ListErrors(
-            f"{jobs.name} has {len(problems):,} problems; nothing was submitted",
+            f"{jobs.name} has {found}; nothing was submitted",
             facts={"problems": problems[:PROBLEMS_SHOWN]},
         )
 

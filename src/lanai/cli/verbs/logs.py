@@ -22,7 +22,7 @@ OUT, END = 1, 0
 @click.option("--stream", type=click.Choice(["out", "err", "both"]), default="both", show_default=True, help="Which.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="This attempt (default: the last).")
 @click.option("--tail", is_flag=True, help="Only what the hub keeps; ask no node.")
-@click.option("--limit", type=click.IntRange(min=1), default=MANY, show_default=True, help="At most so many jobs.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=MANY, show_default=True, help="At most N.")
 @click.pass_obj
 def command(
     asked: Asked, selectors: tuple[str, ...], follow: bool, stream: str, attempt: int | None, tail: bool, limit: int

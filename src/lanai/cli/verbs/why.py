@@ -20,7 +20,7 @@ MANY: Final = 20
 @click.command(name="why")
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
-@click.option("--limit", type=click.IntRange(min=1), default=MANY, show_default=True, help="At most so many jobs.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=MANY, show_default=True, help="At most N.")
 @click.pass_obj
 def command(asked: Asked, selectors: tuple[str, ...], format_: str, limit: int) -> int:
     """Say why a batch (default: the newest) or a job waits, runs or has ended, with the numbers behind it.

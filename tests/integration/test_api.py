@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lanai.cli.listings import JOBS
 from lanai.client import Client, Target
 from lanai.hub import identity
 from lanai.model.batch import Counts
@@ -88,6 +89,11 @@ def test_a_list_arrives_as_it_was_sent(api: Api) -> None:
     submitted = client.submit(pieces, {"cwd": "/tmp", "priority": 7}, env=ENV, file="jobs.txt")
     assert (submitted.batch, submitted.jobs, submitted.existed) == (1, 2500, False)
     commands = [job["command"].encode("utf-8", "surrogateescape") for job in client.jobs(1)]
+    listed = list(client.jobs(1))
+    as_lines = b"".join(client.job_lines(1)).splitlines()
+    assert [json.loads(line) for line in as_lines] == listed
+    assert [list(json.loads(line)) for line in as_lines[:1]] == [list(JOBS.columns)]
+    assert b"".join(client.job_lines(1, limit=3)).splitlines() == as_lines[:3]
     assert commands == lines.splitlines()
     shown = client.batch("last")
     assert (shown["batch"], shown["priority"], shown["jobs"]) == (1, 7, 2500)

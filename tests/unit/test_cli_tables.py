@@ -3,11 +3,13 @@ import io
 import json
 import sys
 import time
+from typing import Any
 
 import click
 import pytest
 
 from lanai.cli.tables import Listing, View, for_people, print_rows, pushed_limit
+from lanai.cli.terminal import write_bytes
 
 THINGS = Listing(
     kind="things",
@@ -144,3 +146,24 @@ def test_people_read_the_time_of_the_clock_on_their_wall(monkeypatch: pytest.Mon
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+class PartlyTaking(io.RawIOBase):
+    """Takes seven bytes at a time, as a pipe may."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.taken += bytes(data[:7])
+        return min(7, len(data))
+
+
+def test_bytes_are_written_whole_where_a_stream_takes_only_a_part() -> None:
+    taking = PartlyTaking()
+    stream = io.TextIOWrapper(taking, write_through=True)  # type: ignore[type-var]
+    write_bytes(b"0123456789" * 5, stream)
+    assert taking.taken == b"0123456789" * 5

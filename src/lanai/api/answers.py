@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -21,13 +21,18 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = logging.getLogger("lanai.api")
 
 
-# The jobs of one page share the time of their submission, and often more.
-@lru_cache(maxsize=1024)
 def rfc3339(at_us: int) -> str | None:
     """A wall time in microseconds since 1970 as text in UTC; None for 0, which means never."""
     if not at_us:
         return None
-    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    at_s, rest_us = divmod(at_us, 1_000_000)
+    return f"{_second(at_s)}.{rest_us:06d}Z"
+
+
+# Jobs of one page end a few seconds apart, and were submitted all at once.
+@lru_cache(maxsize=1024)
+def _second(at_s: int) -> str:
+    return (_EPOCH + timedelta(seconds=at_s)).isoformat().removesuffix("+00:00")
 
 
 def seconds(length_us: int) -> float:
@@ -46,6 +51,11 @@ def encoded(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # lone surrogates, which only the slower encoder can write
         return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def encoded_lines(values: Iterable[object]) -> bytes:
+    """The JSON of each value on a line of its own."""
+    return b"".join(encoded(value) + b"\n" for value in values)
 
 
 def answer(fields: Mapping[str, Any] | msgspec.Struct, status: int = 200) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from lanai.api.view import View
 from lanai.model.errors import NothingThere, UserError
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import FINAL, JobState
-from lanai.model.ranges import RangeError, Ranges, parse_ranges
+from lanai.model.ranges import MAX_INDEX, RangeError, Ranges, parse_ranges
 from lanai.store.reader import BatchRow
 from lanai.wire import messages
 
@@ -27,6 +27,8 @@ POLL_LIMIT_S: Final = 60.0
 PAGE_LIMIT: Final = 10_000
 ENDED_SHOWN: Final = 10
 INPUT_PIECE_BYTES: Final = 64 << 10
+RANGES_AT_ONCE: Final = 2_000
+NEXT_HEADER: Final = "lanai-next"
 COMMAND_BODY_BYTES: Final = 64 << 20
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -211,8 +213,11 @@ class Handlers:
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
             ranges = None if said.ranges is None else _ranges(said.ranges)
-            result = await self._link.command(caller(request), verb, batch=row.batch, ranges=ranges, states=said.states)
-            return answer({"changed": result["changed"]})
+            changed = 0
+            for some in _pieces_of(ranges):
+                told = await self._link.command(caller(request), verb, batch=row.batch, ranges=some, states=said.states)
+                changed += told["changed"]
+            return answer({"changed": changed})
 
         return wish
 
@@ -227,7 +232,12 @@ class Handlers:
             states=frozenset(_listed(request, "state")),
             ranges=_ranges(request.query_params["ranges"]) if request.query_params.get("ranges") else None,
         )
-        return written(await self._jobs.page(caller(request), row, wanted))
+        as_lines = request.query_params.get("format") == "ndjson"
+        page, following = await self._jobs.page(caller(request), row, wanted, as_lines=as_lines)
+        if not as_lines:
+            return written(page)
+        headers = {} if following is None else {NEXT_HEADER: str(following)}
+        return Response(page, media_type="application/x-ndjson", headers=headers)
 
     async def failures(self, request: Request) -> Response:
         """GET /v1/batches/{batch}/failures."""
@@ -397,6 +407,15 @@ def _ranges(text: str) -> Ranges:
         raise UserError(str(error), code="bad_ranges", facts={"found": error.found}) from None
 
 
+def _pieces_of(ranges: Ranges | None) -> Iterator[Ranges | None]:
+    """All of them, so many at a time as fit a message and do not hold up the hub."""
+    if ranges is None:
+        yield None
+        return
+    for start in range(0, len(ranges), RANGES_AT_ONCE):
+        yield ranges[start : start + RANGES_AT_ONCE]
+
+
 def _index(request: Request, row: BatchRow) -> Index:
     index = _whole("index", request.path_params["index"])
     if not 1 <= index <= row.total:
@@ -423,7 +442,7 @@ def _number(request: Request, name: str, default: int, least: int, most: int) ->
 
 
 def _whole(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > MAX_INDEX:
         raise UserError(f"found {name}={text}, accepted is a whole number", code="bad_query")
     return int(text)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lanai.api.answers import VERSION, encoded, rfc3339, seconds
+from lanai.api.answers import VERSION, encoded, encoded_lines, rfc3339, seconds
 from lanai.api.hublink import HubLink
 from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
 from lanai.api.view import View
@@ -78,10 +78,11 @@ class Jobs:
         self._link = link
         self._view = view
 
-    async def page(self, user: str, row: BatchRow, wanted: Wanted) -> bytes:
-        """The JSON of a page: the next jobs in order of index, and the index to go on after, null where none are left.
+    async def page(self, user: str, row: BatchRow, wanted: Wanted, *, as_lines: bool) -> tuple[bytes, int | None]:
+        """The next jobs in order of index, and the index to go on after, None where none are left.
 
-        A page may hold none and yet be followed by others.
+        They come as one JSON object, or with `as_lines` each as one on a line. A page may hold none and yet be followed
+        by others.
         """
         found, following = await self._view.ask(
             lambda reader: reader.jobs(
@@ -94,9 +95,11 @@ class Jobs:
             jobs = [shown(job, live) for job in found]
             if wanted.states:
                 jobs = [job for job in jobs if job["state"] in wanted.states]
+            if as_lines:
+                return encoded_lines(jobs)
             return encoded({"version": VERSION, "batch": row.batch, "jobs": jobs, "next": following})
 
-        return await self._view.compute(page)
+        return await self._view.compute(page), following
 
     async def one(self, user: str, row: BatchRow, index: Index) -> dict[str, Any]:
         """One job."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.causes import cause
-from lanai.cli.terminal import say
+from lanai.cli.terminal import say, write_bytes
 from lanai.model.errors import LanaiError, OtherEnd
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ class _Copy:
 
 
 def _write(which: int, data: bytes) -> None:
-    stream = (sys.stdout if which == OUT else sys.stderr).buffer
-    stream.write(data)
+    stream = sys.stdout if which == OUT else sys.stderr
+    write_bytes(data, stream)
     stream.flush()
 
 

@@ -63,6 +63,13 @@ def shortened(text: str, columns: int) -> str:
     return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
 
 
+def write_bytes(data: bytes, stream: IO[str]) -> None:
+    """Write all of `data` to what is below `stream`. With PYTHONUNBUFFERED that takes only a part at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[stream.buffer.write(left) :]  # type: ignore[attr-defined]
+
+
 def say(text: str) -> None:
     """Talk: one line on standard error."""
     print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 from lanai.client.connection import ANSWER_TIMEOUT_S, Connection, Target
@@ -32,6 +33,7 @@ OUT, ERR, END = 1, 2, 0
 """Which a frame of output is: standard output, standard error, the end."""
 
 Batch = int | str
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,21 @@ class Client:
         return self._pages(
             f"/v1/batches/{batch}/jobs", "jobs", limit=limit, state=",".join(states), ranges=ranges, cursor="after"
         )
+
+    def job_lines(
+        self, batch: Batch, *, states: Sequence[str] = (), ranges: str = "", limit: int = 0
+    ) -> Iterator[bytes]:
+        """The same as JSON, one object a line, as the hub writes it: pages of any number of whole lines."""
+        left, at = limit, None
+        query = {"state": ",".join(states), "ranges": ranges, "format": "ndjson"}
+        while True:
+            size = min(left, PAGE_JOBS) if limit else PAGE_JOBS
+            path = _url(f"/v1/batches/{batch}/jobs", {**query, "limit": size, "after": at})
+            page, at = self._patiently(partial(self._connection.page, path))
+            yield page
+            left -= page.count(b"\n")
+            if at is None or (limit and left <= 0):
+                return
 
     def failures(self, batch: Batch, *, limit: int = 10) -> dict[str, Any]:
         """Failed jobs grouped by cause, the largest group first, with examples."""
@@ -271,10 +288,13 @@ class Client:
         return answer
 
     def _get(self, path: str) -> dict[str, Any]:
+        return self._patiently(partial(self._connection.json, "GET", path, timeout_s=ANSWER_TIMEOUT_S))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
         deadline_s = time.monotonic() + (self._patience_s if self._has_answered else 0.0)
         while True:
             try:
-                answer = self._connection.json("GET", path, timeout_s=ANSWER_TIMEOUT_S)
+                answer = ask()
             except TimedOut:
                 raise
             except OtherEnd:

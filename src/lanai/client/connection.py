@@ -82,6 +82,11 @@ class Connection:
             self.close()
             raise self._unreachable(broken.cause) from None
 
+    def page(self, path: str) -> tuple[bytes, str | None]:
+        """GET a page as it is, and what to go on after; None where it is the last."""
+        answer = self.ask("GET", path)
+        return self.read(answer), answer.headers.get("lanai-next")
+
     def read(self, answer: Answer, count: int | None = None) -> bytes:
         """The next `count` bytes of an answer, fewer only at its end; all that are left without `count`."""
         try:

@@ -29,6 +29,7 @@ class Answer:
 
     Attributes:
         status: of the final answer; interim ones are not shown.
+        headers: by name in small letters.
         is_read: the whole body has been taken, so that another request may follow.
         is_last: the other side ends the connection after it.
     """
@@ -38,6 +39,7 @@ class Answer:
         self.status, headers = _head(reader)
         while self.status < 200:
             self.status, headers = _head(reader)
+        self.headers = headers
         self._is_chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         self._is_open_ended = not self._is_chunked and "content-length" not in headers
         self._left_bytes = 0 if self._is_chunked else _length(headers.get("content-length", "0"), 10)

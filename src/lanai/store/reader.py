@@ -1,8 +1,8 @@
 """The store in one SQLite file: the API process's side.
 
-Every call is one short read transaction, at most 10,000 rows, or 50 ms once there are 100, and goes on where the last
-one ended by a key; so no list, however long, keeps the hub from moving its log. It never writes and makes nothing up
-that the store does not say: which granted jobs have begun is the hub's knowledge.
+Every call is one short read transaction, at most 10,000 rows, or 50 ms and what was begun by then (a thousand at most),
+and goes on where the last one ended by a key; so no list, however long, keeps the hub from moving its log. It never
+writes and makes nothing up that the store does not say: which granted jobs have begun is the hub's knowledge.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from lanai.store.standing import Job, LastAttempt, Standing
 SQL: Final = statements("read")
 PAGE_ROWS: Final = 10_000
 PAGE_S: Final = 0.050
-PAGE_ROWS_MIN: Final = 100
 BUSY_S: Final = 5.0
 CHUNKS_KEPT: Final = 16
 
@@ -226,7 +225,7 @@ class SqliteReader:
             while following is not None and len(page) < most and time.monotonic() < until:
                 found, following = standing.jobs(following, wanted, ranges)
                 for job in found:
-                    if len(page) == most or (len(page) >= PAGE_ROWS_MIN and time.monotonic() >= until):
+                    if len(page) == most:
                         return page, page[-1]["index"]
                     page.append(_job_view(batch, job, self._command(db, batch, job.index), submitted[0], names))
         return page, following

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from lanai.cli.context import Asked
 from lanai.cli.listings import JOBS
 from lanai.cli.main import Group
 from lanai.cli.tables import Listing, View, for_people, print_object, print_rows, pushed_limit, view_of, view_options
+from lanai.cli.terminal import write_bytes
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -65,8 +67,23 @@ def list_(
     view = view_of(format_, columns, filters, limit)
     chosen = choose(selectors)
     client = asked.connect()
+    if view.format == "ndjson" and not view.columns and not view.filters:
+        _pass_through(client, chosen, view)
+        return 0
     print_rows(JOBS, chain.from_iterable(_jobs(client, each, view) for each in chosen), view)
     return 0
+
+
+def _pass_through(client: Client, chosen: Sequence[Chosen], view: View) -> None:
+    """Print jobs as the hub writes them: of a million, reading and writing them again takes a third of the time."""
+    left = view.limit
+    for each in chosen:
+        if left == 0:
+            return
+        ranges = each.ranges_text or ""
+        for page in client.job_lines(each.batch, states=each.states, ranges=ranges, limit=left or 0):
+            write_bytes(page, sys.stdout)
+            left = None if left is None else left - page.count(b"\n")
 
 
 def _jobs(client: Client, chosen: Chosen, view: View) -> Iterator[dict[str, Any]]:

@@ -301,6 +301,8 @@ def test_a_wait_ends_when_the_batch_does_or_its_time_is_up(api: Api) -> None:
         ("/v1/batches/9", 404),
         ("/v1/batches/last", 404),
         ("/v1/batches/x", 400),
+        ("/v1/batches/9999999999999999999", 400),
+        ("/v1/batches?before=9223372036854775808", 400),
         ("/v1/batches/1/jobs?limit=0", 400),
         ("/v1/batches/1/jobs?ranges=9-1", 400),
         ("/v1/jobs/1/2", 404),
@@ -333,6 +335,8 @@ def test_the_hubs_own_words_come_through(api: Api) -> None:
     api.hub.verbs["cancel"] = lambda said: {"changed": len(said["ranges"])}
     api.client().submit([b"a\n"], {}, env=ENV)
     assert api.client().cancel(1, ranges="1-9:4,20-30") == 4
+    # More ranges than one message to the hub can hold.
+    assert api.client().cancel(1, ranges="1-1999999:2") == 1_000_000
 
 
 # -- output

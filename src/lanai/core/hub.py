@@ -158,8 +158,8 @@ class HubCore:
         world.wall_us = wall_us
         world.last_batch = found.last_batch
         world.last_row = found.last_row
-        set_aside = int(found.meta.get("grant", "0"))
-        world.last_grant = world.grants_set_aside = set_aside + GRANTS_LOST_AT_MOST if set_aside else 0
+        world.grants_set_aside = int(found.meta.get("grant", "0"))
+        world.last_grant = world.grants_set_aside + GRANTS_LOST_AT_MOST if world.grants_set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
         for node in found.nodes:
             fleet.recover_node(world, node)

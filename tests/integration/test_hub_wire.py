@@ -214,6 +214,35 @@ def test_results_nobody_asked_for_change_nothing(hub: Process, home: Path) -> No
     agent.close()
 
 
+def test_numbers_that_no_store_can_hold_drop_their_sender(hub: Process, home: Path) -> None:
+    """An agent with a valid token reports a run time of 2^63: it is dropped, and the hub lives."""
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    agent = WirePeer.tls(home)
+    agent.hello_agent("n1", token=join_token(home))
+    api.submit([b"true"])
+    grant = agent.expect(messages.Grant)
+    agent.send(messages.Ended(1, [AttemptResult(grant.grant, Index(1), "ok", wall_us=1 << 63)]))
+    assert agent.is_ended_by_hub()
+    assert api.command("progress", batch=1)["progress"]["counts"]["locked"] == 1
+    api.close()
+    agent.close()
+
+
+def test_specs_of_an_ended_batch_are_taken_back(hub: Process, home: Path) -> None:
+    """A node keeps an environment a spec; a thousand batches in a row must not leave it a thousand of them."""
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    agent = WirePeer.tls(home)
+    agent.hello_agent("n1", token=join_token(home))
+    api.submit([b"true"])
+    spec = agent.expect(messages.Spec).spec
+    finish_all(agent, 1)
+    assert agent.expect(messages.Unspec).specs == [spec]
+    api.close()
+    agent.close()
+
+
 def test_an_arriving_batch_goes_with_its_client(hub: Process, home: Path) -> None:
     api = WirePeer.local(home / "hub")
     api.hello_api()

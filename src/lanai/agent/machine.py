@@ -150,6 +150,8 @@ class Machine:
                 self.lease.acknowledge(number)
             case wire.Spec():
                 self.roster.name_spec(message)
+            case wire.Unspec(specs):
+                self.roster.forget_specs(specs)
             case wire.Recall(items):
                 self._on_recall(items, out)
             case wire.Kill(items, grace_us, why):

@@ -99,6 +99,11 @@ class Roster:
         lane = next(same, None) or self._new_lane(spec, spec.shape.gpu_milli, self._layout.request(spec.shape))
         self._specs[spec.spec] = lane
 
+    def forget_specs(self, numbers: Iterable[int]) -> None:
+        """No grant will name these any more; their lanes go once they are idle."""
+        for number in numbers:
+            self._specs.pop(number, None)
+
     def has_spec(self, number: int) -> bool:
         """Whether this connection has named it."""
         return number in self._specs

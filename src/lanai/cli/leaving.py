@@ -40,14 +40,20 @@ def hang_ups() -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-def interruptible(client: Client, batch: int | str, work: Callable[[], int]) -> int:
-    """Do `work` and return its exit code; interrupted, detach from the batch or cancel it."""
+def interruptible(client: Client, batch: int | str, work: Callable[[], int], *, ends_with_reader: bool = False) -> int:
+    """Do `work` and return its exit code; interrupted, detach from the batch or cancel it.
+
+    With `ends_with_reader` the batch is cancelled once nobody reads its output, as a pipe ends a command that it feeds.
+    """
     try:
         with hang_ups():
             return work()
     except HangUp:
         return _hung_up()
     except BrokenPipeError:
+        if ends_with_reader:
+            client.cancel(batch)
+            raise
         say(f"lanai: nobody reads the output any more; batch {batch} goes on\ntry: lanai cancel {batch}")
         raise
     except OSError as error:

@@ -10,12 +10,13 @@ import argparse
 import gc
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanai.hub.apiprocess import ApiProcess
 from lanai.model import places
-from lanai.model.errors import LanaiError
+from lanai.model.errors import InternalError, LanaiError
 from lanai.model.node import LEASE_S
 from lanai.store.ground import StateLock
 from lanai.wire import unix
@@ -37,8 +38,12 @@ def main() -> int:
         return _run(arguments)
     except LanaiError as error:
         print(f"lanai.hub: {error.message}", file=sys.stderr)
-        _say(arguments.ready_fd, {"error": error.body()})
+        _say(arguments, {"error": error.body()})
         return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        _say(arguments, {"error": InternalError(f"{type(error).__name__}: {error}").body()})
+        return InternalError.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -50,28 +55,30 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             if arguments.private:
                 api.start()
-            return _serve(_options(arguments), arguments.ready_fd, door, api)
+            return _serve(arguments, door, api)
         finally:
             api.stop()
             door.close()
 
 
-def _serve(options: Options, ready_fd: int | None, door: socket.socket, api: ApiProcess) -> int:
+def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess) -> int:
     import asyncio
     import logging
 
     from lanai.hub.server import Hub
 
     async def live() -> int:
-        return await Hub(options, door, api).run(lambda facts: _say(ready_fd, facts))
+        return await Hub(_options(arguments), door, api).run(lambda facts: _say(arguments, facts))
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     return asyncio.run(live())
 
 
-def _say(ready_fd: int | None, facts: dict[str, Any]) -> None:
+def _say(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Say it on the ready descriptor; only the first word counts, and whoever waited for it is gone afterwards."""
     import msgspec
 
+    ready_fd, arguments.ready_fd = arguments.ready_fd, None
     if ready_fd is not None:
         os.write(ready_fd, msgspec.json.encode(facts) + b"\n")
         os.close(ready_fd)

@@ -459,12 +459,18 @@ class Switchboard:
 
     # -- watchers
 
+    def _forget_specs(self, batch: BatchId) -> None:
+        gone = {self._specs.pop(key) for key in [key for key in self._specs if key[0] == batch]}
+        for peer in self._agents.values():
+            if known := peer.specs & gone:
+                peer.specs -= known
+                peer.send(messages.Unspec(sorted(known)))
+
     def _batch_moved(self, effect: do.BatchMoved) -> None:
         if effect.has_ended:
             self._streams.batch_moved(effect.batch, has_ended=True)
             self._lines.forget(effect.batch)
-            for key in [key for key in self._specs if key[0] == effect.batch]:
-                del self._specs[key]
+            self._forget_specs(effect.batch)
             self._moved.pop(effect.batch, None)
             self._tell(effect.batch)
         elif effect.batch in self._watched or self._streams.awaits(effect.batch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -61,6 +61,10 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+Amount = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
+"""What a node reports is bounded where it is decoded: every store can hold it."""
+
+
 class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node says of one attempt that ended. Also the row an agent spools.
 
@@ -80,12 +84,12 @@ class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     grant: GrantId
     index: Index
     outcome: str
-    exit_code: int | None = None
-    signal: int = 0
-    started_at_us: int = 0
-    wall_us: int = 0
-    cpu_user_us: int = 0
-    cpu_system_us: int = 0
-    memory_peak_bytes: int | None = None
+    exit_code: Amount | None = None
+    signal: Amount = 0
+    started_at_us: Amount = 0
+    wall_us: Amount = 0
+    cpu_user_us: Amount = 0
+    cpu_system_us: Amount = 0
+    memory_peak_bytes: Amount | None = None
     reason: str = ""
-    escaped: int = 0
+    escaped: Amount = 0

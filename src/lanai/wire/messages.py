@@ -5,7 +5,7 @@ Both ends can repeat everything: a Grant already known changes nothing, an unkno
 Ended seen twice is only acknowledged.
 
     agent -> hub   Hello Inventory Heartbeat Started Ended Returned Tail Output InputTaken
-    hub -> agent   Welcome Refused Spec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
+    hub -> agent   Welcome Refused Spec Unspec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
     api -> hub     Hello Open Chunk Close Abandon Command Watch Follow Credit Unfetch Input
     hub -> api     Welcome Refused Opened ChunkTaken Reply Progress Output InputTaken
 """
@@ -19,7 +19,7 @@ import msgspec
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.job import AttemptResult
+from lanai.model.job import Amount, AttemptResult
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
@@ -135,11 +135,11 @@ class Tail(Message, frozen=True):
 
     batch: BatchId
     index: Index
-    attempt: int
+    attempt: Amount
     out: bytes
     err: bytes
-    out_bytes: int
-    err_bytes: int
+    out_bytes: Amount
+    err_bytes: Amount
     is_failed: bool = False
 
 
@@ -188,6 +188,12 @@ class Spec(Message, frozen=True):
     shape: Shape
     grace_us: int
     stdin: str = "null"
+
+
+class Unspec(Message, frozen=True):
+    """No grant of this connection will name these specs any more: their batch has ended."""
+
+    specs: list[int]
 
 
 class Grant(Message, frozen=True):
@@ -432,6 +438,7 @@ ToAgent = (
     | Beat
     | Drain
     | Suspend
+    | Unspec
     | Fetch
     | Credit
     | Unfetch

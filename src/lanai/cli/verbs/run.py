@@ -93,7 +93,12 @@ def _run_command(asked: Asked, words: list[str], options: dict[str, Any], *, det
         return 0
     from lanai.cli.leaving import interruptible
 
-    return interruptible(client, number, lambda: run_single(client, number, found.client() if is_piped else None))
+    return interruptible(
+        client,
+        number,
+        lambda: run_single(client, number, found.client() if is_piped else None),
+        ends_with_reader=True,
+    )
 
 
 def _submit_command(

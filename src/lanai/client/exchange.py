@@ -146,14 +146,20 @@ def _head(reader: BufferedReader) -> tuple[int, dict[str, str]]:
 
 
 def _line(reader: BufferedReader) -> bytes:
-    line = reader.readline(LINE_BYTES)
+    try:
+        line = reader.readline(LINE_BYTES)
+    except ValueError:  # what Python says of a reader that was closed under it
+        raise BadAnswer("the connection was closed") from None
     if not line.endswith(b"\n"):
         raise BadAnswer("a line of the answer is too long" if len(line) == LINE_BYTES else "the connection was closed")
     return line.rstrip(b"\r\n")
 
 
 def _exactly(reader: BufferedReader, count: int) -> bytes:
-    piece = reader.read(count)
+    try:
+        piece = reader.read(count)
+    except ValueError:
+        raise BadAnswer("the connection was closed") from None
     if len(piece) < count:
         raise BadAnswer("the answer ended in the middle")
     return piece

@@ -1,6 +1,5 @@
 """What only the SQLite store has: files, versions, a log to move, disks that fill up, processes that are killed."""
 
-import os
 import re
 import sqlite3
 import subprocess
@@ -367,10 +366,9 @@ print("kept")
 """
 
 
+@pytest.mark.netns
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """On a file system of 24 MiB in a mount namespace of its own, gone with the process."""
-    if os.geteuid() != 0 and "CI" not in os.environ:
-        pytest.skip("needs root to mount a small file system")
     script = ["unshare", "--mount", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr

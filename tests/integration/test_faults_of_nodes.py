@@ -142,6 +142,22 @@ def test_a_second_batch_begins_within_a_second(site: Site) -> None:
     site.wait(first, ok=False)
 
 
+def test_batches_of_unlike_jobs_have_as_many_slots(site: Site) -> None:
+    """A batch of short jobs, whose surplus was filled up again and again, left longer jobs not one slot."""
+    site.start_agent("n1", "--cpus", "4")
+    short = site.submit(["echo x >> short; sleep 0.05"] * 20_000)
+    site.await_lines("short", 40)
+    long = site.submit(["echo x >> long; sleep 1; echo x >> long_over"] * 200)
+    site.await_lines("long", 2)
+    began = len(site.lines_of("short"))
+    site.await_lines("long_over", 8)
+    ended = len(site.lines_of("short")) - began
+    assert 60 < ended < 240, f"{ended} short jobs beside 8 long ones: two slots each would be about 150"
+    for batch in (short, long):
+        site.lanai("cancel", str(batch))
+        site.wait(batch, ok=False)
+
+
 def test_batches_share_slots_by_priority(site: Site) -> None:
     """Weight 1/priority: of two batches with 10 and 30, the first gets about three slots of four."""
     site.start_agent("n1", "--cpus", "8")

@@ -3,16 +3,23 @@
 from collections import Counter
 
 from core_recorder import GIB, Recorder, capacity
-from lanai.core.schedule.shares import Turns, dominant_share
+from lanai.core.schedule.leaf import WHOLE
+from lanai.core.schedule.shares import Turns, dominant_share, price, weigh_users
 from lanai.model.ids import BatchId
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
 
+def turns_of(hub: Recorder) -> Turns:
+    batches = list(hub.core.world.batches.values())
+    price(batches, hub.core.world.total())
+    weigh_users(batches)
+    return Turns(batches)
+
+
 def deal(hub: Recorder, count: int) -> Counter[BatchId]:
     """Who gets the next `count` turns, if nothing else stood in the way."""
-    batches = list(hub.core.world.batches.values())
-    turns = Turns(batches, batches, hub.core.world.total())
+    turns = turns_of(hub)
     dealt: Counter[BatchId] = Counter()
     for _ in range(count):
         batch = turns.next()
@@ -65,8 +72,7 @@ def test_what_runs_already_counts(hub: Recorder) -> None:
 def test_a_batch_that_leaves_gets_no_turn(hub: Recorder) -> None:
     hub.join("n")
     one, two = hub.submit(9), hub.submit(9)
-    batches = list(hub.core.world.batches.values())
-    turns = Turns(batches, batches, hub.core.world.total())
+    turns = turns_of(hub)
     turns.leave(hub.batch(one))
     assert turns.next() is hub.batch(two)
     turns.leave(hub.batch(two))
@@ -75,6 +81,6 @@ def test_a_batch_that_leaves_gets_no_turn(hub: Recorder) -> None:
 
 def test_an_empty_request_costs_a_little_so_that_dealing_goes_round() -> None:
     total = Layout().capacity(capacity(4))
-    assert 0 < dominant_share(0, total) < 1e-6
-    assert dominant_share(Layout().request(Shape(cpu_milli=1000)), total) == 0.25
-    assert dominant_share(Layout().request(Shape(gpu_milli=1000)), total) == 1.0
+    assert dominant_share(0, total) == 1
+    assert dominant_share(Layout().request(Shape(cpu_milli=1000)), total) == WHOLE // 4
+    assert dominant_share(Layout().request(Shape(gpu_milli=1000)), total) == WHOLE

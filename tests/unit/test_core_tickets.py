@@ -85,25 +85,45 @@ def test_a_drained_or_troubled_node_is_not_followed_up(hub: Recorder) -> None:
     assert hub.take_all() == [ForgetResults(node, 1)]
 
 
-def test_a_used_up_ticket_behind_one_that_does_not_fit(hub: Recorder) -> None:
+def test_a_used_up_ticket_asks_for_a_pass_and_the_line_goes_on(hub: Recorder) -> None:
     """The first ticket's job is too large for the room; the second ticket is used up by this very end.
 
     It was looked at again and again, each time for no job at all.
     """
     node = hub.join("n", capacity(cpus=2))
-    hub.submit(9)
+    small = hub.submit(9)
     hub.start()
     large = hub.submit(2, user="bob", shape=Shape(cpu_milli=2000))
     hub.decide()
     hub.take_all()
     cell = hub.core.world.cell_of(hub.node(node))
-    assert cell.tickets[0].line.batch == large
-    while sum(ticket.count for ticket in cell.tickets if ticket.line.batch != large) > 1:
-        next(ticket for ticket in cell.tickets if ticket.line.batch != large and ticket.count).count -= 1
+    assert [line.batch for line in cell.tickets] == [large, small]
+    cell.tickets[hub.batch(small).line(0)] = 2
     hub.end(node, 1, 1, wall_us=LONG_US)
     assert [type(effect) for effect in hub.take_all()] == [ForgetResults, StartAttempts]
+    assert not hub.core.needs_pass
     hub.end(node, 1, 2, wall_us=LONG_US)
     assert [type(effect) for effect in hub.take_all()] == [ForgetResults, StartAttempts]
+    assert hub.core.needs_pass
+
+
+def test_nothing_is_stacked_in_front_of_somebody_whose_turn_it_is(hub: Recorder) -> None:
+    """Nothing is known of the newcomer's run time: the next end is to make room for it, and not to find a surplus."""
+    node = hub.join("n", capacity(cpus=1))
+    one = hub.submit(500)
+    hub.start()
+    hub.end(node, 1, 1, wall_us=50_000)
+    hub.take_all()
+    newcomer = hub.submit(3)
+    hub.decide()
+    assert hub.take_all() == [RecallJobs(node, [(grant(2), 2, 2), (grant(3), 3, 12)])]
+    hub.end(node, 2, 2, wall_us=50_000)
+    assert hub.take_all() == [ForgetResults(node, 2)], "number 3 moves up; nothing more of its batch comes"
+    hub.returned(node, 3, *range(4, 13))
+    hub.end(node, 3, 3, wall_us=50_000)
+    _, start, surplus = hub.take_all()
+    assert start == StartAttempts(node, grant(4), newcomer, 0, 1, ((1, 1),))
+    assert surplus == StartAttempts(node, grant(5), one, 0, 1, ((4, 5),)), "the turn after that is the first one's"
 
 
 def test_room_that_is_left_asks_for_a_pass(hub: Recorder) -> None:

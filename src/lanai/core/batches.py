@@ -11,6 +11,7 @@ from collections import deque
 from typing import Final
 
 from lanai.core.queue import Span, Spans
+from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.batch import BatchSettings, Counts, Retries
 from lanai.model.ids import BatchId, Index, NodeId, ShapeId
@@ -48,17 +49,25 @@ def allowed(retries: Retries, cause: str) -> int:
 
 
 class Batch:
-    """One unfinished batch."""
+    """One unfinished batch. `user_leaf` is what its user has in all."""
 
     def __init__(
-        self, batch: BatchId, user: str, settings: BatchSettings, env: bytes, layout: Layout, submitted_at_us: int
+        self,
+        batch: BatchId,
+        user: str,
+        settings: BatchSettings,
+        env: bytes,
+        layout: Layout,
+        user_leaf: Leaf,
+        submitted_at_us: int,
     ) -> None:
         self.id = batch
         self.user = user
         self.settings = settings
         self.env = env
         self.submitted_at_us = submitted_at_us
-        self.priority = settings.priority
+        self.user_leaf = user_leaf
+        self.leaf = Leaf(settings.priority, user_leaf)
         self.max_running = settings.max_running
         self.state = "open"
         self.reason = ""
@@ -88,6 +97,11 @@ class Batch:
         self._layout = layout
 
     @property
+    def priority(self) -> int:
+        """From 1, the most urgent, to 10000; a weight, not an order."""
+        return self.leaf.priority
+
+    @property
     def total(self) -> int:
         """All jobs."""
         return self.counts.total()
@@ -113,7 +127,7 @@ class Batch:
         found = self.lines.get((shape, not_on))
         if found is None:
             request = self.shapes[shape]
-            found = Line(self.id, shape, request, self._layout.request(request), not_on)
+            found = Line(self.id, self.leaf, shape, request, self._layout.request(request), not_on)
             self.lines[shape, not_on] = found
         return found
 

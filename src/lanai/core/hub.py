@@ -6,6 +6,7 @@ transaction before the effects returned with them are carried out; the next call
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -37,6 +38,7 @@ from lanai.core.events import (
     TimePassed,
 )
 from lanai.core.schedule import decide as scheduler
+from lanai.core.schedule.lines import Line
 from lanai.core.world import GRANTS_LOST_AT_MOST, World
 from lanai.model.batch import Counts
 from lanai.model.ids import BatchId, Index, NodeId
@@ -322,6 +324,13 @@ class HubCore:
         for node in world.nodes.values():
             members = sum(len(grant.members) for grant in node.grants.values())
             assert members == sum(node.active.values()) + node.surplus_count, node.name
+        booked: Counter[tuple[Line, bool]] = Counter()
+        for node in world.nodes.values():
+            booked.update({(line, True): count for line, count in node.active.items()})
+            booked.update({(line, False): count for line, count in node.surplus.items()})
+        for batch in world.batches.values():
+            for line in batch.lines.values():
+                assert (line.active, line.stacked) == (booked[line, True], booked[line, False]), batch.id
         for grant in world.grants.values():
             assert grant.members, grant.id
             assert grant.node.grants[grant.id] is grant

@@ -9,6 +9,7 @@ from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArr
 from lanai.core.nodes import Grant
 from lanai.core.queue import Spans
 from lanai.core.world import Arriving, World
+from lanai.model.batch import BatchSettings
 from lanai.model.errors import LanaiError, NothingThere, UserError
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.job import JobState
@@ -21,7 +22,7 @@ def open_batch(world: World, event: BatchOpened) -> None:
     """Give it a number."""
     world.last_batch += 1
     batch = BatchId(world.last_batch)
-    world.arriving[batch] = Arriving(Batch(batch, event.user, event.settings, event.env, world.layout, event.wall_us))
+    world.arriving[batch] = Arriving(_made(world, batch, event.user, event.settings, event.env, event.wall_us))
     world.keep(SaveEnv(event.env, event.env_blob))
     world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
     world.do(Answer(event.request, {"batch": batch}))
@@ -82,10 +83,10 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
     Waiting is: what was pending at the last progress row, minus jobs with a final attempt row since, plus those with a
     row that says `queued`, minus members of grants, minus what was cancelled.
     """
-    batch = Batch(found.batch, found.user, found.settings, found.env, world.layout, found.submitted_at_us)
+    batch = _made(world, found.batch, found.user, found.settings, found.env, found.submitted_at_us)
     if found.state is not None:
         batch.state, batch.reason = found.state.state, found.state.reason
-        batch.priority, batch.max_running = found.state.priority, found.state.max_running
+        batch.leaf.priority, batch.max_running = found.state.priority, found.state.max_running
         batch.avoided = set(found.state.avoided)
     if batch.state == "ended":
         batch.state = "open"
@@ -114,6 +115,10 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
     counts.failed, counts.cancelled = batch.failed.count, batch.cancelled.count
     counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
     return batch
+
+
+def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
+    return Batch(batch, user, settings, env, world.layout, world.leaf_of(user), at_us)
 
 
 def _recover_tries(batch: Batch, found: RecoveredBatch) -> None:

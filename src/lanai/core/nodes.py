@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Final
+
 from lanai.core.batches import Batch
 from lanai.core.queue import spans_of
 from lanai.core.schedule.lines import Line
@@ -10,6 +13,9 @@ from lanai.model.node import TRANSITIONS, NodeState
 from lanai.model.records import SaveGrant, SaveNode
 from lanai.model.resources import Capacity
 from lanai.model.vector import Vector, fit_count
+
+PASSED_AT_MOST: Final = 8
+"""Past so many that do not fit into what has become free, nobody looks for smaller ones."""
 
 
 class Grant:
@@ -38,7 +44,7 @@ class Node:
     """What the hub believes of a node.
 
     Attempts at a node are *active*, which take room, or *surplus*, which wait at the agent for room. The agent decides
-    which is which; the counts here follow its rule (the first that fits), and only their sums matter.
+    which is which; the counts here follow its rule, the first that fits, in the order in which they were sent.
     """
 
     def __init__(self, node: NodeId, name: str, key_hash: bytes) -> None:
@@ -70,6 +76,8 @@ class Node:
         self.active: dict[Line, int] = {}
         self.surplus: dict[Line, int] = {}
         self.surplus_count = 0
+        self._stacked: deque[tuple[Line, int]] = deque()
+        """The surplus in the order in which it was sent."""
 
     def become(self, state: NodeState) -> None:
         """Change its state as the table of `model/node.py` allows; to stay what it is is no change."""
@@ -84,11 +92,14 @@ class Node:
         """`count` attempts of the line take room."""
         self.free -= line.vector * count
         self.active[line] = self.active.get(line, 0) + count
+        line.book(count, 0)
 
     def stack(self, line: Line, count: int) -> None:
         """`count` attempts of the line wait at the agent."""
         self.surplus[line] = self.surplus.get(line, 0) + count
         self.surplus_count += count
+        self._stacked.append((line, count))
+        line.book(0, count)
 
     def vacate(self, line: Line, count: int, guard: int) -> None:
         """`count` attempts of the line are no longer there; surplus ones move up into the room."""
@@ -96,8 +107,10 @@ class Node:
         if active:
             self.free += line.vector * active
             _lower(self.active, line, active)
+            line.book(-active, 0)
         if count > active:
             self._unstack(line, count - active)
+            self._stacked = _without(self._stacked, line, count - active)
         if active and self.surplus_count:
             self._move_up(guard)
 
@@ -106,14 +119,22 @@ class Node:
         waiting = min(count, self.surplus.get(line, 0))
         if waiting:
             self._unstack(line, waiting)
+            self._stacked.reverse()
+            self._stacked = _without(self._stacked, line, waiting)
+            self._stacked.reverse()
         if count > waiting:
             self.vacate(line, count - waiting, guard)
 
     def clear(self) -> None:
         """Nothing is there any more."""
+        for line, count in self.active.items():
+            line.book(-count, 0)
+        for line, count in self.surplus.items():
+            line.book(0, -count)
         self.grants.clear()
         self.active.clear()
         self.surplus.clear()
+        self._stacked.clear()
         self.surplus_count = 0
         self.free = self.total
 
@@ -136,13 +157,33 @@ class Node:
     def _unstack(self, line: Line, count: int) -> None:
         _lower(self.surplus, line, count)
         self.surplus_count -= count
+        line.book(0, -count)
 
     def _move_up(self, guard: int) -> None:
-        for line in list(self.surplus):
-            count = fit_count(self.free, line.vector, guard, self.surplus[line])
+        passed: list[tuple[Line, int]] = []
+        while self._stacked:
+            line, waiting = self._stacked.popleft()
+            count = fit_count(self.free, line.vector, guard, waiting)
             if count:
                 self._unstack(line, count)
                 self.occupy(line, count)
+            if count < waiting:
+                passed.append((line, waiting - count))
+                if len(passed) >= PASSED_AT_MOST:
+                    break
+        self._stacked.extendleft(reversed(passed))
+
+
+def _without(stacked: deque[tuple[Line, int]], line: Line, count: int) -> deque[tuple[Line, int]]:
+    """The same without the first `count` of the line."""
+    left: deque[tuple[Line, int]] = deque()
+    for other, waiting in stacked:
+        if other is line and count:
+            gone = min(count, waiting)
+            count, waiting = count - gone, waiting - gone
+        if waiting:
+            left.append((other, waiting))
+    return left
 
 
 def _lower(counts: dict[Line, int], line: Line, by: int) -> None:

@@ -161,7 +161,7 @@ def on_changed(world: World, event: BatchChanged) -> None:
         error = UserError(f"max_running {event.max_running} is not between 0, which is without limit, and {COUNT_MAX}")
         world.do(Answer(event.request, error=error.body()))
         return
-    batch.priority = batch.priority if event.priority is None else event.priority
+    batch.leaf.priority = batch.priority if event.priority is None else event.priority
     batch.max_running = batch.max_running if event.max_running is None else event.max_running
     world.keep(batch.standing())
     world.do(Answer(event.request, {}))

@@ -14,7 +14,9 @@ from lanai.core.effects import Effect, StartAttempts
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
+from lanai.model.batch import PRIORITY_MAX
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
@@ -50,6 +52,8 @@ class World:
         self.layout = Layout()
         self.batches: dict[BatchId, Batch] = {}
         self.arriving: dict[BatchId, Arriving] = {}
+        self.users: dict[str, Leaf] = {}
+        """What each user has; one that has ever submitted anything stays."""
         self.nodes: dict[NodeId, Node] = {}
         self.names: dict[str, NodeId] = {}
         self.suspended: set[NodeId] = set()
@@ -97,6 +101,13 @@ class World:
         if node.id in self.suspended:
             self.suspended.discard(node.id)
             self.keep(self.suspension())
+
+    def leaf_of(self, user: str) -> Leaf:
+        """The leaf that those of the user's batches hang from."""
+        found = self.users.get(user)
+        if found is None:
+            found = self.users[user] = Leaf(PRIORITY_MAX)
+        return found
 
     # -- cells
 

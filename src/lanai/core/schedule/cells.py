@@ -8,7 +8,6 @@ least gpus, then least cpus, least memory, lowest id. The index says where to lo
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
@@ -20,23 +19,14 @@ from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 _BUCKETS: Final = 64
 
 
-class Ticket:
-    """`count` turns for a line on nodes of a cell."""
-
-    __slots__ = ("count", "line")
-
-    def __init__(self, line: Line, count: int) -> None:
-        self.line = line
-        self.count = count
-
-
 class Cell:
     """Nodes that are alike. A node is in the index exactly while it is open."""
 
     def __init__(self, total: Vector, features: tuple[str, ...]) -> None:
         self.total = total
         self.features = features
-        self.tickets: deque[Ticket] = deque()
+        self.tickets: dict[Line, int] = {}
+        """Turns that the last pass has left each line here, in the order of their first; 0 or less where used up."""
         self.ended = 0
         """Attempts that ended here since the last pass: how many tickets to leave."""
         self.size = 0

@@ -14,9 +14,9 @@ from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way
-from lanai.core.schedule.cells import Cell, Ticket
+from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.shares import Turns
+from lanai.core.schedule.shares import Turns, price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
@@ -29,7 +29,9 @@ def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     _lift_vain_bans(world)
     _forget_reasons(world)
+    price(world.batches.values(), world.total())
     waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
+    weigh_users(waiting)
     starts = _start(world, waiting)
     if starts >= MOST_STARTS:
         return False
@@ -39,7 +41,7 @@ def decide(world: World) -> bool:
 
 
 def _start(world: World, waiting: list[Batch]) -> int:
-    turns = Turns(waiting, list(world.batches.values()), world.total())
+    turns = Turns(waiting)
     candidates = {batch.id: _by_head(batch) for batch in waiting}
     refused: list[Vector] = []
     booked: dict[tuple[Node, Line], int] = {}
@@ -149,11 +151,11 @@ def _deal(world: World, cell: Cell) -> None:
         if batch.state == "open" and batch.room() > 0
     }
     left = {line: line.waiting.count for own in lines.values() for line in own}
-    turns = Turns([world.batches[b] for b, own in lines.items() if own], list(world.batches.values()), world.total())
+    turns = Turns([world.batches[b] for b, own in lines.items() if own])
     while wanted > 0 and (batch := turns.next()) is not None:
         line = lines[batch.id][0]
         count = min(wanted, left[line]) if len(left) == 1 else 1
-        _add_ticket(cell, line, count)
+        cell.tickets[line] = cell.tickets.get(line, 0) + count
         turns.charge(line, count)
         wanted -= count
         left[line] -= count
@@ -161,10 +163,3 @@ def _deal(world: World, cell: Cell) -> None:
             lines[batch.id].pop(0)
             if not lines[batch.id]:
                 turns.leave(batch)
-
-
-def _add_ticket(cell: Cell, line: Line, count: int) -> None:
-    if cell.tickets and cell.tickets[-1].line is line:
-        cell.tickets[-1].count += count
-    else:
-        cell.tickets.append(Ticket(line, count))

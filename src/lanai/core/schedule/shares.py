@@ -1,66 +1,78 @@
 """Whose turn it is: weighted max-min shares, first between users, then between a user's batches.
 
 The measure of what somebody has is the sum, over his attempts at nodes, of their dominant share: the largest fraction
-of all capacity that one of them takes of any resource. Divided by the weight (1/priority, as in Parasol; a user's
-priority is that of his best batch) it gives v; the lowest v is next, ties by name and number. Each start raises v at
-once, so that one pass deals slots out like cards. Decayed use will be added to v; the order of the dealing stays.
+of all capacity that one of them takes of any resource (`Leaf.had`). Multiplied by the priority (the weight is
+1/priority, as in Parasol; a user's priority is that of his best batch) it gives his claim; the lowest is next, ties by
+name and number. Each start raises it at once, so that one pass deals slots out like cards. Decayed use will be added
+to it; the order of the dealing stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
 from lanai.core.batches import Batch
+from lanai.core.schedule.leaf import WHOLE, Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
 
-def dominant_share(request: Vector, total: Vector) -> float:
-    """The largest fraction of `total` that `request` takes of any resource; tiny but not 0 for an empty request."""
-    largest = 1e-9
+def dominant_share(request: Vector, total: Vector) -> int:
+    """The largest fraction of `total` that `request` takes of any resource, of `WHOLE`; at least 1."""
+    largest = 1
     while request:
         part, whole = request & FIELD_MASK, total & FIELD_MASK
         if part:
-            largest = max(largest, part / whole if whole else 1.0)
+            largest = max(largest, WHOLE * part // whole if whole else WHOLE)
         request >>= FIELD_BITS
         total >>= FIELD_BITS
     return largest
 
 
-class Turns:
-    """Deals turns among the batches that have something to start.
+def price(batches: Iterable[Batch], total: Vector) -> None:
+    """Say what an attempt of each line costs where `total` is all capacity."""
+    costs: dict[Vector, int] = {}
+    for batch in batches:
+        for line in batch.lines.values():
+            cost = costs.get(line.vector)
+            if cost is None:
+                cost = costs[line.vector] = dominant_share(line.vector, total)
+            line.price(cost)
 
-    `batches` are those with waiting jobs; `total` is all capacity. The object is made anew for each pass.
+
+def weigh_users(waiting: Iterable[Batch]) -> None:
+    """A user counts by the best priority among those of his batches that have something waiting."""
+    best: dict[Leaf, int] = {}
+    for batch in waiting:
+        best[batch.user_leaf] = min(batch.priority, best.get(batch.user_leaf, batch.priority))
+    for leaf, priority in best.items():
+        leaf.priority = priority
+
+
+class Turns:
+    """Deals turns among the batches that have something to start; made anew for each dealing.
+
+    What is dealt is charged here alone: `Leaf.had` changes when attempts are booked on a node.
     """
 
-    def __init__(self, batches: list[Batch], running: list[Batch], total: Vector) -> None:
-        self._total = total
-        self._costs: dict[int, float] = {}
+    def __init__(self, batches: list[Batch]) -> None:
         self._left: set[int] = set()
-        self._had: dict[int, float] = {}
         users: dict[str, list[Batch]] = {}
         for batch in batches:
             users.setdefault(batch.user, []).append(batch)
-        self._user_had: dict[str, float] = {}
-        for batch in running:
-            had = sum(self.cost(line) * line.sent for line in batch.lines.values() if line.sent)
-            self._had[batch.id] = had
-            self._user_had[batch.user] = self._user_had.get(batch.user, 0.0) + had
-        self._user_priority = {user: min(batch.priority for batch in own) for user, own in users.items()}
-        self._batches: dict[str, list[tuple[float, int, Batch]]] = {}
+        self._had = {batch.id: batch.leaf.had for batch in batches}
+        self._user_had: dict[str, int] = {}
+        self._user_priority: dict[str, int] = {}
+        self._batches: dict[str, list[tuple[int, int, Batch]]] = {}
         for user, own in users.items():
-            heap = [(self._had.get(batch.id, 0.0) * batch.priority, int(batch.id), batch) for batch in own]
+            leaf = own[0].user_leaf
+            self._user_had[user], self._user_priority[user] = leaf.had, leaf.priority
+            heap = [(batch.leaf.had * batch.priority, int(batch.id), batch) for batch in own]
             heapify(heap)
             self._batches[user] = heap
-        self._users = [(self._user_had.get(user, 0.0) * self._user_priority[user], user) for user in users]
+        self._users = [(had * self._user_priority[user], user) for user, had in self._user_had.items()]
         heapify(self._users)
-
-    def cost(self, line: Line) -> float:
-        """The dominant share of one attempt of the line."""
-        found = self._costs.get(line.vector)
-        if found is None:
-            found = self._costs[line.vector] = dominant_share(line.vector, self._total)
-        return found
 
     def next(self) -> Batch | None:
         """The batch whose turn it is; None when none is left."""
@@ -78,10 +90,10 @@ class Turns:
         _, user = heappop(self._users)
         heap = self._batches[user]
         _, number, batch = heappop(heap)
-        cost = self.cost(line) * count
-        had = self._had[number] = self._had.get(number, 0.0) + cost
+        cost = line.cost * count
+        had = self._had[batch.id] = self._had[batch.id] + cost
         heappush(heap, (had * batch.priority, number, batch))
-        user_had = self._user_had[user] = self._user_had.get(user, 0.0) + cost
+        user_had = self._user_had[user] = self._user_had[user] + cost
         heappush(self._users, (user_had * self._user_priority[user], user))
 
     def leave(self, batch: Batch) -> None:

@@ -1,9 +1,13 @@
 """The fast path: an ending attempt is followed at once, whatever the queue's length.
 
-A node with room takes the first ticket of its cell that fits, looking at no more than eight; else the line of the job
-that has just ended; else nothing until the pass. A node whose slots are full is also sent a *surplus*, a little more
-than fits, so that it never waits for the hub between short jobs: at most 256 jobs and 0.5 s of measured run time, and
-none for a line of which no run time is known.
+A node with room takes, of the first eight lines with a ticket for its cell and the lines of the attempts that have just
+ended, what fits and has the lowest claim; where claims are equal whoever was not served last is next. Tickets say who is
+looked at, not how often he may start: one that is used up asks for a pass, which deals anew.
+
+A node whose slots are full is also sent a *surplus*, a little more than fits, so that it never waits for the hub
+between short jobs: at most 256 jobs and 0.5 s of measured run time, and none for a line of which no run time is known.
+Nothing is stacked in front of somebody whose turn it is and whose job cannot be stacked, because it is long or nothing
+is known of it: the next end makes room for him instead.
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ from typing import Final
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.schedule.cells import Cell
-from lanai.core.schedule.lines import Line
+from lanai.core.schedule.lines import SURPLUS_US, Line
 from lanai.core.world import World
 from lanai.model.vector import fit_count
 
 LOOKED_AT: Final = 8
 SURPLUS_JOBS: Final = 256
-SURPLUS_US: Final = 500_000
+SHARED_SURPLUS_US: Final = 100_000
 LONGEST_SURPLUS_US: Final = 60_000_000
 GATHERED_US: Final = 60_000
 """A grant that is not urgent may wait for so long until it is committed and sent."""
@@ -33,22 +37,26 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
     if not node.is_open():
         return
     cell = world.cell_of(node)
-    lines = _candidates(world, cell, own)
-    while (line := _next(world, node, lines)) is not None:
-        most = min(_most(world, cell, line), SURPLUS_JOBS)
-        count = fit_count(node.free, line.vector, world.layout.guard, most)
+    guard = world.layout.guard
+    while lines := [line for line in _candidates(world, cell, node, own) if not (node.free - line.vector) & guard]:
+        line = lines[0]
+        most = min(_most(world, line), SURPLUS_JOBS)
+        rival = _rival(line, lines)
+        if rival is not None:
+            most = min(most, max(1, line.leaf.turns_before(rival.leaf, line.cost)))
+        count = fit_count(node.free, line.vector, guard, most)
         node.occupy(line, count)
         _send(world, cell, node, line, count, is_urgent=True)
-        lines = _candidates(world, cell, own)
-    _fill_surplus(world, cell, node, own, lines)
-    cell.put(node, world.layout.guard)
+    _fill_surplus(world, cell, node, own)
+    cell.put(node, guard)
 
 
-def surplus_target(slots: int, mean_us: int) -> int:
-    """How many jobs of a line alone may wait at a node with `slots` attempts at work."""
-    if not mean_us or mean_us > LONGEST_SURPLUS_US:
+def surplus_target(slots: int, mean_us: int, window_us: int = SURPLUS_US) -> int:
+    """How many jobs of one line may wait at a node for `slots` attempts at work, `window_us` for each."""
+    longest_us = LONGEST_SURPLUS_US if window_us == SURPLUS_US else window_us
+    if not mean_us or mean_us > longest_us:
         return 0
-    return min(SURPLUS_JOBS, SURPLUS_US * slots // mean_us)
+    return min(SURPLUS_JOBS, window_us * slots // mean_us)
 
 
 def is_pressing(surplus: int, slots: int, mean_us: int) -> bool:
@@ -57,51 +65,84 @@ def is_pressing(surplus: int, slots: int, mean_us: int) -> bool:
     return surplus * mean_us < soon_us and mean_us < SELDOM * soon_us
 
 
-def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: list[Line]) -> None:
+def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None:
     surplus_before = node.surplus_count
     slots = sum(node.active.values())
     for _ in range(LOOKED_AT):
-        line = _next_surplus(world, node, lines, slots)
+        lines = _candidates(world, cell, node, own)
+        window_us = _window_us(lines, slots)
+        line = next((line for line in lines if surplus_target(slots, line.mean_run_us, window_us)), None)
         if line is None:
             return
-        target = surplus_target(slots, line.mean_run_us)
-        booked_us = 0
-        for other, count in node.surplus.items():
-            booked_us += count * other.mean_run_us
-        room = min(SURPLUS_JOBS - node.surplus_count, (SURPLUS_US * slots - booked_us) // line.mean_run_us)
-        if room < 1 or room * 2 < target:
+        room = _room(node, line, window_us)
+        count = min(room, _most(world, line), _turns(world, node, line, lines, room))
+        if count < 1:
             return
-        count = min(room, _most(world, cell, line))
         node.stack(line, count)
         _send(world, cell, node, line, count, is_urgent=is_pressing(surplus_before, slots, line.mean_run_us))
         if count == room:
             return
-        lines = _candidates(world, cell, own)
 
 
-def _next(world: World, node: Node, lines: list[Line]) -> Line | None:
-    free, guard = node.free, world.layout.guard
-    for line in lines:
-        if not (free - line.vector) & guard and _may_start(world, node, line):
-            return line
-    return None
+def _window_us(lines: list[Line], slots: int) -> int:
+    """How long what is stacked may last, for each slot that it is stacked for.
+
+    Half a second where one batch alone wants the slots. Where several do it is a tenth, and no longer than the shortest
+    of their jobs can fill with as many as may wait at a node, because what is stacked runs in the order in which it was
+    sent, whoever's slot becomes free.
+    """
+    if all(line.batch == lines[0].batch for line in lines):
+        return SURPLUS_US
+    shortest_us = min((line.mean_run_us for line in lines if line.mean_run_us), default=SHARED_SURPLUS_US)
+    return min(SHARED_SURPLUS_US, max(shortest_us, SURPLUS_JOBS * shortest_us // slots))
 
 
-def _next_surplus(world: World, node: Node, lines: list[Line], slots: int) -> Line | None:
-    for line in lines:
-        if surplus_target(slots, line.mean_run_us) and _may_start(world, node, line):
-            return line
-    return None
+def _room(node: Node, line: Line, window_us: int) -> int:
+    """How many of the line may be stacked now; 0 until half of what may be there has begun, so that few grants do it.
+
+    Where several batches want the slots each may fill the window of its own slots only.
+    """
+    is_shared = window_us < SURPLUS_US
+    slots = sum(count for other, count in node.active.items() if not is_shared or other.batch == line.batch) or 1
+    booked_us = 0
+    for other, count in node.surplus.items():
+        if not is_shared or other.batch == line.batch:
+            booked_us += count * other.mean_run_us
+    room = min(SURPLUS_JOBS - node.surplus_count, (window_us * slots - booked_us) // line.mean_run_us)
+    return room if room * 2 >= surplus_target(slots, line.mean_run_us, window_us) else 0
 
 
-def _candidates(world: World, cell: Cell, own: list[Line]) -> list[Line]:
-    tickets = cell.tickets
-    while tickets and (tickets[0].count < 1 or not tickets[0].line.waiting):
-        tickets.popleft()
-    if not tickets:
-        world.needs_pass = world.needs_pass or any(line.waiting for line in own)
-        return own
-    return [ticket.line for ticket in islice(tickets, LOOKED_AT) if ticket.count > 0] + own
+def _turns(world: World, node: Node, line: Line, lines: list[Line], room: int) -> int:
+    """How many of the line may be stacked before others, of all the `lines` that may start here, have their turn."""
+    first = next((other for other in lines[: lines.index(line)] if _could_follow(world, node, other)), None)
+    if first is not None and first.batch != line.batch:
+        # It cannot be stacked. An end of this line makes room for it, unless the line would keep that by its claim.
+        return line.leaf.turns_before(first.leaf, line.stack_cost(), -line.cost)
+    rival = _rival(line, lines)
+    if rival is None:
+        return room
+    # A grant for a job or two would cost more than so little unevenness.
+    return max(line.leaf.turns_before(rival.leaf, line.stack_cost()), -(-room // LOOKED_AT))
+
+
+def _could_follow(world: World, node: Node, line: Line) -> bool:
+    guard = world.layout.guard
+    return any(not (node.free + ending.vector - line.vector) & guard for ending in node.active)
+
+
+def _rival(line: Line, lines: list[Line]) -> Line | None:
+    return next((other for other in lines if other.batch != line.batch), None)
+
+
+def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[Line]:
+    """Lines that may start on the node, in the order of their turns."""
+    tickets = islice((line for line in cell.tickets if line.waiting), LOOKED_AT)
+    found = dict.fromkeys(tickets) | dict.fromkeys(own)
+    lines = [line for line in found if _may_start(world, node, line)]
+    if len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
+        had = {line.batch for line in own}
+        lines.sort(key=lambda line: (line.leaf.claim(), line.batch in had))
+    return lines
 
 
 def _may_start(world: World, node: Node, line: Line) -> bool:
@@ -116,20 +157,15 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
     )
 
 
-def _most(world: World, cell: Cell, line: Line) -> int:
-    """How many in one go: what the first ticket of the line says, if it has one and others wait too."""
-    most = min(line.waiting.count, world.batches[line.batch].room())
-    for ticket in cell.tickets:
-        if ticket.line is line and ticket.count > 0:
-            return min(most, ticket.count) if len(cell.tickets) > 1 else most
-    return most
+def _most(world: World, line: Line) -> int:
+    return min(line.waiting.count, world.batches[line.batch].room())
 
 
 def _send(world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool) -> None:
-    for ticket in cell.tickets:
-        if ticket.line is line and ticket.count > 0:
-            ticket.count -= count
-            break
     world.give(node, line, line.waiting.take(count), is_urgent=is_urgent)
     if line.waiting and world.batches[line.batch].room() <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
+    # Who was served goes behind those who were not: where claims are equal turns go round.
+    left = cell.tickets[line] = cell.tickets.pop(line, 0) - count
+    if left <= 0 and line.waiting:
+        world.needs_pass = True

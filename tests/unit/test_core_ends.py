@@ -7,7 +7,7 @@ from lanai.core.effects import Answer, BatchMoved, ForgetResults, KillAttempts, 
 from lanai.core.ends import SICK_BATCH_FAILURES
 from lanai.core.events import AttemptsStarted, JobsCancelled, JobsHeld, JobsReleased, NodeJoined, NodeTookStock
 from lanai.model.batch import Retries
-from lanai.model.ids import BatchId
+from lanai.model.ids import BatchId, Index
 from lanai.model.records import DropGrant, SaveAttempts, SaveEvent, SaveOverride, SaveShape
 from lanai.model.resources import Shape
 
@@ -327,3 +327,33 @@ def test_running_is_shown_once_it_is_known(hub: Recorder) -> None:
     hub.feed(AttemptsStarted(node, [(grant(1), 1, 5), (grant(1), 1, 5), (grant(1), 9, 5), (grant(7), 1, 5)]))
     assert hub.counts(batch) == {"locked": 1, "running": 1}
     assert hub.core.in_flight(batch, 1, 9) == [(1, 1, "n", grant(1), 5), (2, 1, "n", grant(1), 0)]
+
+
+def test_a_stopped_batch_tries_nothing_again(hub: Recorder) -> None:
+    """--stop-after 1, and a retry left: what ran when the batch stopped was tried once more when it failed too."""
+    node = hub.join("n", capacity(cpus=2))
+    batch = hub.submit(5, stop_after=1, retries=Retries(exit=1))
+    hub.start()
+    hub.feed(AttemptsStarted(node, [(grant(1), Index(1), 5), (grant(1), Index(2), 5)]))
+    hub.end(node, 1, 1, outcome="exit")
+    hub.decide()
+    hub.end(node, 2, 1, outcome="exit")
+    hub.end(node, 1, 2, outcome="exit")
+    hub.decide()
+    assert [(start.attempt, start.spans) for start in hub.take(StartAttempts)] == [(2, ((1, 1),))], "before the stop"
+    hub.take_all()
+    assert hub.counts(batch) == {"failed": 1, "cancelled": 4}
+
+
+def test_a_job_recalled_elsewhere_still_keeps_off_the_node_that_lacks_its_command(hub: Recorder) -> None:
+    one, other = hub.join("a", capacity(cpus=1)), hub.join("b", capacity(cpus=1))
+    batch = hub.submit(1)
+    (start,) = hub.start()
+    hub.end(start.node, 1, 1, outcome="notfound")
+    hub.take_all()
+    (again,) = hub.start()
+    assert {start.node, again.node} == {one, other}
+    hub.returned(again.node, 2, 1)
+    (third,) = hub.start()
+    assert third.node == again.node
+    assert hub.batch(batch).tries[Index(1)].attempts == 1

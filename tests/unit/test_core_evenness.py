@@ -16,6 +16,7 @@ from lanai.core import events as ev
 from lanai.core.effects import RecallJobs, StartAttempts
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import AttemptResult
+from lanai.model.resources import Shape
 
 MS = 1000
 PASS_US = 100 * MS
@@ -45,9 +46,9 @@ class Clockwork:
         self._spooled = 0
         self._passed_us = 0
 
-    def submit(self, jobs: int, run_us: int, **settings: object) -> BatchId:
+    def submit(self, jobs: int, run_us: int, *, user: str = "ann", **settings: object) -> BatchId:
         """Jobs that run for so long each."""
-        batch = self.hub.submit(jobs, **settings)  # type: ignore[arg-type]
+        batch = self.hub.submit(jobs, user=user, **settings)
         self.runs_us[batch] = run_us
         return batch
 
@@ -189,3 +190,27 @@ def test_priority_is_a_weight_between_passes_too(hub: Recorder) -> None:
     clock.run(5)
     used_us = clock.run(20)
     assert 0.68 < used_us[heavy] / used_us.total() < 0.82, (used_us, light)
+
+
+@pytest.mark.parametrize("wide", [1, 8, 40])
+def test_batches_that_fit_nowhere_now_do_not_stand_in_the_way(hub: Recorder, wide: int) -> None:
+    """Only the first eight tickets were looked at: behind eight batches of jobs of four cpus nobody began at all."""
+    clock = Clockwork(hub, 4)
+    clock.submit(100_000, 200 * MS)
+    clock.run(2)
+    for _ in range(wide):
+        clock.submit(10, SECOND, shape=Shape(cpu_milli=4000))
+    clock.run(1)
+    came_us = hub.now_us
+    newcomer = clock.submit(100, 200 * MS)
+    clock.run(2)
+    assert clock.first_us[newcomer] - came_us < SECOND
+
+
+def test_a_batch_with_a_limit_keeps_its_part(hub: Recorder) -> None:
+    """Two of four slots are its share and its limit. At the limit it had no tickets, and lost its slots at each end."""
+    clock = Clockwork(hub, 4)
+    limited, other = clock.submit(100_000, 2 * SECOND, max_running=2), clock.submit(100_000, 2 * SECOND)
+    clock.run(10)
+    used_us = clock.run(60)
+    assert used_us[limited] > 0.75 * used_us[other], used_us

@@ -4,6 +4,7 @@ from core_recorder import SECOND, Recorder, capacity, grant
 from lanai.core.effects import (
     AcceptNode,
     Answer,
+    BatchMoved,
     DismissNode,
     DrainNode,
     ForgetResults,
@@ -13,6 +14,7 @@ from lanai.core.effects import (
     StartAttempts,
 )
 from lanai.core.events import JobsCancelled, JobsHeld, NodeDisconnected, NodeHeard, NodeTookStock, NodeWished
+from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveEvent
 
@@ -247,3 +249,53 @@ def test_jobs_that_were_to_be_held_while_the_node_could_not_hear_are_asked_back_
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "waiting")]))
     assert hub.take_all() == [RecallJobs(node, [(grant(1), 2, 2)])]
+
+
+def away_with_two_attempts(hub: Recorder) -> NodeId:
+    """A node whose connection is gone before its grant of jobs 1 and 2 has reached it."""
+    node = hub.join("n", capacity(cpus=2))
+    hub.submit(4)
+    hub.start()
+    hub.feed(NodeDisconnected(node, 1))
+    hub.take_all()
+    return node
+
+
+def test_what_was_cancelled_while_the_node_was_away_is_not_sent_again(hub: Recorder) -> None:
+    """It was sent once more, and short jobs had run before the kill that followed."""
+    node = away_with_two_attempts(hub)
+    hub.feed(JobsCancelled(5, BatchId(1), None, (), hub.now_us))
+    hub.take_all()
+    hub.hello("n")
+    hub.feed(NodeTookStock(node, []))
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, BatchMoved]
+    assert hub.counts(BatchId(1)) == {"cancelled": 4}
+
+
+def test_what_was_held_while_the_node_was_away_is_held(hub: Recorder) -> None:
+    node = away_with_two_attempts(hub)
+    hub.feed(JobsHeld(5, BatchId(1), None, hub.now_us))
+    hub.take_all()
+    hub.hello("n")
+    hub.feed(NodeTookStock(node, []))
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode]
+    assert hub.counts(BatchId(1)) == {"held": 4}
+
+
+def test_a_node_drained_while_away_begins_nothing_when_it_is_back(hub: Recorder) -> None:
+    node = away_with_two_attempts(hub)
+    wish(hub, "n", "drain")
+    hub.take_all()
+    hub.hello("n")
+    hub.feed(NodeTookStock(node, []))
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, DrainNode]
+    assert hub.counts(BatchId(1)) == {"queued": 4}
+
+
+def test_why_knows_at_once_that_the_node_is_gone(hub: Recorder) -> None:
+    """No pass was asked for: for a minute the jobs seemed to wait for room on it."""
+    away_with_two_attempts(hub)
+    hub.decide()
+    found = hub.core.why(BatchId(1), Index(4))
+    assert found is not None
+    assert found["code"] == "no_open_node", found

@@ -33,6 +33,12 @@ class SpansAgainstASet(RuleBasedStateMachine):
         assert members(self.spans.remove(*span)) == gone
         self.naive -= gone
 
+    @rule(wanted=st.sets(st.integers(1, 60)))
+    def merge(self, wanted: set[int]) -> None:
+        fresh = wanted - self.naive
+        self.spans.merge(list(spans_of(fresh)))
+        self.naive |= fresh
+
     @rule(most=st.integers(0, 20))
     def take(self, most: int) -> None:
         taken = self.spans.take(most)

@@ -214,8 +214,10 @@ class Handlers:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
             ranges = None if said.ranges is None else _ranges(said.ranges)
             changed = 0
-            for some in _pieces_of(ranges):
-                told = await self._link.command(caller(request), verb, batch=row.batch, ranges=some, states=said.states)
+            pieces = list(_pieces_of(ranges))
+            for number, some in enumerate(pieces, 1):
+                wish = {"ranges": some, "states": said.states, "has_more": number < len(pieces)}
+                told = await self._link.command(caller(request), verb, batch=row.batch, **wish)
                 changed += told["changed"]
             return answer({"changed": changed})
 

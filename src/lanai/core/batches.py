@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from lanai.core.queue import Span, Spans
@@ -21,6 +22,9 @@ from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
 ANYWHERE: Final = NodeId(0)
+RECORD_US: Final = 900_000
+RECORD_PIECE_US: Final = 20
+"""Recording a span costs about 1 us: so it takes a twentieth of the time at most."""
 _RECENT: Final = 20
 
 
@@ -89,7 +93,9 @@ class Batch:
         self.nodes_in_row: set[NodeId] = set()
         self.version = 1
         self.is_dirty = False
-        """Its progress differs from what was last recorded."""
+        """Its progress differs from what was last recorded,"""
+        self.recorded_us = 0
+        """which was then, by the hub's own clock."""
         self.has_begun = False
         """It has had its first turn: something was started, or way was made for it."""
         self.sent = 0
@@ -140,10 +146,14 @@ class Batch:
             self.runs.append((first, count, shape))
         self.line(shape).waiting.add(first, first + count - 1)
 
-    def enqueue(self, first: int, last: int) -> None:
-        """Put jobs into the lines of their shapes, at their places."""
-        for low, high, shape in self._by_shape(first, last):
-            self.line(shape).waiting.add(low, high)
+    def enqueue(self, spans: Iterable[Span]) -> None:
+        """Put jobs, in ascending spans, into the lines of their shapes, at their places."""
+        by_shape: dict[ShapeId, list[Span]] = {}
+        for first, last in spans:
+            for low, high, shape in self._by_shape(first, last):
+                by_shape.setdefault(shape, []).append((low, high))
+        for shape, own in by_shape.items():
+            self.line(shape).waiting.merge(own)
 
     def dequeue(self, first: int, last: int) -> list[Span]:
         """Take jobs out of all lines; returns those that were waiting there."""
@@ -175,10 +185,15 @@ class Batch:
     def progress(self, upto: int) -> SaveProgress:
         """Its waiting jobs and counts as a record. Jobs at nodes that are to be held are among the held."""
         self.is_dirty = False
-        held = Spans(self.held)
-        for index in self.hold_wishes:
-            held.add(index, index)
+        held = self.held
+        if self.hold_wishes:
+            held = Spans.of([*self.held, *((index, index) for index in self.hold_wishes)])
         return SaveProgress(self.id, upto, self.pending().spans(), held.spans(), _copy(self.counts))
+
+    def progress_is_due(self, now_us: int) -> bool:
+        """Whether to record it now: once a second, less often where its waiting jobs make up very many spans."""
+        pieces = self.held.pieces + sum(line.waiting.pieces for line in self.lines.values())
+        return self.is_dirty and now_us - self.recorded_us >= max(RECORD_US, pieces * RECORD_PIECE_US)
 
     def standing(self, ended_at_us: int = 0) -> SetBatch:
         """Its state, limits and reason as a record."""

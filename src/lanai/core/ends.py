@@ -8,7 +8,7 @@ the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -104,17 +104,21 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
 
 
 def on_returned(world: World, event: JobsReturned) -> None:
-    """Granted jobs come back unbegun, to their old places or to where a wish wants them."""
-    node = world.nodes[event.node]
+    """Granted jobs come back unbegun."""
+    take_back(world, world.nodes[event.node], event.items)
+
+
+def take_back(world: World, node: Node, items: Iterable[tuple[GrantId, Index]]) -> None:
+    """These have not begun on the node and never will: they go to their old places, or to where a wish wants them."""
     shrunk: dict[GrantId, Grant] = {}
-    for grant_id, index in event.items:
+    for grant_id, index in items:
         grant = world.grants.get(grant_id)
         if grant is None or grant.node is not node or index not in grant.members:
             continue
         world.leave_grant(grant, index)
         node.withdraw(grant.line, 1, world.layout.guard)
         shrunk[grant_id] = grant
-        put_back(world, grant.batch, index)
+        put_back(world, grant, index)
     for grant in shrunk.values():
         if grant.members:
             world.keep(grant.record())
@@ -126,8 +130,9 @@ def on_returned(world: World, event: JobsReturned) -> None:
     world.needs_pass = True
 
 
-def put_back(world: World, batch: Batch, index: Index) -> None:
+def put_back(world: World, grant: Grant, index: Index) -> None:
     """A job that left its grant without an attempt: cancelled, held, or waiting again."""
+    batch = grant.batch
     counts = batch.counts
     if index in batch.cancel_wishes:
         batch.cancel_wishes.discard(index)
@@ -141,7 +146,8 @@ def put_back(world: World, batch: Batch, index: Index) -> None:
         counts.held += 1
         batch.held.add(index, index)
     else:
-        batch.line(batch.shape_of(index)).waiting.add(index, index)
+        # A node where its command was not found is still to be kept from it.
+        batch.line(batch.shape_of(index), grant.line.not_on).waiting.add(index, index)
 
 
 def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_us: int) -> list[AttemptRow]:
@@ -291,6 +297,11 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
     tries.charges[cause] = tries.charges.get(cause, 0) + 1
     if cause != Outcome.LOST:
         _blame(world, batch, node, index, grant.line)
+    if has_stopped(batch) and _has_retry(batch, tries, cause):
+        batch.hold_wishes.discard(index)
+        batch.counts.cancelled += 1
+        batch.cancelled.add(index, index)
+        return JobState.CANCELLED
     if _has_retry(batch, tries, cause) and _requeue(world, grant, index, cause, tries):
         return JobState.QUEUED
     batch.counts.failed += 1
@@ -401,9 +412,13 @@ def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
     )
 
 
+def has_stopped(batch: Batch) -> bool:
+    """So many of its jobs have failed that nothing more of it is to begin."""
+    return 0 < batch.settings.stop_after <= batch.counts.failed
+
+
 def _stop_if_enough(world: World, batch: Batch) -> None:
-    limit = batch.settings.stop_after
-    if not limit or batch.counts.failed < limit or batch.reason:
+    if not has_stopped(batch) or batch.reason:
         return
     batch.reason = f"stopped after {batch.counts.failed} failed jobs"
     world.keep(batch.standing())
@@ -438,6 +453,4 @@ def cancel_waiting(
         counts.cancelled += high - low + 1
     counts.held -= sum(high - low + 1 for low, high in let_go)
     counts.queued -= sum(high - low + 1 for low, high in taken) + len(late)
-    if spans:
-        world.keep(batch.progress(world.last_row))
     return sum(high - low + 1 for low, high in spans)

@@ -149,23 +149,28 @@ class JobsCancelled(Event, frozen=True):
 
 
 class JobsHeld(Event, frozen=True):
-    """Somebody wants waiting jobs to wait on; with `states` only those that are in one of them."""
+    """Somebody wants waiting jobs to wait on; with `states` only those that are in one of them.
+
+    `has_more`: the wish goes on in the next event, and is kept with the last of them.
+    """
 
     request: int
     batch: BatchId
     spans: Spans | None
     wall_us: int
     states: tuple[str, ...] = ()
+    has_more: bool = False
 
 
 class JobsReleased(Event, frozen=True):
-    """Held jobs may run; a paused batch goes on where all of it is meant. `states` as with `JobsHeld`."""
+    """Held jobs may run; a paused batch goes on where all of it is meant. `states`, `has_more` as with `JobsHeld`."""
 
     request: int
     batch: BatchId
     spans: Spans | None
     wall_us: int
     states: tuple[str, ...] = ()
+    has_more: bool = False
 
 
 class JobsRetried(Event, frozen=True):

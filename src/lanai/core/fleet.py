@@ -89,9 +89,11 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     if strangers:
         world.tell("attempts_fenced", node.name, f"{len(strangers)} attempts that are no longer its own")
         world.do(KillAttempts(node.id, strangers, FENCED_GRACE_US, "no longer granted to this node"))
+    unwanted: list[tuple[GrantId, Index]] = []
     for grant in list(node.grants.values()):
-        _grant_again(world, node, grant, has.get(grant.id, {}))
+        unwanted += _grant_again(world, node, grant, has.get(grant.id, {}))
     _rebook(world, node)
+    ends.take_back(world, node, unwanted)
     node.is_in_step = True
     node.ended_us = world.now_us
     if node.is_drained:
@@ -103,8 +105,14 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     world.needs_pass = True
 
 
-def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) -> None:
+def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) -> list[tuple[GrantId, Index]]:
+    """Send what the node lacks, but for what is not to begin there any more: that is returned."""
     missing = grant.members - has.keys()
+    batch = grant.batch
+    back = missing & (batch.cancel_wishes | batch.hold_wishes)
+    if node.is_drained or node.id in batch.avoided or batch.state != "open":
+        back = set(missing)
+    missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):
         if index not in grant.started:
             grant.started[index] = world.wall_us
@@ -116,11 +124,12 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
                 node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt, spans_of(missing), is_urgent=True
             )
         )
-    unwanted = sorted(grant.members & grant.batch.cancel_wishes)
+    unwanted = sorted((grant.members - back) & grant.batch.cancel_wishes)
     if unwanted:
         items = [(grant.id, index) for index in unwanted]
         world.do(KillAttempts(node.id, items, grant.batch.settings.grace_us, "cancelled"))
     world.touch(grant.batch)
+    return [(grant.id, index) for index in sorted(back)]
 
 
 def _rebook(world: World, node: Node) -> None:
@@ -168,6 +177,7 @@ def on_disconnected(world: World, event: NodeDisconnected) -> None:
     node.is_in_step = False
     world.reindex(node)
     world.keep(node.record())
+    world.needs_pass = True
 
 
 def on_wished(world: World, event: NodeWished) -> None:

@@ -64,7 +64,8 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
     sync.look_at_deadlines(world)
     for batch in world.batches.values():
-        if batch.is_dirty:
+        if batch.progress_is_due(world.now_us):
+            batch.recorded_us = world.now_us
             world.keep(batch.progress(world.last_row))
 
 

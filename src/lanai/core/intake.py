@@ -107,8 +107,8 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
         batch.cancelled.add(first, last)
     world.batches[batch.id] = batch
     _recover_grants(world, batch, found, pending)
+    batch.enqueue(pending)
     for first, last in pending:
-        batch.enqueue(first, last)
         batch.failed.remove(first, last)
     counts = batch.counts
     counts.queued, counts.held = pending.count, batch.held.count

@@ -39,6 +39,11 @@ class Spans:
         made.count = sum(lasts) - sum(firsts) + len(firsts)
         return made
 
+    @property
+    def pieces(self) -> int:
+        """How many spans it takes."""
+        return len(self._firsts)
+
     def __bool__(self) -> bool:
         return self.count > 0
 
@@ -70,6 +75,18 @@ class Spans:
         added = last - first + 1 - had
         self.count += added
         return added
+
+    def merge(self, spans: list[Span]) -> None:
+        """Put in what is not there yet: disjoint spans, ascending. Many cost little more than one does."""
+        if not spans:
+            return
+        low = bisect_left(self._lasts, spans[0][0] - 1)
+        high = bisect_right(self._firsts, spans[-1][1] + 1)
+        there = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
+        merged = Spans.of([*there, *spans])
+        self._firsts[low:high] = merged._firsts
+        self._lasts[low:high] = merged._lasts
+        self.count += size(spans)
 
     def take(self, most: int) -> list[Span]:
         """Remove and return the lowest `most` indices (fewer where there are fewer)."""

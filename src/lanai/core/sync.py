@@ -36,6 +36,7 @@ def look_at_deadlines(world: World) -> None:
             world.tell("node_silent", node.name, f"not heard for {quiet_us // SECOND_US} s")
             world.reindex(node)
             world.keep(node.record())
+            world.needs_pass = True
         if node.surplus_count and node.is_in_step and world.now_us - node.ended_us > STUCK_US:
             node.ended_us = world.now_us
             for batch in dict.fromkeys(line.batch for line in node.surplus):

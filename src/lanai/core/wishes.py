@@ -14,6 +14,7 @@ from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
 from lanai.core.nodes import Grant
+from lanai.core.queue import Span, size
 from lanai.core.recall import recall
 from lanai.core.world import World
 from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
@@ -67,14 +68,14 @@ def on_held(world: World, event: JobsHeld) -> None:
     batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
-    changed = 0
+    spans: list[Span] = []
     wanted = set(event.states) or {JobState.QUEUED, JobState.LOCKED}
     for first, last in (event.spans or ((1, batch.total),)) if JobState.QUEUED in wanted else ():
         late = [index for index in batch.delayed if first <= index <= last]
         batch.delayed.difference_update(late)
-        for low, high in [*batch.dequeue(first, last), *((index, index) for index in late)]:
-            batch.held.add(low, high)
-            changed += high - low + 1
+        spans += [*batch.dequeue(first, last), *((index, index) for index in late)]
+    batch.held.merge(sorted(spans))
+    changed = size(spans)
     batch.counts.queued -= changed
     batch.counts.held += changed
     for grant in _grants(world, batch) if JobState.LOCKED in wanted else ():
@@ -82,7 +83,8 @@ def on_held(world: World, event: JobsHeld) -> None:
         batch.hold_wishes |= members
         changed += len(members)
     recall(world, batch)
-    world.keep(batch.progress(world.last_row))
+    if not event.has_more:
+        world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"changed": changed}))
     world.touch(batch)
 
@@ -92,12 +94,12 @@ def on_released(world: World, event: JobsReleased) -> None:
     batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
-    changed = 0
+    spans: list[Span] = []
     wanted = set(event.states) or {JobState.HELD, JobState.LOCKED}
     for first, last in (event.spans or ((1, batch.total),)) if JobState.HELD in wanted else ():
-        for low, high in batch.held.remove(first, last):
-            batch.enqueue(low, high)
-            changed += high - low + 1
+        spans += batch.held.remove(first, last)
+    batch.enqueue(spans)
+    changed = size(spans)
     batch.counts.held -= changed
     batch.counts.queued += changed
     if JobState.LOCKED in wanted:
@@ -109,7 +111,8 @@ def on_released(world: World, event: JobsReleased) -> None:
         batch.node_failures.clear()
         batch.avoided.clear()
         world.keep(batch.standing())
-    world.keep(batch.progress(world.last_row))
+    if not event.has_more:
+        world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"changed": changed}))
     world.touch(batch)
     world.needs_pass = True
@@ -125,16 +128,17 @@ def on_retried(world: World, event: JobsRetried) -> None:
         s for name, s in ((JobState.FAILED, batch.failed), (JobState.CANCELLED, batch.cancelled)) if name in states
     ]
     before = batch.failed.count, batch.cancelled.count
-    changed = 0
+    spans: list[Span] = []
     for first, last in event.spans or ((1, batch.total),):
         for low, high in [span for source in sources for span in source.remove(first, last)]:
-            batch.enqueue(low, high)
-            changed += high - low + 1
+            spans.append((low, high))
             for index in range(low, high + 1):
                 if (tries := batch.tries.get(Index(index))) is not None:
                     tries.charges.clear()
             world.keep(ReopenJobs(batch.id, low, high))
             world.keep(DropOverrides(batch.id, low, high, "cancelled"))
+    batch.enqueue(sorted(spans))
+    changed = size(spans)
     batch.counts.queued += changed
     batch.counts.failed -= before[0] - batch.failed.count
     batch.counts.cancelled -= before[1] - batch.cancelled.count

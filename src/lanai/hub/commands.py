@@ -38,6 +38,7 @@ class OfBatch(msgspec.Struct, frozen=True):
     batch: BatchId
     ranges: tuple[tuple[int, int], ...] | None = None
     states: tuple[str, ...] = ()
+    has_more: bool = False
 
 
 class OfJob(msgspec.Struct, frozen=True):
@@ -181,16 +182,14 @@ class Commands:
     def hold(self, command: messages.Command) -> dict[str, Any] | None:
         """Let jobs wait on."""
         asked = _arguments(command, OfBatch)
-        return self._wish(
-            command, asked, lambda number: JobsHeld(number, asked.batch, asked.ranges, wall_us(), asked.states)
-        )
+        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more
+        return self._wish(command, asked, lambda number: JobsHeld(number, *which))
 
     def release(self, command: messages.Command) -> dict[str, Any] | None:
         """Let held jobs run, and a paused batch go on."""
         asked = _arguments(command, OfBatch)
-        return self._wish(
-            command, asked, lambda number: JobsReleased(number, asked.batch, asked.ranges, wall_us(), asked.states)
-        )
+        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more
+        return self._wish(command, asked, lambda number: JobsReleased(number, *which))
 
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
         """Try failed and cancelled jobs again; an ended batch is read from the store for it."""

@@ -141,15 +141,19 @@ def _forget_reasons(world: World) -> None:
 
 
 def _deal(world: World, cell: Cell) -> None:
-    """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass."""
+    """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass.
+
+    At the least one for each line, so that none is left out because those before it do not fit into what becomes free.
+    A batch at its own limit has them too: the next end may be one of its own.
+    """
     cell.tickets.clear()
-    wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
     guard = world.layout.guard
     lines = {
         batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
         for batch in world.batches.values()
-        if batch.state == "open" and batch.room() > 0
+        if batch.state == "open"
     }
+    wanted, cell.ended = max(2 * cell.ended, sum(map(len, lines.values()))) + MIN_TICKETS, 0
     left = {line: line.waiting.count for own in lines.values() for line in own}
     turns = Turns([world.batches[b] for b, own in lines.items() if own])
     while wanted > 0 and (batch := turns.next()) is not None:

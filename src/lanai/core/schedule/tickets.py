@@ -1,8 +1,8 @@
 """The fast path: an ending attempt is followed at once, whatever the queue's length.
 
-A node with room takes, of the first eight lines with a ticket for its cell and the lines of the attempts that have just
-ended, what fits and has the lowest claim; where claims are equal whoever was not served last is next. Tickets say who is
-looked at, not how often he may start: one that is used up asks for a pass, which deals anew.
+A node with room takes, of the first eight lines with a ticket for its cell that could go there and the lines of the
+attempts that have just ended, what fits and has the lowest claim; where claims are equal whoever was not served last is
+next. Tickets say who is looked at, not how often he may start: one that is used up asks for a pass, which deals anew.
 
 A node whose slots are full is also sent a *surplus*, a little more than fits, so that it never waits for the hub
 between short jobs: at most 256 jobs and 0.5 s of measured run time, and none for a line of which no run time is known.
@@ -23,6 +23,8 @@ from lanai.core.world import World
 from lanai.model.vector import fit_count
 
 LOOKED_AT: Final = 8
+PASSED_OVER: Final = 256
+"""Lines with a ticket that are passed over on the way, because no single end makes room for their jobs."""
 SURPLUS_JOBS: Final = 256
 SHARED_SURPLUS_US: Final = 100_000
 LONGEST_SURPLUS_US: Final = 60_000_000
@@ -75,7 +77,7 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None
         if line is None:
             return
         room = _room(node, line, window_us)
-        count = min(room, _most(world, line), _turns(world, node, line, lines, room))
+        count = min(room, _most(world, line), _turns(line, lines, room))
         if count < 1:
             return
         node.stack(line, count)
@@ -112,10 +114,10 @@ def _room(node: Node, line: Line, window_us: int) -> int:
     return room if room * 2 >= surplus_target(slots, line.mean_run_us, window_us) else 0
 
 
-def _turns(world: World, node: Node, line: Line, lines: list[Line], room: int) -> int:
-    """How many of the line may be stacked before others, of all the `lines` that may start here, have their turn."""
-    first = next((other for other in lines[: lines.index(line)] if _could_follow(world, node, other)), None)
-    if first is not None and first.batch != line.batch:
+def _turns(line: Line, lines: list[Line], room: int) -> int:
+    """How many of the line, the first that can be stacked of all `lines`, may be so before others have their turn."""
+    first = _rival(line, lines[: lines.index(line)])
+    if first is not None:
         # It cannot be stacked. An end of this line makes room for it, unless the line would keep that by its claim.
         return line.leaf.turns_before(first.leaf, line.stack_cost(), -line.cost)
     rival = _rival(line, lines)
@@ -125,20 +127,20 @@ def _turns(world: World, node: Node, line: Line, lines: list[Line], room: int) -
     return max(line.leaf.turns_before(rival.leaf, line.stack_cost()), -(-room // LOOKED_AT))
 
 
-def _could_follow(world: World, node: Node, line: Line) -> bool:
-    guard = world.layout.guard
-    return any(not (node.free + ending.vector - line.vector) & guard for ending in node.active)
-
-
 def _rival(line: Line, lines: list[Line]) -> Line | None:
     return next((other for other in lines if other.batch != line.batch), None)
 
 
 def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[Line]:
-    """Lines that may start on the node, in the order of their turns."""
-    tickets = islice((line for line in cell.tickets if line.waiting), LOOKED_AT)
-    found = dict.fromkeys(tickets) | dict.fromkeys(own)
-    lines = [line for line in found if _may_start(world, node, line)]
+    """Lines that may start on the node now or when an attempt ends there, in the order of their turns."""
+    guard = world.layout.guard
+    rooms = {node.free, *(node.free + ending.vector for ending in node.active)}
+
+    def could_go(line: Line) -> bool:
+        return any(not (room - line.vector) & guard for room in rooms) and _may_start(world, node, line)
+
+    lines = list(islice(filter(could_go, islice(cell.tickets, PASSED_OVER)), LOOKED_AT))
+    lines += [line for line in own if line not in lines and could_go(line)]
     if len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
         had = {line.batch for line in own}
         lines.sort(key=lambda line: (line.leaf.claim(), line.batch in had))

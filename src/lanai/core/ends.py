@@ -287,7 +287,9 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
     batch, index, node = grant.batch, result.index, grant.node
     tries = batch.tries.setdefault(index, Tries())
     tries.attempts = grant.attempt
-    if index in batch.cancel_wishes or result.outcome == Outcome.CANCELLED:
+    # In a stopped batch nothing is tried again; what met a fault of the node's would have been, and has not failed.
+    is_over = has_stopped(batch) and result.outcome in (Outcome.NODE, Outcome.LOST)
+    if is_over or index in batch.cancel_wishes or result.outcome == Outcome.CANCELLED:
         batch.cancel_wishes.discard(index)
         batch.hold_wishes.discard(index)
         batch.counts.cancelled += 1
@@ -297,12 +299,7 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
     tries.charges[cause] = tries.charges.get(cause, 0) + 1
     if cause != Outcome.LOST:
         _blame(world, batch, node, index, grant.line)
-    if has_stopped(batch) and _has_retry(batch, tries, cause):
-        batch.hold_wishes.discard(index)
-        batch.counts.cancelled += 1
-        batch.cancelled.add(index, index)
-        return JobState.CANCELLED
-    if _has_retry(batch, tries, cause) and _requeue(world, grant, index, cause, tries):
+    if not has_stopped(batch) and _has_retry(batch, tries, cause) and _requeue(world, grant, index, cause, tries):
         return JobState.QUEUED
     batch.counts.failed += 1
     batch.failed.add(index, index)

@@ -10,10 +10,10 @@ import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
+from lanai.cli.copying import END, ENDED, OUT, Copy
 from lanai.cli.terminal import say
 
 MANY: Final = 20
-OUT, END = 1, 0
 
 
 @click.command(name="logs")
@@ -44,6 +44,9 @@ def command(
     for batch, index in jobs[:limit]:
         if len(jobs) > 1:
             _write(b"==> %s/%d <==\n" % (str(batch).encode(), index), OUT)
+        if follow and not tail and client.job(batch, index)["state"] not in ENDED:
+            Copy(client, batch, index, attempt=attempt or 0, stream=stream).to_end()
+            continue
         for which, data in client.output(
             batch, index, stream=stream, attempt=attempt or 0, follow=follow, tail_only=tail
         ):

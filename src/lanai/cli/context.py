@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from lanai.cli.terminal import say
+from lanai.cli.terminal import interject, say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -45,8 +45,11 @@ class Asked(NamedTuple):
             say(f"lanai: using the hub at {found.target}")
         return found
 
-    def connect(self, *, may_start: bool = False) -> Client:
+    def connect(self, *, may_start: bool = False, follows: bool = False) -> Client:
         """A client of the hub that is meant.
+
+        Args:
+            follows: the verb stays until something has ended: a hub that falls silent meanwhile is worth a line.
 
         Raises:
             OtherEnd: there is none, or it does not answer.
@@ -56,7 +59,7 @@ class Asked(NamedTuple):
             from lanai.model.errors import OtherEnd
 
             raise OtherEnd("nothing was ever started here, so there is no hub", hint="lanai run jobs.txt")
-        return closed_at_end(found.client())
+        return closed_at_end(found.client(say=interject) if follows else found.client())
 
 
 def closed_at_end(client: Client) -> Client:

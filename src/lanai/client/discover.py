@@ -38,11 +38,11 @@ class Found:
     is_private: bool = False
     resumed: int = 0
 
-    def client(self) -> Client:
-        """A client of this hub."""
+    def client(self, *, say: Callable[[str], None] = lambda line: None) -> Client:
+        """A client of this hub. `say` is told, one line a time, when the hub falls silent and when it is back."""
         from lanai.client.client import Client
 
-        return Client(self.target)
+        return Client(self.target, say=say)
 
 
 def find(

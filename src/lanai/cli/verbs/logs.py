@@ -37,7 +37,7 @@ def command(
       lanai logs -f last/1
       lanai logs 417@failed --stream err
     """
-    client = asked.connect()
+    client = asked.connect(follows=follow)
     jobs = [job for each in choose(selectors) for job in jobs_of(client, each, limit + 1)]
     if not jobs:
         say("lanai: no such jobs")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +44,16 @@ runpy.run_module("lanai", run_name="__main__", alter_sys=True)
 class Follower:
     """A `lanai` that follows, and what it has said on standard error so far."""
 
-    def __init__(self, site: Site, *words: str) -> None:
-        noted = site.home / "noted"
+    def __init__(self, site: Site, *words: str, noted: str = "noted") -> None:
+        answered = site.home / noted
         (site.home / "noting.py").write_text(NOTING)
-        self._process = site.spawn(*words, program=(str(site.home / "noting.py"), str(noted)))
+        self._process = site.spawn(*words, program=(str(site.home / "noting.py"), str(answered)))
         assert self._process.stdout is not None and self._process.stderr is not None
         self.out = self._process.stdout
         self.lines: list[str] = []
         self._reading = threading.Thread(target=self._read, args=(self._process.stderr,))
         self._reading.start()
-        eventually(noted.exists, what="the hub to have answered the follower")
+        eventually(answered.exists, what="the hub to have answered the follower")
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
@@ -133,3 +136,99 @@ def test_the_time_that_was_given_counts_while_the_hub_is_silent(site: Site) -> N
     assert follower.end() == 6
     assert follower.count(SILENT) == 1
     assert "the time is up" in follower.lines[-2], follower.lines
+
+
+# -- a private hub
+
+AGAIN = "lanai: the private hub was killed, and is started again"
+AGENT_AGAIN = "lanai: the agent of the private hub was killed, and is started again"
+BOTH_AGAIN = "lanai: the private hub and its agent were killed, and are started again"
+HUB_FILE, AGENT_FILE = "hub.pid", "agent/agent.json"
+JOBS = 60
+
+
+def pid_in(site: Site, file: str) -> int:
+    """The process id that a private hub, or its agent, has written down."""
+    path = site.home / "private" / file
+    eventually(path.exists, what=file)
+    pid: int = json.loads(path.read_bytes())["pid"]
+    return pid
+
+
+def kill_private(site: Site, *files: str) -> None:
+    """End them at once: stopped first, so that none sees another's end."""
+    pids = [pid_in(site, file) for file in files]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+
+def list_with_a_gate(site: Site, last: str) -> str:
+    """Jobs of which each leaves its line in `ran`; the first waits for `release`, the last is as asked for."""
+    waiting = "while [ ! -e go ]; do sleep 0.02; done; echo $LANAI_INDEX >> ran"
+    lines = [waiting, *["sleep 0.02; echo $LANAI_INDEX >> ran"] * (JOBS - 2), f"echo $LANAI_INDEX >> ran; {last}"]
+    (site.work / "jobs").write_text("".join(f"{line}\n" for line in lines))
+    return "jobs"
+
+
+@pytest.mark.parametrize(
+    ("files", "again"),
+    [((HUB_FILE,), AGAIN), ((AGENT_FILE,), AGENT_AGAIN), ((HUB_FILE, AGENT_FILE), BOTH_AGAIN)],
+)
+def test_run_starts_again_what_was_killed_of_its_private_hub(site: Site, files: tuple[str, ...], again: str) -> None:
+    """Grants, results and lines are on their way when it happens; nothing of them is lost, and nothing comes twice."""
+    follower = Follower(site, "run", list_with_a_gate(site, "exit 3"), "--cpus", "0.5")
+    site.await_lines("ran", 5)
+    kill_private(site, *files)
+    follower.await_line(again)
+    release(site)
+    assert follower.end() == 1
+    assert sorted(map(int, site.lines_of("ran"))) == list(range(1, JOBS + 1))
+    assert site.counts(1) == {"done": JOBS - 1, "failed": 1}
+    assert (follower.count(again), follower.count("lanai:")) == (1, 1), follower.lines
+
+
+@pytest.mark.parametrize("words", [("wait", "1"), ("watch", "1"), ("logs", "-f", "1/1")])
+def test_all_who_follow_start_a_private_hub_again(site: Site, words: tuple[str, ...]) -> None:
+    site.lanai("run", "--detach", "--", "sh", "-c", f"echo first; {GATED}")
+    site.await_lines("began", 1)
+    follower = Follower(site, *words)
+    for file, again in ((HUB_FILE, AGAIN), (AGENT_FILE, AGENT_AGAIN)):
+        kill_private(site, file)
+        follower.await_line(again)
+    release(site)
+    assert follower.end() == 0
+    assert follower.out.read() == ("first\nline 1\n" if words[0] == "logs" else "")
+    assert site.lines_of("began") == ["1"]
+    assert [follower.count(AGAIN), follower.count(AGENT_AGAIN), follower.count("lanai:")] == [1, 1, 2]
+
+
+def test_one_command_outlives_its_private_hub_and_agent(site: Site) -> None:
+    follower = Follower(site, "run", "--", "sh", "-c", f"echo first; {GATED}; exit 9")
+    assert follower.out.readline() == "first\n"
+    kill_private(site, HUB_FILE, AGENT_FILE)
+    follower.await_line(BOTH_AGAIN)
+    release(site)
+    assert follower.end() == 9
+    assert follower.out.read() == "line 1\n"
+    assert follower.lines == [BOTH_AGAIN]
+
+
+def test_of_two_who_follow_one_starts_the_hub(site: Site) -> None:
+    site.lanai("run", "--detach", "--", "sh", "-c", GATED)
+    followers = [Follower(site, "wait", "1", noted=f"noted{number}") for number in range(2)]
+    kill_private(site, HUB_FILE)
+    eventually(lambda: any(each.lines for each in followers), what="one to say so")
+    release(site)
+    assert [each.end() for each in followers] == [0, 0]
+    assert sorted(each.lines for each in followers) == [[], [AGAIN]]
+
+
+def test_a_private_hub_that_is_stopped_on_purpose_stays_so(site: Site) -> None:
+    site.lanai("run", "--detach", "--", "sh", "-c", GATED)
+    site.await_lines("began", 1)
+    follower = Follower(site, "wait", "1", "--timeout", "8")
+    site.lanai("hub", "stop", "--now")
+    assert follower.end() == 6
+    assert not (site.home / "private" / HUB_FILE).exists()
+    assert follower.count("lanai: the private hub was killed") == 0

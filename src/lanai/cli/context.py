@@ -49,7 +49,8 @@ class Asked(NamedTuple):
         """A client of the hub that is meant.
 
         Args:
-            follows: the verb stays until something has ended: a hub that falls silent meanwhile is worth a line.
+            follows: the verb stays until something has ended: a hub that falls silent meanwhile is worth a line, and a
+                private one that is killed is started again.
 
         Raises:
             OtherEnd: there is none, or it does not answer.
@@ -59,7 +60,12 @@ class Asked(NamedTuple):
             from lanai.model.errors import OtherEnd
 
             raise OtherEnd("nothing was ever started here, so there is no hub", hint="lanai run jobs.txt")
-        return closed_at_end(found.client(say=interject) if follows else found.client())
+        if not follows:
+            return closed_at_end(found.client())
+        keeper = found.keeper(say=interject)
+        if keeper is not None:
+            click.get_current_context().call_on_close(keeper.close)
+        return closed_at_end(found.client(say=interject))
 
 
 def closed_at_end(client: Client) -> Client:

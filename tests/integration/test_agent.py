@@ -243,6 +243,7 @@ def test_sigterm_leaves_what_runs(joined: ScriptedHub, agent: AgentProcess, tmp_
     assert agent.process is not None
     agent.process.terminate()
     assert agent.process.wait(PATIENCE_S) == 0
+    assert not (agent.state / "agent.json").exists()
     let_go(door)
     agent.start()
     joined.accept()

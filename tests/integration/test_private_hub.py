@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lanai.client import Client, Found, find
+from lanai.client import Client, Found, daemon, find
 from lanai.model.errors import NothingThere, OtherEnd, Refusal, UserError
+from services.processes import eventually
 
 ENV = {b"PATH": b"/usr/bin:/bin"}
 
@@ -113,6 +114,15 @@ def test_an_agent_that_was_killed_is_started_again_by_the_next(home: dict[str, s
     assert client.wait("last", timeout_s=30)["counts"]["done"] == 1
     assert json.loads(facts.read_bytes())["pid"] != killed
     client.close()
+
+
+def test_a_hub_whose_starter_has_gone_comes_up_all_the_same(home: dict[str, str]) -> None:
+    private = Path(home["LANAI_HOME"]) / "private"
+    private.mkdir(parents=True)
+    begun = daemon.begin(["lanai.hub", os.fspath(private), "--private"], log=private / "hub.log")
+    os.close(begun.reader)
+    eventually((private / "hub.pid").exists)
+    assert ask(find(home), "hub")["pid"] == begun.pid  # type: ignore[index]
 
 
 def test_what_keeps_it_from_starting_is_said(home: dict[str, str]) -> None:

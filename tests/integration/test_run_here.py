@@ -126,6 +126,16 @@ def test_no_color_leaves_the_bar_and_a_dumb_terminal_has_none(site: Site) -> Non
         assert "\x1b" not in run.shown and "█" not in run.shown
 
 
+def test_what_is_said_meanwhile_takes_the_place_of_the_bar(site: Site) -> None:
+    with terminal(site, "run", listed(site, *["while [ ! -e go ]; do sleep 0.05; done"] * 2)) as run:
+        run.see("running")
+        os.kill(json.loads((site.home / "private" / "hub.pid").read_bytes())["pid"], signal.SIGKILL)
+        assert "\r\x1b[Klanai: the private hub was killed" in run.see("is started again")
+        (site.work / "go").touch()
+        assert run.end() == 0
+        assert "2 done" in run.shown.rpartition("\r\x1b[K")[2]
+
+
 def test_one_interruption_detaches(site: Site) -> None:
     with terminal(site, "run", listed(site, *["while [ ! -e go ]; do sleep 0.05; done"] * 2)) as run:
         run.see("running")

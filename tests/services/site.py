@@ -80,11 +80,11 @@ class Site:
         assert not ok or ended.returncode == 0, (words, ended.returncode, ended.stdout, ended.stderr)
         return ended
 
-    def spawn(self, *words: str) -> subprocess.Popen[str]:
-        """Start `lanai WORDS` and go on."""
+    def spawn(self, *words: str, program: Sequence[str] = ("-m", "lanai")) -> subprocess.Popen[str]:
+        """Start `lanai WORDS` and go on; `program` is what Python is given for `lanai`."""
         self._others.append(
             subprocess.Popen(
-                [sys.executable, "-m", "lanai", *words],
+                [sys.executable, *program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

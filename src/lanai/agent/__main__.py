@@ -127,10 +127,12 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         wake_fd=_wake_on_signals(),
         apart=state / "apart.ndjson",
     )
-    _write(state / "agent.json", {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})
+    facts = state / "agent.json"
+    _write(facts, {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})
     gc.freeze()
     gc.set_threshold(_GC_EVERY)
     agent.run()
+    facts.unlink(missing_ok=True)  # where it stays, the agent was killed
     os.close(lock)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from lanai.cli.terminal import say
+from lanai.cli.terminal import interject, say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -45,8 +45,12 @@ class Asked(NamedTuple):
             say(f"lanai: using the hub at {found.target}")
         return found
 
-    def connect(self, *, may_start: bool = False) -> Client:
+    def connect(self, *, may_start: bool = False, follows: bool = False) -> Client:
         """A client of the hub that is meant.
+
+        Args:
+            follows: the verb stays until something has ended: a hub that falls silent meanwhile is worth a line, and a
+                private one that is killed is started again.
 
         Raises:
             OtherEnd: there is none, or it does not answer.
@@ -56,7 +60,12 @@ class Asked(NamedTuple):
             from lanai.model.errors import OtherEnd
 
             raise OtherEnd("nothing was ever started here, so there is no hub", hint="lanai run jobs.txt")
-        return closed_at_end(found.client())
+        if not follows:
+            return closed_at_end(found.client())
+        keeper = found.keeper(say=interject)
+        if keeper is not None:
+            click.get_current_context().call_on_close(keeper.close)
+        return closed_at_end(found.client(say=interject))
 
 
 def closed_at_end(client: Client) -> Client:

@@ -43,9 +43,10 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
 
     Raises:
         TimedOut: the deadline passed first.
+        OtherEnd: the hub was silent for too long.
     """
     quiet_s = LIVE_S if sys.stderr.isatty() else UNSEEN_S
-    shown = client.batch(batch)
+    shown = client.batch(batch, deadline_s=deadline_s)
     while True:
         yield shown
         if has_ended(shown):
@@ -55,7 +56,13 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
             from lanai.model.errors import TimedOut
 
             raise TimedOut(f"batch {shown['batch']} has not ended yet", hint=f"lanai watch {shown['batch']}")
-        shown = client.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, LONG_POLL_S), quiet_s=quiet_s)
+        shown = client.batch(
+            shown["batch"],
+            after=shown["change"],
+            timeout_s=min(left_s, LONG_POLL_S),
+            quiet_s=quiet_s,
+            deadline_s=deadline_s,
+        )
 
 
 def follow(client: Client, batch: int | str) -> dict[str, Any]:

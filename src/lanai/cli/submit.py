@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from lanai.client.client import Client, Submitted
 
 
-def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Client, Submitted]:
+def submit_list(
+    asked: Asked, path: str, options: Mapping[str, Any], *, follows: bool = False
+) -> tuple[Client, Submitted]:
     """Submit the job list at `path` (`-` is standard input) as the options of `submit_options` say.
+
+    The client is to follow the batch where `follows`.
 
     Raises:
         UserError: the list, an input file or an option is not in order; nothing was submitted.
@@ -25,7 +29,7 @@ def submit_list(asked: Asked, path: str, options: Mapping[str, Any]) -> tuple[Cl
     env = environment(options)
     with open_list(path) as jobs:
         check_inputs(jobs, settings.cwd)
-        client = asked.connect(may_start=True)
+        client = asked.connect(may_start=True, follows=follows)
         try:
             return client, client.submit(jobs.pieces(), settings, env=env, key=options["key"] or "", file=jobs.name)
         except KeyboardInterrupt:

@@ -73,3 +73,8 @@ def write_bytes(data: bytes, stream: IO[str]) -> None:
 def say(text: str) -> None:
     """Talk: one line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def interject(text: str) -> None:
+    """Talk while something else may be drawn there: takes the place of a live line, which is drawn anew below."""
+    say(CLEAR_LINE + text if has_cursor(sys.stderr) else text)

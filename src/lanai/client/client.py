@@ -3,8 +3,8 @@
 A batch is named by its number or `last`; ranges of jobs are text as people write them (`12-40:2`). What the other side
 refuses is raised as an error of `lanai.model.errors`.
 
-Once a hub has answered, calls that only read survive it for `patience_s`: they are asked again until it is back, so
-that waiting and following outlive a restart of the API process or of the hub.
+Once a hub has answered, calls that only read survive it for `PATIENCE_S`: they are asked again until it is back, so
+that waiting and following outlive a restart of the API process or of the hub (`patience.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 from lanai.client.connection import ANSWER_TIMEOUT_S, Connection, Target
+from lanai.client.patience import Patience, Say
 from lanai.model.errors import OtherEnd, TimedOut
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 BODY_PIECE_BYTES: Final = 1 << 18
 POLL_S: Final = 30.0
 PAGE_JOBS: Final = 10_000
-RETRY_PAUSE_S: Final = 0.2
+PATIENCE_S: Final = 30.0
+QUIET_S: Final = 1.0
 
 OUT, ERR, END = 1, 2, 0
 """Which a frame of output is: standard output, standard error, the end."""
@@ -46,17 +48,33 @@ class Submitted:
 
 
 class Client:
-    """Speaks to one hub. Serves one thread at a time."""
+    """Speaks to one hub. Serves one thread at a time.
 
-    def __init__(self, target: Target, *, patience_s: float = 30.0) -> None:
+    Args:
+        patience_s: how long calls that only read are asked again where the hub does not answer any more.
+        quiet_s: how long that may last before `say` is told of it.
+        say: told, one line a time, that the hub does not answer, and that it does again.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        patience_s: float = PATIENCE_S,
+        quiet_s: float = QUIET_S,
+        say: Say = lambda line: None,
+    ) -> None:
         self._target = target
         self._connection = Connection(target)
-        self._patience_s = patience_s
-        self._has_answered = False
+        self._patience = Patience(for_s=patience_s, quiet_s=quiet_s, say=say)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+    def another(self) -> Client:
+        """A client of the same hub for another thread. It tells nobody anything."""
+        return Client(self._target)
 
     # -- submitting
 
@@ -89,7 +107,7 @@ class Client:
         path = "/v1/batches?" + urlencode({"key": key or os.urandom(16).hex()})
         body = _coalesced(head.encode() + b"\n", lines)
         answer = self._connection.send(path, body, "application/x-lanai-list")
-        self._has_answered = True
+        self._patience.answered()
         return Submitted(batch=answer["batch"], jobs=answer["jobs"], existed=answer["existed"])
 
     # -- batches
@@ -107,17 +125,26 @@ class Client:
         return self._pages("/v1/batches", "batches", limit=limit, state=state, cursor="before")
 
     def batch(
-        self, batch: Batch, *, after: int | None = None, timeout_s: float = POLL_S, quiet_s: float = 0.0
+        self,
+        batch: Batch,
+        *,
+        after: int | None = None,
+        timeout_s: float = POLL_S,
+        quiet_s: float = 0.0,
+        deadline_s: float | None = None,
     ) -> dict[str, Any]:
         """One batch; with `after`, as soon as its `change` is another, or after `timeout_s`, at most 60.
 
         A change that says no more than that jobs have moved on is told after `quiet_s` at the earliest, an end at once.
+
+        Raises:
+            TimedOut: `deadline_s`, by the monotonic clock, passed while the hub did not answer.
         """
         longest_s = min(timeout_s, POLL_S)
         query: dict[str, object] = {}
         if after is not None:
             query = {"after": after, "timeout_s": longest_s, "quiet_s": min(quiet_s, longest_s)}
-        return self._get(_url(f"/v1/batches/{batch}", query))
+        return self._get(_url(f"/v1/batches/{batch}", query), deadline_s=deadline_s)
 
     def follow(self, batch: Batch, *, timeout_s: float | None = None, quiet_s: float = 0.0) -> Iterator[dict[str, Any]]:
         """The batch now and whenever it has changed, until it has ended; that state is the last.
@@ -128,7 +155,7 @@ class Client:
             TimedOut: `timeout_s` passed first.
         """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        shown = self.batch(batch)
+        shown = self.batch(batch, deadline_s=deadline_s)
         while True:
             yield shown
             if shown["state"] == "ended":
@@ -136,7 +163,13 @@ class Client:
             left_s = POLL_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimedOut(f"batch {shown['batch']} has not ended after {timeout_s:g} s")
-            shown = self.batch(shown["batch"], after=shown["change"], timeout_s=min(left_s, POLL_S), quiet_s=quiet_s)
+            shown = self.batch(
+                shown["batch"],
+                after=shown["change"],
+                timeout_s=min(left_s, POLL_S),
+                quiet_s=quiet_s,
+                deadline_s=deadline_s,
+            )
 
     def wait(self, batch: Batch, *, timeout_s: float | None = None) -> dict[str, Any]:
         """The batch once it has ended. Raises TimedOut where `timeout_s` passes first."""
@@ -284,25 +317,23 @@ class Client:
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         answer = self._connection.json("POST", path, body)
-        self._has_answered = True
+        self._patience.answered()
         return answer
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return self._patiently(partial(self._connection.json, "GET", path, timeout_s=ANSWER_TIMEOUT_S))
+    def _get(self, path: str, *, deadline_s: float | None = None) -> dict[str, Any]:
+        ask = partial(self._connection.json, "GET", path, timeout_s=ANSWER_TIMEOUT_S)
+        return self._patiently(ask, deadline_s=deadline_s)
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        deadline_s = time.monotonic() + (self._patience_s if self._has_answered else 0.0)
+    def _patiently(self, ask: Callable[[], T], *, deadline_s: float | None = None) -> T:
         while True:
             try:
                 answer = ask()
             except TimedOut:
                 raise
-            except OtherEnd:
-                if time.monotonic() >= deadline_s:
-                    raise
-                time.sleep(RETRY_PAUSE_S)
+            except OtherEnd as error:
+                self._patience.failed(error, deadline_s=deadline_s)
             else:
-                self._has_answered = True
+                self._patience.answered()
                 return answer
 
     def _pages(self, path: str, what: str, *, limit: int, cursor: str, **query: object) -> Iterator[dict[str, Any]]:

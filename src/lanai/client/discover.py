@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lanai.client.connection import Target
 from lanai.model import places
@@ -21,7 +21,11 @@ from lanai.model.errors import NothingThere, OtherEnd, UserError
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
+    from lanai.client.keeper import Keeper
     from lanai.model.settings import Settings
+
+PRIVATE_QUIET_S: Final = 5.0
+"""Longer than a private hub takes to be started again, which is said by whoever does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +42,22 @@ class Found:
     is_private: bool = False
     resumed: int = 0
 
-    def client(self) -> Client:
-        """A client of this hub."""
-        from lanai.client.client import Client
+    def client(self, *, say: Callable[[str], None] = lambda line: None) -> Client:
+        """A client of this hub. `say` is told, one line a time, when the hub falls silent and when it is back."""
+        from lanai.client.client import QUIET_S, Client
 
-        return Client(self.target)
+        return Client(self.target, say=say, quiet_s=PRIVATE_QUIET_S if self.is_private else QUIET_S)
+
+    def keeper(self, *, say: Callable[[str], None]) -> Keeper | None:
+        """What starts a private hub and its agent again where they are killed, until it is closed; None for others.
+
+        `say` is told what was started again, one line a time, from another thread.
+        """
+        if not self.is_private or self.target.socket is None:
+            return None
+        from lanai.client.keeper import Keeper
+
+        return Keeper(self.target.socket.parent, host=socket.gethostname(), say=say)
 
 
 def find(
@@ -81,7 +96,7 @@ def find(
         return None
     from lanai.client.private import is_whole, start
 
-    resumed = 0 if is_whole(private) else start(private, host=host, say=say)
+    resumed = 0 if is_whole(private) else start(private, host=host, say=say).resumed
     return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
 
 

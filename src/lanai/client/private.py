@@ -2,6 +2,9 @@
 
 Both are started detached, with their output in log files beside their state. A lock file makes starters wait for each
 other, so the second finds what the first has started. Nothing here knows how long they live: they end by themselves.
+
+Each writes its process id into a file of its own when it is up, and takes the file back when it ends on purpose. Where
+the file stands and the process is gone, it was killed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +29,32 @@ READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.005
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the two processes: what it runs, and where it writes its process id, below the hub's directory."""
+
+    module: str
+    file: str
+
+
+HUB: Final = Part(module="lanai.hub", file="hub.pid")
+AGENT: Final = Part(module="lanai.agent", file="agent/agent.json")
+PARTS: Final = (HUB, AGENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What `start` has done.
+
+    Attributes:
+        parts: what was not there; another may have started them meanwhile, and then there are none.
+        resumed: unfinished batches that the hub, if it was started, has taken up again.
+    """
+
+    parts: tuple[Part, ...] = ()
+    resumed: int = 0
 
 
 def is_answering(directory: Path) -> bool:
@@ -52,24 +82,27 @@ def is_whole(directory: Path) -> bool:
     return is_up(directory) and _has_agent(directory)
 
 
-def _has_agent(directory: Path) -> bool:
+def pid_of(directory: Path, part: Part) -> int | None:
+    """The process id that a part has written down, whether or not it still runs; None where there is none."""
     try:
-        pid = json.loads((directory / "agent" / "agent.json").read_bytes())["pid"]
+        pid = json.loads((directory / part.file).read_bytes())["pid"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return daemon.is_module(pid, "lanai.agent")
+        return None
+    return pid if isinstance(pid, int) else None
 
 
-def start(directory: Path, *, host: str, say: Say) -> int:
+def _has_agent(directory: Path) -> bool:
+    pid = pid_of(directory, AGENT)
+    return pid is not None and daemon.is_module(pid, AGENT.module)
+
+
+def start(directory: Path, *, host: str, say: Say) -> Started:
     """Have a private hub with its agent in `directory`, starting what is not there.
 
     Args:
         directory: made if it is missing; nobody else's.
         host: the agent's name.
         say: told what takes long, one line a time.
-
-    Returns:
-        How many unfinished batches the hub that was started has taken up again; 0 where another was there.
 
     Raises:
         LanaiError: what the hub says it cannot start by.
@@ -79,17 +112,20 @@ def start(directory: Path, *, host: str, say: Say) -> int:
     with _start_lock(directory):
         if is_up(directory):
             # One that runs already, but has not said so yet, keeps a second one from its directory.
-            if not _has_agent(directory):
-                _start_agent(directory, host)
-            return 0
+            if _has_agent(directory):
+                return Started()
+            _start_agent(directory, host)
+            return Started(parts=(AGENT,))
         hub = daemon.begin(["lanai.hub", os.fspath(directory), "--private"], log=directory / "hub.log")
         # Both start at once: the agent's words wait until the hub hears them.
-        agent = _start_agent(directory, host)
+        agent = None if _has_agent(directory) else _start_agent(directory, host)
         try:
-            return _resumed(directory, hub, say)
-        except BaseException:
-            os.kill(agent, signal.SIGTERM)  # not waited for, so the number is still its own
+            resumed = _resumed(directory, hub, say)
+        except Exception:  # an interruption leaves both alone: they come up, and end by themselves
+            if agent is not None:
+                os.kill(agent, signal.SIGTERM)  # not waited for, so the number is still its own
             raise
+        return Started(parts=(HUB,) if agent is None else PARTS, resumed=resumed)
 
 
 def _start_agent(directory: Path, host: str) -> int:

@@ -80,7 +80,10 @@ def _say(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
 
     ready_fd, arguments.ready_fd = arguments.ready_fd, None
     if ready_fd is not None:
-        os.write(ready_fd, msgspec.json.encode(facts) + b"\n")
+        try:
+            os.write(ready_fd, msgspec.json.encode(facts) + b"\n")
+        except BrokenPipeError:
+            pass  # whoever started us is gone; the batches are here all the same
         os.close(ready_fd)
 
 

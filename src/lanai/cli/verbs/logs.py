@@ -10,10 +10,10 @@ import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
+from lanai.cli.copying import END, ENDED, OUT, Copy
 from lanai.cli.terminal import say
 
 MANY: Final = 20
-OUT, END = 1, 0
 
 
 @click.command(name="logs")
@@ -37,13 +37,16 @@ def command(
       lanai logs -f last/1
       lanai logs 417@failed --stream err
     """
-    client = asked.connect()
+    client = asked.connect(follows=follow)
     jobs = [job for each in choose(selectors) for job in jobs_of(client, each, limit + 1)]
     if not jobs:
         say("lanai: no such jobs")
     for batch, index in jobs[:limit]:
         if len(jobs) > 1:
             _write(b"==> %s/%d <==\n" % (str(batch).encode(), index), OUT)
+        if follow and not tail and client.job(batch, index)["state"] not in ENDED:
+            Copy(client, batch, index, attempt=attempt or 0, stream=stream).to_end()
+            continue
         for which, data in client.output(
             batch, index, stream=stream, attempt=attempt or 0, follow=follow, tail_only=tail
         ):

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanai.cli.context import Asked, closed_at_end
+from lanai.cli.context import Asked
 from lanai.cli.submission import environment, settings_of, submit_options
 from lanai.cli.terminal import say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
-    from lanai.client.discover import Found
 
 
 class RunCommand(click.Command):
@@ -64,7 +63,7 @@ def _run_list(asked: Asked, job_list: str, options: dict[str, Any], *, detach: b
     from lanai.cli.submit import submit_list
 
     begun_s = time.monotonic()
-    client, submitted = submit_list(asked, job_list, options)
+    client, submitted = submit_list(asked, job_list, options, follows=not detach)
     number = submitted.batch
     if detach:
         print(number)
@@ -87,7 +86,7 @@ def _run_command(asked: Asked, words: list[str], options: dict[str, Any], *, det
     from lanai.cli.single import has_input, run_single
 
     is_piped = has_input() and not detach
-    found, client, number = _submit_command(asked, words, options, is_piped=is_piped)
+    client, number = _submit_command(asked, words, options, is_piped=is_piped, follows=not detach)
     if detach:
         print(number)
         return 0
@@ -96,14 +95,14 @@ def _run_command(asked: Asked, words: list[str], options: dict[str, Any], *, det
     return interruptible(
         client,
         number,
-        lambda: run_single(client, number, found.client() if is_piped else None),
+        lambda: run_single(client, number, client.another() if is_piped else None),
         ends_with_reader=True,
     )
 
 
 def _submit_command(
-    asked: Asked, words: list[str], options: dict[str, Any], *, is_piped: bool
-) -> tuple[Found, Client, int]:
+    asked: Asked, words: list[str], options: dict[str, Any], *, is_piped: bool, follows: bool
+) -> tuple[Client, int]:
     import os
     import shlex
 
@@ -115,10 +114,8 @@ def _submit_command(
     settings = msgspec.structs.replace(settings, stdin="pipe" if is_piped else "null")
     env = environment(options)
     line = " ".join(words) if settings.shell == "always" else shlex.join(words)
-    found = asked.found(may_start=True)
-    assert found is not None  # one is started where there is none
-    client = closed_at_end(found.client())
+    client = asked.connect(may_start=True, follows=follows)
     submitted = client.submit(
         [os.fsencode(line)], settings, env=env, key=options["key"] or "", file="the command", single=True
     )
-    return found, client, submitted.batch
+    return client, submitted.batch

@@ -17,10 +17,10 @@ from lanai.cli.summary import exit_code
 @click.option("--timeout", metavar="T", help="Give up after so long, e.g. 30, 5m, 1h; then the exit code is 6.")
 @click.pass_obj
 def command(asked: Asked, batches: tuple[str, ...], timeout: str | None) -> int:
-    """Wait until batches (default: the newest) have ended, and say nothing.
+    """Wait until batches (default: the newest) have ended, and say nothing of them.
 
     The exit code is 0 if all their jobs are done, 1 if some failed or were cancelled or a batch is paused, 6 if the
-    time ran out first. The batches go on in any case.
+    time ran out first, 3 if the hub did not answer for 30 seconds. The batches go on in any case.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def command(asked: Asked, batches: tuple[str, ...], timeout: str | None) -> int:
     """
     numbers = choose_batches(batches)
     deadline_s = None if timeout is None else time.monotonic() + _seconds(timeout)
-    client = asked.connect()
+    client = asked.connect(follows=True)
     code = 0
     for number in numbers:
         *_, last = changes(client, number, deadline_s=deadline_s)

@@ -26,6 +26,6 @@ def command(asked: Asked, batch: tuple[str, ...]) -> int:
     from lanai.cli.summary import summarize
 
     chosen = choose_batch(batch)
-    client = asked.connect()
+    client = asked.connect(follows=True)
     number = client.batch(chosen)["batch"]
     return interruptible(client, number, lambda: summarize(client, follow(client, number)))

@@ -1,0 +1,116 @@
+"""Copying what a job writes, while it writes it: on from where it broke off, whichever connection broke.
+
+How long a hub that does not answer is waited for is the client's affair; here it is only asked what became of the job.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from lanai.cli.terminal import say, write_bytes
+from lanai.model.errors import OtherEnd
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
+
+RETRY_PAUSE_S: Final = 0.2
+REST_TRIES: Final = 10
+LONG_POLL_S: Final = 10.0
+ENDED: Final = ("done", "failed", "cancelled")
+AT_NODE: Final = ("locked", "running")
+OUT, ERR, END = 1, 2, 0
+
+
+class Copy:
+    """Copies the output of one attempt to standard output and standard error.
+
+    Args:
+        attempt: 0 is the current or next one.
+        stream: `out`, `err` or `both`.
+    """
+
+    def __init__(self, client: Client, batch: int | str, index: int, *, attempt: int, stream: str = "both") -> None:
+        self._client = client
+        self._batch = batch
+        self._index = index
+        self._attempt = attempt
+        self._stream = stream
+        self._offsets = [0, 0]
+
+    def to_end(self) -> dict[str, Any]:
+        """Copy until all that the attempt writes is copied, or what is missing is said; returns the job as it is then.
+
+        The end of the output comes before the result is on the hub's disk, so the job may still stand at the attempt;
+        `left` waits for more.
+        """
+        while True:
+            problem = self._copied(follow=True)
+            job = self._client.job(self._batch, self._index)
+            if any(self._offsets):
+                self._attempt = self._attempt or int(job["attempts"])
+            if not problem:
+                return job
+            if self._has_left(job):
+                self._copy_rest()
+                return job
+            time.sleep(RETRY_PAUSE_S)
+
+    def left(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job once it has ended or waits for its next attempt. Asked for output before, it would give all again."""
+        change = None
+        while not self._has_left(job):
+            change = self._client.batch(self._batch, after=change, timeout_s=LONG_POLL_S)["change"]
+            job = self._client.job(self._batch, self._index)
+        return job
+
+    def _copied(self, *, follow: bool) -> str:
+        """Copy what there is, or what comes; returns what kept the rest away, or nothing."""
+        try:
+            return self._copy(follow=follow)
+        except OtherEnd as error:
+            return error.message
+
+    def _copy_rest(self) -> None:
+        """Copy what an attempt that has ended left, and say what is missing of it."""
+        for _ in range(REST_TRIES):
+            try:
+                problem = self._copy(follow=False)
+                break
+            except OtherEnd as error:
+                problem = error.message
+            self._client.job(self._batch, self._index)  # returns once the hub answers
+            time.sleep(RETRY_PAUSE_S)
+        if problem:
+            say(f"lanai: output: {problem}")
+
+    def _copy(self, *, follow: bool) -> str:
+        out, err = self._offsets
+        pieces = self._client.output(
+            self._batch,
+            self._index,
+            attempt=self._attempt,
+            stream=self._stream,
+            follow=follow,
+            offsets=(out, err),
+        )
+        for which, data in pieces:
+            if which == END:
+                return str(json.loads(data)["problem"] or "")
+            _write(which, data)
+            self._offsets[which - 1] += len(data)
+        return ""
+
+    def _has_left(self, job: Mapping[str, Any]) -> bool:
+        if not self._attempt:
+            return job["state"] in ENDED
+        return job["state"] not in AT_NODE or job["attempts"] > self._attempt
+
+
+def _write(which: int, data: bytes) -> None:
+    stream = sys.stdout if which == OUT else sys.stderr
+    write_bytes(data, stream)
+    stream.flush()

@@ -94,6 +94,28 @@ def test_huge_lines_are_cut_into_messages_that_fit_a_frame(hub: Process, home: P
     agent.close()
 
 
+@pytest.mark.parametrize("door", ["unix", "tls"])
+def test_an_agent_that_is_slow_to_read_gets_20_mb_of_grants_and_is_kept(hub: Process, home: Path, door: str) -> None:
+    """The hub once wrote all of it at once, and took for deaf whoever had not read 16 MiB a moment later."""
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    local = WirePeer.local(home / "hub", messages.to_agent)
+    agent = local if door == "unix" else WirePeer.tls(home)
+    agent.hello_agent("n1", token=join_token(home), cpu_milli=200_000)
+    lines = [b"%03d" % i + b"x" * 100_000 for i in range(200)]
+    for first in range(0, 200, 20):
+        api.submit(lines[first : first + 20])
+    eventually(lambda: _granted(api) == 200, what="all jobs to be granted while nothing is read")
+    agent.send(messages.Heartbeat(1, 1))
+    got: list[bytes] = []
+    while len(got) < 200:
+        got += agent.expect(messages.Grant).lines.split(b"\0")
+    assert got == lines
+    local.close()
+    agent.close()
+    api.close()
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -303,6 +325,10 @@ def test_nobody_reads_for_a_follower_who_left_before_his_job_began(hub: Process,
     assert agent.expect(messages.Fetch).which == 2
     api.close()
     agent.close()
+
+
+def _granted(api: WirePeer) -> int:
+    return sum(batch["counts"]["locked"] for batch in api.command("status")["batches"])
 
 
 def _is_cut_off(sock: socket.socket, said: bytes) -> bool:

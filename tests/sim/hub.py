@@ -7,7 +7,7 @@ be killed before a commit, between the commit and its effects, and in the middle
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,12 @@ class Peer:
             self._hub.world.users.hear(message)
         else:
             self._down.send(message)
+
+    send_first = send
+
+    def send_as_read(self, made: Iterable[messages.Message]) -> None:
+        for message in made:
+            self.send(message)
 
     def hear(self, message: messages.Message) -> None:
         if self._hub.is_alive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -40,8 +41,8 @@ class LineSource:
         self._envs: OrderedDict[bytes, dict[bytes, bytes]] = OrderedDict()
         self._current: dict[BatchId, _Chunk] = {}
 
-    def pieces(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> list[Piece]:
-        """The members' lines and checks, cut so that each piece fits a message."""
+    def pieces(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> Iterable[Piece]:
+        """The members' lines and checks, cut so that each piece fits a message; read when a piece is asked for."""
         if len(spans) == 1:
             first, last = spans[0]
             chunk = self._chunk(batch, Index(first))
@@ -51,8 +52,7 @@ class LineSource:
                     return [Piece([(first, last)], joined, {})]
         return self._cut(batch, spans)
 
-    def _cut(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _cut(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> Iterator[Piece]:
         ranges: list[tuple[int, int]] = []
         lines: list[bytes] = []
         checks: dict[int, tuple[Check, ...]] = {}
@@ -77,11 +77,10 @@ class LineSource:
                     room -= size
                     at = end + 1
                 if not part or room <= 0:
-                    pieces.append(Piece(ranges, b"\0".join(lines), checks))
+                    yield Piece(ranges, b"\0".join(lines), checks)
                     ranges, lines, checks, room = [], [], {}, MESSAGE_BYTES
         if lines:
-            pieces.append(Piece(ranges, b"\0".join(lines), checks))
-        return pieces
+            yield Piece(ranges, b"\0".join(lines), checks)
 
     def env(self, digest: bytes) -> dict[bytes, bytes]:
         """The environment saved under `digest`."""

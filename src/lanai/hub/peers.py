@@ -3,6 +3,9 @@
 A stranger has ten seconds and one frame of at most 1 MiB to say Hello. On the Unix socket he is who the kernel says; on
 TLS an agent shows the join token. A peer that sends what no protocol allows, or leaves 16 MiB unread, is dropped and
 logged; nobody else notices.
+
+What may be large, such as the command lines of hundreds of jobs, is made piece by piece as the peer reads: at most 2
+MiB are on their way, and what follows waits its turn as messages that are not made yet.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import logging
 import os
 import socket
 import struct
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from lanai.model.errors import LanaiError, NotAllowed, VersionMismatch
@@ -24,6 +29,10 @@ from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, fra
 
 HELLO_S: Final = 10.0
 RECEIVE_BYTES: Final = 1 << 18
+AHEAD_BYTES: Final = 2 << 20
+"""With more than this unread by a peer, what may wait is not made yet; once a quarter of it is left, it goes on."""
+STALLED_S: Final = 60.0
+"""A peer for which something waits and that has read next to nothing for so long is dropped."""
 _CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
@@ -80,6 +89,10 @@ class Peer(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._waiting: deque[Iterator[messages.Message]] = deque()
+        self._made = 0
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._where = "?"
 
     # -- asyncio's side
@@ -88,6 +101,7 @@ class Peer(asyncio.BufferedProtocol):
         """Start the stranger's clock."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.set_write_buffer_limits(high=AHEAD_BYTES, low=AHEAD_BYTES // 4)
         sock = transport.get_extra_info("socket")
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -114,8 +128,15 @@ class Peer(asyncio.BufferedProtocol):
         """Tell the switchboard, once."""
         if self._hello_timer is not None:
             self._hello_timer.cancel()
+        self._forget_waiting()
         if self.kind:
             self._switchboard.on_lost(self)
+
+    def resume_writing(self) -> None:
+        """Most of what was written has been read: make more."""
+        if self._waiting:
+            # On a turn of its own, where a mistake of ours ends the hub as it does everywhere else.
+            asyncio.get_running_loop().call_soon(self._make_waiting)
 
     # -- the hub's side
 
@@ -124,17 +145,31 @@ class Peer(asyncio.BufferedProtocol):
         return f"{self.kind or 'stranger'} {self.name} at {self._where}"
 
     def send(self, message: messages.Message) -> None:
-        """Write a message. A peer that does not read is dropped; what is sent to a closed one is lost."""
+        """Write a message, after all that was given before. What is sent to a closed peer is lost."""
+        if self._waiting:
+            self._waiting.append(iter((message,)))
+        else:
+            self.send_first(message)
+
+    def send_as_read(self, made: Iterable[messages.Message]) -> None:
+        """Write messages, after all that was given before; each is asked of `made` once the peer has read enough."""
+        self._waiting.append(iter(made))
+        self._make_waiting()
+
+    def send_first(self, message: messages.Message) -> None:
+        """Write a message before all that waits. For what means the same in any order; else as `send`."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         if not self._unsent:
             self._switchboard.outbox.add(self)
-        self._unsent.append(frame(message))
+        data = frame(message)
+        self._unsent.append(data)
+        self._unsent_bytes += len(data)
 
     def flush(self) -> None:
-        """Write what was sent since the last time."""
-        unsent, self._unsent = self._unsent, []
+        """Write what was sent since the last time. A peer that has left too much unread is dropped."""
+        unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
         transport = self._transport
         if not unsent or transport is None or transport.is_closing():
             return
@@ -142,6 +177,8 @@ class Peer(asyncio.BufferedProtocol):
         if transport.get_write_buffer_size() > UNREAD_BYTES:
             _log.warning("dropped %s: it has left %d bytes unread", self.describe(), transport.get_write_buffer_size())
             self.drop()
+        if self._waiting:
+            self._make_waiting()
 
     def pause(self) -> None:
         """Read nothing more for now."""
@@ -154,7 +191,8 @@ class Peer(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def leave(self) -> None:
-        """End the connection after what was written."""
+        """End the connection after what was written; what waits is lost."""
+        self._forget_waiting()
         if self._transport is not None:
             self.flush()
             self._transport.close()
@@ -166,6 +204,42 @@ class Peer(asyncio.BufferedProtocol):
         self.leave()
 
     # -- within
+
+    def _make_waiting(self) -> None:
+        """Make what waits, as far as there is room. More room comes with `flush` or with `resume_writing`."""
+        while self._waiting and self._has_room():
+            message = next(self._waiting[0], None)
+            if message is None:
+                self._waiting.popleft()
+            else:
+                self._made += 1
+                self.send_first(message)
+        if self._waiting and self._stall_timer is None:
+            self._await_reading()
+
+    def _has_room(self) -> bool:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._waiting.clear()
+            return False
+        return self._unsent_bytes + transport.get_write_buffer_size() <= AHEAD_BYTES
+
+    def _await_reading(self) -> None:
+        self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S, self._look_whether_stalled, self._made)
+
+    def _look_whether_stalled(self, made: int) -> None:
+        self._stall_timer = None
+        if self._waiting and self._made == made:
+            _log.warning("dropped %s: it has read nothing for %d s", self.describe(), STALLED_S)
+            self.drop()
+        elif self._waiting:
+            self._await_reading()
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _greet(self, message: messages.ToHub) -> None:
         if not isinstance(message, messages.Hello):

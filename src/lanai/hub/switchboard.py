@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -116,13 +116,13 @@ class Switchboard:
     def suspend_leases(self) -> None:
         """Tell every agent that the hub stops on purpose."""
         for peer in self._agents.values():
-            peer.send(messages.Suspend())
+            peer.send_first(messages.Suspend())
             peer.leave()
 
     def drain_all(self) -> None:
         """Tell every agent to end once nothing runs."""
         for peer in self._agents.values():
-            peer.send(messages.Drain(is_draining=True, leave=True))
+            peer.send_first(messages.Drain(is_draining=True, leave=True))
 
     # -- from peers
 
@@ -186,7 +186,7 @@ class Switchboard:
             case messages.Ended():
                 post(events.AttemptsEnded(node, message.upto, message.results, wall_us()))
             case messages.Heartbeat():
-                peer.send(messages.Beat(message.number, wall_us()))
+                peer.send_first(messages.Beat(message.number, wall_us()))
                 post(events.NodeHeard(node, message.trouble[:1000], wall_us(), message.escaped))
             case messages.Started():
                 post(events.AttemptsStarted(node, message.items))
@@ -387,8 +387,12 @@ class Switchboard:
         if spec is None:
             return
         self._tell_forgettable(effect.node)
+        peer.send_as_read(self._grants(effect, spec))
+
+    def _grants(self, effect: do.StartAttempts, spec: int) -> Iterator[messages.Grant]:
+        """The grant in as many messages as it takes. Lines are read when a message is asked for."""
         for piece in self._lines.pieces(effect.batch, effect.spans):
-            peer.send(messages.Grant(effect.grant, spec, effect.attempt, piece.ranges, piece.lines, piece.checks))
+            yield messages.Grant(effect.grant, spec, effect.attempt, piece.ranges, piece.lines, piece.checks)
 
     def _forget(self, effect: do.ForgetResults) -> None:
         """While a node has more to do this can wait for its next grant, or a moment: every frame wakes both ends."""

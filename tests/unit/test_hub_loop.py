@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterable
 
 import pytest
 
 from lanai.core.effects import Effect
-from lanai.core.events import Event, TimePassed
+from lanai.core.events import Event, NodeWished, TailArrived, TimePassed
 from lanai.core.hub import Decision, HubCore
 from lanai.hub.loop import Heart
-from lanai.model.records import Record
+from lanai.model.errors import StoreFull
+from lanai.model.ids import BatchId, Index
+from lanai.model.records import Record, SaveTail
 from lanai.store.memory import MemoryStore
 
 LEASE_US = 60_000_000
@@ -100,3 +103,60 @@ def test_what_asyncio_says_of_one_connection_does_not_end_the_hub() -> None:
 
     asyncio.run(live())
     assert faults == []
+
+
+class FullStore(NotingStore):
+    """A store whose disk is full until there is `room`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = threading.Event()
+
+    def commit(self, records: Iterable[Record]) -> None:
+        if not self.room.is_set():
+            raise StoreFull("no room")
+        super().commit(records)
+
+
+def a_tail(index: int, *, is_failed: bool) -> TailArrived:
+    out = b"x" * (64 << 10)
+    return TailArrived(SaveTail(BatchId(1), Index(index), 1, is_failed, out, b"", len(out), 0))
+
+
+def test_tails_that_wait_for_a_full_disk_are_bounded_and_those_of_failures_have_room_of_their_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = FullStore()
+
+    async def live() -> int:
+        kept = asyncio.Event()
+        heart = Heart(
+            HubCore(epoch=1, lease_us=LEASE_US), store, perform=lambda effect: kept.set(), on_fault=lambda _: None
+        )
+        for index in range(2000):
+            heart.post(a_tail(index, is_failed=False))
+            await asyncio.sleep(0)
+        failed = range(3000, 3100)
+        for index in failed:
+            heart.post(a_tail(index, is_failed=True))
+        # Results are decided on all the same, and answered once there is room.
+        heart.post(NodeWished(1, "no such node", "drain", 1))
+        await asyncio.sleep(0)
+        assert not kept.is_set()
+        store.room.set()
+        await asyncio.wait_for(kept.wait(), 10)
+        heart.post(a_tail(5000, is_failed=False))
+        heart.post(NodeWished(2, "no such node", "drain", 1))
+        kept.clear()
+        await asyncio.wait_for(kept.wait(), 10)
+        heart.stop()
+        return heart.tails.dropped
+
+    with caplog.at_level(logging.WARNING):
+        dropped = asyncio.run(live())
+    tails = store.kept.tails.values()
+    assert dropped == 2101 - len(tails) > 0
+    assert sum(tail.is_failed for tail in tails) == 100
+    assert sum(not tail.is_failed and tail.index < 5000 for tail in tails) < (48 << 20) // (64 << 10)
+    assert any(tail.index == 5000 for tail in tails)
+    assert f"the ends of {dropped} outputs were dropped" in caplog.text

@@ -32,14 +32,15 @@ class Store(Protocol):
 
 
 class Group:
-    """Records for one transaction and the effects that wait for it."""
+    """Records for one transaction and the effects that wait for it. `tail_bytes` is what the tails among them take."""
 
-    __slots__ = ("effects", "is_urgent", "records")
+    __slots__ = ("effects", "is_urgent", "records", "tail_bytes")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.effects: list[Effect] = []
         self.is_urgent = False
+        self.tail_bytes = 0
 
 
 class CommitLine:

@@ -34,11 +34,13 @@ from lanai.core.events import (
     JobsRetried,
     NodeJoined,
     NodeTookStock,
+    TailArrived,
     TimePassed,
 )
 from lanai.core.hub import Decision, HubCore
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.commit import CommitLine, Group, Store
+from lanai.hub.tails import TailRoom, size_of
 
 GATHER_S: Final = 0.05
 GATHER_RECORDS: Final = 1000
@@ -78,6 +80,7 @@ class Heart:
         self.core = core
         self.is_full = False
         """The disk is full: submissions and commands are to be refused."""
+        self.tails = TailRoom()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._callback_failed)
         self._perform = perform
@@ -97,7 +100,9 @@ class Heart:
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     def post(self, event: Event) -> None:
-        """Put an event into the inbox."""
+        """Put an event into the inbox. A tail for which there is no room is dropped instead."""
+        if type(event) is TailArrived and not self.tails.admit(event.tail):
+            return
         self._inbox.append(event)
         if not self._is_awake:
             self._is_awake = True
@@ -129,6 +134,7 @@ class Heart:
             return
         events, self._inbox = self._inbox, []
         self._gather(self.core.handle(boottime_us(), events))
+        self._group.tail_bytes += sum(size_of(event.tail) for event in events if type(event) is TailArrived)
         is_prompt = any(type(event) in _PROMPT for event in events)
         self._pass_if_due(min(PASS_US, self._pass_took_us * PROMPT_SHARE) if is_prompt else PASS_US)
         self._flush_if_due()
@@ -194,6 +200,7 @@ class Heart:
         self._commits.send(group)
 
     def _committed(self, group: Group) -> None:
+        self.tails.kept(group.tail_bytes)
         for effect in group.effects:
             if self._is_stopped:
                 return

@@ -199,6 +199,7 @@ class Hub:
             "durability": self._options.durability,
             "is_private": self._options.is_private,
             "store": "full" if self._heart.is_full else "ok",
+            "tails_dropped": self._heart.tails.dropped,
             "nodes_up": sum(node.state is NodeState.UP for node in nodes),
             "nodes": len(nodes),
             "batches_open": len(world.batches),

@@ -23,11 +23,11 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 class Bench:
     """A starter in a directory of its own, a connection to it, and all that it has said."""
 
-    def __init__(self, directory: Path, idle_s: float = 60.0) -> None:
+    def __init__(self, directory: Path, idle_s: float = 60.0, python: str = sys.executable) -> None:
         self.directory = directory / "starter"
         self.work = directory / "work"
         self.work.mkdir()
-        self.pid = sl.start_starter(self.directory, idle_s=idle_s)
+        self.pid = sl.start_starter(self.directory, idle_s=idle_s, python=python)
         self.is_reaped = False
         self.ended: list[sl.Ended] = []
         self.others: list[sl.Report] = []
@@ -80,6 +80,9 @@ class Bench:
     def ends(self, count: int = 1) -> list[sl.Ended]:
         self.until(lambda: len(self.ended) >= count)
         return sorted(self.ended, key=lambda end: end.index)
+
+    def begun(self) -> int:
+        return sum(len(one.items) for one in self.others if isinstance(one, sl.Started))
 
     def one(self, command: Any, **settings: Any) -> sl.Ended:
         self.prepare(**settings)
@@ -680,6 +683,55 @@ def test_leftovers_of_a_killed_starter(bench: Bench) -> None:
 def test_no_descriptor_of_the_starters_reaches_a_command(bench: Bench) -> None:
     end = bench.one("ls /proc/$$/fd")
     assert bench.output(end).split() == [b"0", b"1", b"2"]
+
+
+def with_limits(directory: Path, soft: int, hard: int) -> str:
+    """A Python that may have so many files open."""
+    path = directory / "python"
+    path.write_text(f'#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"stdin": "pipe"}, {"stderr": "named.%i"}])
+def test_more_slots_than_the_soft_limit_allows_and_commands_keep_theirs(tmp_path: Path, settings: Any) -> None:
+    """Each slot is a pair of files: with a soft limit of 64 a starter once ran 25 commands, and failed others."""
+    bench = Bench(tmp_path, python=with_limits(tmp_path, 64, 400))
+    try:
+        os.mkfifo(bench.work / "go")
+        bench.prepare(width=100, **settings)
+        bench.run(*["ulimit -Sn; ulimit -Hn; read line < go"] * 100)
+        bench.until(lambda: bench.begun() == 100)
+        go = os.open(bench.work / "go", os.O_RDWR)
+        os.write(go, b"\n" * 100)
+        ends = bench.ends(100)
+        os.close(go)
+        assert {(end.outcome, end.reason) for end in ends} == {("ok", None)}
+        assert {bench.output(end) for end in ends} == {b"64\n400\n"}
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"stdin": "pipe", "stdout": "named.%i", "stderr": "named.%i"}])
+def test_out_of_descriptors_is_the_nodes_fault_and_says_what_to_do(tmp_path: Path, settings: Any) -> None:
+    """It also leaves some to the starter itself, which goes on."""
+    bench = Bench(tmp_path, python=with_limits(tmp_path, 40, 48))
+    try:
+        bench.prepare(width=60, **settings)
+        bench.run(*[["sleep", "60"]] * 60)
+        bench.until(lambda: bench.begun() and bench.begun() + len(bench.ended) == 60)
+        failed, bench.ended = bench.ended, []
+        assert {end.outcome for end in failed} == {"node"}
+        assert all("may have 48 files open; start the agent with a higher limit" in str(end.reason) for end in failed)
+        assert len(failed) < 60
+        bench.say(*[bench.link.kill(1, index, grace_us=0) for index in range(1, 61)])
+        assert {end.outcome for end in bench.ends(60 - len(failed))} == {"cancelled"}
+        bench.prepare()
+        bench.ended.clear()
+        bench.run(["echo", "on it goes"], grant=2)
+        assert bench.output(bench.ends()[0]) == b"on it goes\n"
+    finally:
+        bench.close()
 
 
 def test_it_needs_the_standard_library_only(bench: Bench) -> None:

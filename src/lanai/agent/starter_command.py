@@ -9,6 +9,7 @@ import os
 import stat
 from typing import Any, NamedTuple
 
+from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Environment
 from lanai.agent.starter_processes import MARK
 
@@ -48,6 +49,8 @@ class CannotStart(Exception):
 def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> CannotStart:
     """Charges an error to the node if it is of that kind, else to the job with the given outcome."""
     reason = f"{what}: {os.strerror(error.errno or 0)}"
+    if error.errno == errno.EMFILE:
+        reason += f" ({open_files.shortage()})"
     if error.errno in NODE_ERRORS:
         return CannotStart("node", None, reason)
     return CannotStart(outcome, exit_code, reason)

@@ -10,6 +10,8 @@ import ctypes
 import os
 from collections.abc import Mapping, Sequence
 
+from lanai.agent.starter_descriptors import open_files
+
 # Sizes that hold the opaque types of any C library (glibc: 80, 336 and 128 bytes).
 _OPAQUE_BYTES = 512
 _SPAWN_SETSID = 0x80
@@ -85,7 +87,9 @@ def spawn(path: bytes, words: "ctypes.Array[ctypes.c_char_p]", environment: Envi
     Raises:
         OSError: it could not be started.
     """
+    open_files.lower()
     problem = _c.posix_spawn(_pid_address, path, streams.actions, _attributes, words, environment.block)
+    open_files.lift()
     if problem:
         _check(problem)
     return _pid.value

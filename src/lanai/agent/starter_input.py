@@ -8,6 +8,8 @@ import os
 import select
 from collections.abc import Callable
 
+from lanai.agent.starter_command import node_or
+from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_reports import Key
 
 UNREAD_LIMIT_BYTES = 4 << 20
@@ -44,9 +46,18 @@ class Inputs:
         return fd in self._by_fd
 
     def open(self, key: Key) -> int:
-        """Makes the pipe of an attempt that is beginning; returns the end for the command, the caller closes it."""
+        """Makes the pipe of an attempt that is beginning; returns the end for the command, the caller closes it.
+
+        Raises:
+            CannotStart: outcome node, if there is no descriptor left for it.
+        """
+        try:
+            read_fd, write_fd = os.pipe()
+            open_files.hold(read_fd, write_fd)
+        except OSError as error:
+            raise node_or(error, "node", None, "opening a pipe for standard input") from None
         pipe = self._pipes.setdefault(key, Pipe())
-        read_fd, pipe.write_fd = os.pipe()
+        pipe.write_fd = write_fd
         os.set_blocking(pipe.write_fd, False)
         self._by_fd[pipe.write_fd] = key
         self._poller.register(pipe.write_fd, select.EPOLLOUT if pipe.unread or pipe.has_ended else 0)

@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from lanai.agent.starter_command import CannotStart, Spec, node_or
+from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Streams
 
 SMALL_BYTES = 64 << 10
@@ -172,6 +173,7 @@ class Output:
             raise
         finally:
             os.umask(umask)
+        open_files.hold(*opened)
         return Slot(number, (opened[0], opened[1]), Streams(None, opened[0], opened[1]))
 
     def _path(self, number: int, stream: str) -> str:

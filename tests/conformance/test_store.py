@@ -15,6 +15,8 @@ from lanai.model.records import (
     DropGrant,
     DropOverrides,
     OpenBatch,
+    PruneBatch,
+    PruneRows,
     Record,
     ReopenJobs,
     SaveAttempts,
@@ -34,13 +36,13 @@ from lanai.model.records import (
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 from lanai.store.memory import MemoryStore
-from lanai.store.port import Lines, Writer
+from lanai.store.port import History, Lines, Writer
 from lanai.store.sqlite import SqliteWriter
 
 GRANT = 1 << 40
 
 
-class Store(Writer, Lines, Protocol):
+class Store(Writer, Lines, History, Protocol):
     """Both sides of the hub's store."""
 
 
@@ -209,6 +211,44 @@ def test_ended_batches_are_not_recovered_but_can_be_revived(opened: Callable[[],
     assert store.has_batch(1) and not store.has_batch(3)
     assert (revived.state, revived.attempts, revived.charged) == (ended, [], [(2, 1, "exit", "failed", 7)])
     assert revived.runs == [(1, 2, 0)]
+
+
+def test_what_is_too_old_is_found_and_goes_a_few_rows_at_a_time(opened: Callable[[], Store]) -> None:
+    store = opened()
+    store.commit([*whole(1, key="k", jobs=9), *whole(2), *whole(3), SaveOverride(1, 8, 8, "cancelled", 0, 5)])
+    store.commit([SaveAttempts([row(number, 1, number) for number in range(1, 8)] + [row(8, 2, 1)])])
+    store.commit([SaveTail(1, 1, 1, False, b"out", b"", 3, 0), SaveTail(2, 1, 1, False, b"out", b"", 3, 0)])
+    store.commit([SaveEvent(at_us, "kind", "subject", "") for at_us in (10, 20, 30)])
+    assert store.old(100, 10) == (None, False)
+    store.commit([SetBatch(1, "ended", 0, 0, "", (), 50), SetBatch(2, "ended", 0, 0, "", (), 40)])
+    assert store.old(40, 10) == (None, False)
+    assert store.old(100, 11) == (2, True)
+    store.commit([SetBatch(2, "open", 0, 0)])
+    assert store.old(100, 0) == (1, False)
+    store.commit([PruneBatch(1)])
+    assert not store.has_batch(1)
+    assert store.key("ada", "k") is None
+    assert store.recover_batch(1) is None
+    store = opened()
+    assert [batch.batch for batch in store.recover().batches] == [2, 3]
+    for _ in range(20):
+        store.commit([PruneRows(30, 2)])
+    assert store.old(100, 30) == (None, False)
+    assert store.old(100, 31) == (None, True)
+    assert store.node_of(1, 1, 0) is None
+    assert store.node_of(2, 1, 0) is not None
+    assert store.env(b"digest") == b"blob"
+    store.commit(whole(4, key="k"))
+    assert store.key("ada", "k") == (4, b"list")
+
+
+def test_an_environment_goes_with_the_last_batch_that_has_it(store: Store) -> None:
+    store.commit([*whole(1), *whole(2), *(SetBatch(batch, "ended", 0, 0, "", (), 5) for batch in (1, 2))])
+    store.commit([PruneBatch(1)])
+    assert store.env(b"digest") == b"blob"
+    store.commit([PruneBatch(2)])
+    with pytest.raises(NothingThere):
+        store.env(b"digest")
 
 
 def test_an_arriving_batch_cannot_be_revived(store: Store) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lanai.client.discover import find
+from lanai.client.discover import find, hub_arguments
 from lanai.model.errors import LanaiError
 
 GOOD = {"url": "https://head:8443", "wire_url": "lanai://head:7001", "pin": "ab", "token": "cd", "user": "me"}
@@ -65,3 +65,10 @@ def test_directories_that_may_not_be_looked_at_are_as_if_missing(
 
     monkeypatch.setattr(os, "stat", refuse)
     assert find(environ) is None
+
+
+def test_what_the_configuration_says_to_a_hub(environ: dict[str, str], tmp_path: Path) -> None:
+    assert hub_arguments(environ) == []
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text("[keep]\nbatches_days = 0\n")
+    assert hub_arguments(environ) == ["--keep-batches-days", "0.0", "--keep-events-days", "30"]

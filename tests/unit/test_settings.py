@@ -23,7 +23,8 @@ def test_later_files_win_key_by_key() -> None:
     [
         ({"hubb": "x"}, "c.toml: unknown key hubb; did you mean hub?"),
         ({"agent": {"memroy": "8G"}}, "c.toml: unknown key agent.memroy; did you mean agent.memory?"),
-        ({"zzzzzz": 1}, "c.toml: unknown key zzzzzz; known are hub, token_file, submit, agent"),
+        ({"keep": {"batches_days": -1}}, "c.toml: keep.batches_days: expected `float` >= 0.0"),
+        ({"zzzzzz": 1}, "c.toml: unknown key zzzzzz; known are hub, token_file, submit, agent, keep"),
         ({"agent": 3}, "c.toml: agent: expected `object`, got `int`"),
         ({"submit": {"priority": "high"}}, "c.toml: submit.priority: expected `int | null`, got `str`"),
         ({"agent": {"resources": {"x": "y"}}}, "c.toml: agent.resources[...]: expected `int`, got `str`"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from lanai.model.errors import Refusal, StoreError, StoreFull
 from lanai.model.records import (
     CloseBatch,
     OpenBatch,
+    PruneBatch,
+    PruneRows,
     Record,
     SaveAttempts,
     SaveChunk,
@@ -84,11 +87,13 @@ def test_every_statement_fits_the_schema(file: str) -> None:
 
 def test_an_older_store_is_brought_up_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteWriter(tmp_path).close()
-    steps = [*migrations(), (2, "CREATE TABLE later (a);"), (3, "ALTER TABLE later ADD COLUMN b;")]
+    newest = len(migrations())
+    added = [(newest + 1, "CREATE TABLE later (a);"), (newest + 2, "ALTER TABLE later ADD COLUMN b;")]
+    steps = [*migrations(), *added]
     monkeypatch.setattr(sqlite, "migrations", lambda: steps)
     SqliteWriter(tmp_path).close()
     db = sqlite3.connect(tmp_path / "hub.db")
-    assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    assert db.execute("PRAGMA user_version").fetchone() == (newest + 2,)
     db.execute("INSERT INTO later (a, b) VALUES (1, 2)")
     db.close()
 
@@ -372,3 +377,17 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     script = ["unshare", "--mount", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
+
+
+def test_a_pruned_batch_goes_in_steps_of_a_bounded_size(store: SqliteWriter, tmp_path: Path) -> None:
+    rows = [(i, 1, i, 1, 1 << 40, 7, "done", "ok", 0, 0, 1, 2, 3, 4, 5, None, "") for i in range(1, 2001)]
+    store.commit([*batch(), SaveAttempts(rows)])
+    store.commit([SaveTail(1, i, 1, False, b"x", b"", 1, 0) for i in range(1, 101)])
+    store.commit([PruneBatch(1)])
+    sizes = []
+    with closing(sqlite3.connect(tmp_path / "hub.db")) as db:
+        while store.old(0, 0)[1]:
+            counted = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("attempt", "tail")]
+            sizes.append(tuple(counted))
+            store.commit([PruneRows(0, 1000)])
+    assert sizes == [(2000, 100), (1000, 100), (0, 100), (0, 50), (0, 0)]

@@ -100,6 +100,14 @@ def find(
     return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
 
 
+def hub_arguments(environ: Mapping[str, str]) -> list[str]:
+    """What the configuration says to a hub that is started here, as its arguments. Raises as `configuration` does."""
+    if not _files(environ):
+        return []
+    keep = configuration(environ).keep
+    return ["--keep-batches-days", str(keep.batches_days), "--keep-events-days", str(keep.events_days)]
+
+
 def configuration(environ: Mapping[str, str]) -> Settings:
     """The settings of all configuration files. Raises UserError naming file and key."""
     from lanai.model.settings import settings_from

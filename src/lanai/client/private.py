@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from lanai.client import daemon
+from lanai.client.discover import hub_arguments
 from lanai.model import places
 
 READY_WITHIN_S: Final = 60.0
@@ -116,7 +117,8 @@ def start(directory: Path, *, host: str, say: Say) -> Started:
                 return Started()
             _start_agent(directory, host)
             return Started(parts=(AGENT,))
-        hub = daemon.begin(["lanai.hub", os.fspath(directory), "--private"], log=directory / "hub.log")
+        words = ["lanai.hub", os.fspath(directory), "--private", *hub_arguments(os.environ)]
+        hub = daemon.begin(words, log=directory / "hub.log")
         # Both start at once: the agent's words wait until the hub hears them.
         agent = None if _has_agent(directory) else _start_agent(directory, host)
         try:

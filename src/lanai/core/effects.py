@@ -1,7 +1,7 @@
 """What the core wants done. Imperative; the shell carries them out in order, after the records made with them are kept.
 
 Each asynchronous one ends in exactly one event: a start in `AttemptsEnded`, `JobsReturned` or the node's lease running
-out.
+out, a look in `OldFound`.
 """
 
 from __future__ import annotations
@@ -92,6 +92,13 @@ class Answer(Effect, frozen=True):
     request: int
     result: dict[str, object] | None = None
     error: ErrorBody | None = None
+
+
+class LookForOld(Effect, frozen=True):
+    """Find a batch that ended before the one time, and events from before the other. Answered by `OldFound`."""
+
+    ended_before_us: int
+    told_before_us: int
 
 
 class BatchMoved(Effect, frozen=True):

@@ -201,6 +201,18 @@ class NodeWished(Event, frozen=True):
     wall_us: int
 
 
+class OldFound(Event, frozen=True):
+    """What a `LookForOld` has found.
+
+    `batch` ended longest ago of those that are too old, None where none is; `has_rows`: events are too old, or rows of
+    batches that were pruned are left.
+    """
+
+    batch: BatchId | None
+    has_rows: bool
+    told_before_us: int
+
+
 class TimePassed(Event, frozen=True):
     """Nothing but the time; deadlines are looked at. `wall_us` is for the records that follow from it."""
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import ends, explain, fleet, intake, sync, wishes
+from lanai.core import ends, explain, fleet, history, intake, sync, wishes
 from lanai.core.effects import BatchMoved, Effect
 from lanai.core.events import (
     AttemptsEnded,
@@ -34,12 +34,13 @@ from lanai.core.events import (
     NodeJoined,
     NodeTookStock,
     NodeWished,
+    OldFound,
     TailArrived,
     TimePassed,
 )
 from lanai.core.schedule import decide as scheduler
 from lanai.core.schedule.lines import Line
-from lanai.core.world import GRANTS_LOST_AT_MOST, World
+from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
@@ -52,7 +53,8 @@ _FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, N
 def _on_revived(world: World, event: BatchRevived) -> None:
     # A batch that ended a moment ago may not be `ended` in the store yet; what was read of it is stale.
     was = event.batch.state
-    if event.batch.batch not in world.batches and was is not None and was.state == "ended":
+    is_gone = event.batch.batch in world.batches or event.batch.batch in world.pruned
+    if not is_gone and was is not None and was.state == "ended":
         intake.recover_batch(world, event.batch)
 
 
@@ -63,6 +65,7 @@ def _on_tail(world: World, event: TailArrived) -> None:
 def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
     sync.look_at_deadlines(world)
+    history.look(world)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -101,6 +104,7 @@ _HANDLERS: Final = dict(
         _takes(JobsRetried, wishes.on_retried),
         _takes(BatchChanged, wishes.on_changed),
         _takes(TailArrived, _on_tail),
+        _takes(OldFound, history.on_found),
         _takes(TimePassed, _on_time_passed),
     )
 )
@@ -150,8 +154,8 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
 class HubCore:
     """Every decision of a hub. One owner, one thread."""
 
-    def __init__(self, *, epoch: int, lease_us: int) -> None:
-        self.world = World(epoch=epoch, lease_us=lease_us)
+    def __init__(self, *, epoch: int, lease_us: int, kept: Kept = FOR_EVER) -> None:
+        self.world = World(epoch=epoch, lease_us=lease_us, kept=kept)
 
     # -- start
 
@@ -160,7 +164,7 @@ class HubCore:
         world = self._begin(now_us)
         world.wall_us = wall_us
         world.last_batch = found.last_batch
-        world.last_row = found.last_row
+        world.last_row = max(found.last_row, int(found.meta.get("row", "0")))
         world.grants_set_aside = int(found.meta.get("grant", "0"))
         world.last_grant = world.grants_set_aside + GRANTS_LOST_AT_MOST if world.grants_set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}

@@ -18,7 +18,7 @@ from lanai.core.queue import Span, size
 from lanai.core.recall import recall
 from lanai.core.world import World
 from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from lanai.model.errors import Refusal, UserError
+from lanai.model.errors import NothingThere, Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import DropOverrides, ReopenJobs
@@ -179,7 +179,10 @@ def _batch(world: World, request: int, batch_id: BatchId, nothing: dict[str, obj
     batch = world.batches.get(batch_id)
     if batch is None:
         # It was there when the wish was taken, so it has ended since.
-        if nothing is None:
+        if batch_id in world.pruned:
+            gone = NothingThere(f"there is no batch {batch_id}", code="no_such_batch", hint="lanai batch list")
+            world.do(Answer(request, error=gone.body()))
+        elif nothing is None:
             world.do(Answer(request, error=has_ended(batch_id).body()))
         else:
             world.do(Answer(request, nothing))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import Final, cast
 
+import msgspec
+
 from lanai.core.batches import Batch
 from lanai.core.effects import Effect, StartAttempts
 from lanai.core.nodes import Grant, Node
@@ -40,10 +42,19 @@ class Arriving:
         self.next = 1
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """How long what is over is kept; 0 is for ever."""
+
+    batches_us: int = 0
+    events_us: int = 0
+
+
+FOR_EVER: Final = Kept()
+
 class World:
     """Everything the core knows. Attributes are read and written by the modules of `core` only."""
 
-    def __init__(self, *, epoch: int, lease_us: int = LEASE_S * SECOND_US) -> None:
+    def __init__(self, *, epoch: int, lease_us: int = LEASE_S * SECOND_US, kept: Kept = FOR_EVER) -> None:
         self.epoch = epoch
         self.lease_us = lease_us
         self.heartbeat_us = HEARTBEAT_S * SECOND_US
@@ -60,6 +71,10 @@ class World:
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
         self.grants: dict[GrantId, Grant] = {}
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
+        self.kept = kept
+        self.look_due_us = 0
+        self.pruned: dict[BatchId, int] = {}
+        """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
         self.last_batch = 0
         self.last_node = 0

@@ -24,6 +24,7 @@ from lanai.wire import unix
 if TYPE_CHECKING:
     import socket
 
+    from lanai.core.world import Kept
     from lanai.hub.server import Options
 
 
@@ -100,8 +101,24 @@ def _options(arguments: argparse.Namespace) -> Options:
         token_file=directory / "token",
         lease_us=round(arguments.lease_s * 1e6),
         durability=arguments.durability,
+        kept=_kept(arguments.keep_batches_days, arguments.keep_events_days),
         idle_end_s=arguments.idle_end_s,
     )
+
+
+def _kept(batches_days: float | None, events_days: float | None) -> Kept:
+    from lanai.core.world import Kept
+    from lanai.model.settings import KeepSettings
+
+    usual = KeepSettings()
+    return Kept(
+        batches_us=_us(usual.batches_days if batches_days is None else batches_days),
+        events_us=_us(usual.events_days if events_days is None else events_days),
+    )
+
+
+def _us(days: float) -> int:
+    return round(days * 86_400_000_000)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--join-file", type=Path, help="where to leave what agents need (default: DIR/../join)")
     parser.add_argument("--lease-s", type=float, default=float(LEASE_S), help="how long a silent node keeps its jobs")
     parser.add_argument("--durability", choices=("full", "normal"), default="full")
+    parser.add_argument("--keep-batches-days", type=float, metavar="N", help="of ended ones (default: 90; 0: for ever)")
+    parser.add_argument("--keep-events-days", type=float, metavar="N", help="default: 30; 0: for ever")
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")
     return parser

@@ -18,6 +18,7 @@ import msgspec
 
 import lanai
 from lanai.core.hub import HubCore
+from lanai.core.world import Kept
 from lanai.hub import identity
 from lanai.hub.apiprocess import ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
@@ -41,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         directory: its state; made if missing.
         is_private: no TLS, and it ends by itself when nobody needs it.
         listen: HOST:PORT of the TLS doors; port 0 is the one of last time, or any.
+        kept: how long what is over is kept.
         join_file, token_file: where to leave what agents and clients need.
     """
 
@@ -51,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     token_file: Path
     lease_us: int
     durability: str
+    kept: Kept
     idle_end_s: float = IDLE_END_S
 
 
@@ -103,7 +106,7 @@ class Hub:
         meta.setdefault("hub", uuid.uuid4().hex)
         meta.setdefault("epoch", "1")
         self._meta = meta
-        self._core = HubCore(epoch=int(meta["epoch"]), lease_us=self._options.lease_us)
+        self._core = HubCore(epoch=int(meta["epoch"]), lease_us=self._options.lease_us, kept=self._options.kept)
         self._resumed = len(recovered.batches)
         tls = None if self._options.is_private else self._prepare_tls()
         self._board = Switchboard(

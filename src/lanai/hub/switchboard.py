@@ -24,7 +24,7 @@ from lanai.model.batch import Counts
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.records import SaveTail
-from lanai.store.port import Lines
+from lanai.store.port import History, Lines
 from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
@@ -32,7 +32,7 @@ FORGET_S: Final = 0.25
 _log = logging.getLogger(__name__)
 
 
-class Store(Lines, Batches, Attempts, Protocol):
+class Store(Lines, History, Batches, Attempts, Protocol):
     """What the switchboard reads."""
 
 
@@ -354,6 +354,9 @@ class Switchboard:
                 self._reject(effect.connection, effect.error)
             case do.DrainNode():
                 self._to_node(effect.node, messages.Drain(effect.is_draining))
+            case do.LookForOld():
+                batch, has_rows = self._store.old(effect.ended_before_us, effect.told_before_us)
+                self.heart.post(events.OldFound(batch, has_rows, effect.told_before_us))
             case do.DismissNode():
                 peer = self._agents.pop(effect.node, None)
                 if peer is not None:

@@ -226,8 +226,21 @@ class SaveEvent(Record, frozen=True):
     text: str
 
 
+class PruneBatch(Record, frozen=True):
+    """An ended batch is too old: from now on there is no such batch. Its many rows go by `PruneRows`."""
+
+    batch: BatchId
+
+
+class PruneRows(Record, frozen=True):
+    """Up to about `most` rows are gone of batches that were pruned, and of events from before `told_before_us`."""
+
+    told_before_us: int
+    most: int
+
+
 class SaveMeta(Record, frozen=True):
-    """A value of the hub's own: `hub`, `epoch`, `port`, `batch`, `grant`, ..."""
+    """A value of the hub's own: `hub`, `epoch`, `port`, `grant`, `row`, ..."""
 
     name: str
     value: str

@@ -8,6 +8,8 @@
     cpus = 8
     [agent.resources]
     licence = 3
+    [keep]                           # of `lanai hub start`: how long what is over is kept
+    batches_days = 90
 
 Values of sizes and times are texts as the command line takes them; who uses them reads them.
 """
@@ -15,6 +17,7 @@ Values of sizes and times are texts as the command line takes them; who uses the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -46,6 +49,21 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     resources: dict[str, int] = {}
 
 
+Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]
+
+
+class KeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many days a hub keeps what is over; 0 is for ever.
+
+    Attributes:
+        batches_days: ended batches, with their jobs, attempts and ends of outputs, from when they ended.
+        events_days: what happened to nodes and batches.
+    """
+
+    batches_days: Days = 90
+    events_days: Days = 30
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of the configuration. `hub` is a URL or the path of a hub's directory; empty: this machine's."""
 
@@ -53,9 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token_file: str = ""
     submit: SubmitSettings = SubmitSettings()
     agent: AgentSettings = AgentSettings()
+    keep: KeepSettings = KeepSettings()
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings}
+_TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings, "keep": KeepSettings}
 
 
 def settings_from(files: Sequence[tuple[str, Mapping[str, object]]]) -> Settings:

@@ -20,6 +20,8 @@ from lanai.model.records import (
     DropGrant,
     DropOverrides,
     OpenBatch,
+    PruneBatch,
+    PruneRows,
     Record,
     ReopenJobs,
     SaveAttempts,
@@ -45,15 +47,17 @@ SQL: Final = statements("write")
 
 
 _LINES_AT_ONCE: Final = 8
+_PRUNED: Final = (("attempts", 1), ("overrides", 1), ("tails", 20), ("lines", 100))
+"""What of a pruned batch goes a few at a time, and how many attempt rows one of it weighs as much as."""
 
 
 def apply(db: sqlite3.Connection, records: Sequence[Record], *, tails_bytes: int = TAILS_PER_BATCH_BYTES) -> None:
     """Makes all records true within the transaction that is open on `db`."""
     tables: dict[_Write, list[Record]] = {}
     for record in records:
-        if isinstance(record, DropBatch):
+        if isinstance(record, (DropBatch, PruneBatch)):
             _write(db, tables)
-            _drop_batch(db, record)
+            (_drop_batch if isinstance(record, DropBatch) else _prune_batch)(db, record.batch)
             tables = {}
         elif isinstance(record, ReopenJobs):
             _write(db, tables)
@@ -75,10 +79,38 @@ def _write(db: sqlite3.Connection, tables: dict[_Write, list[Record]]) -> None:
             write(db, tables[write])
 
 
-def _drop_batch(db: sqlite3.Connection, record: DropBatch) -> None:
+def _drop_batch(db: sqlite3.Connection, batch: int) -> None:
     for name, sql in SQL.items():
         if name.startswith("drop_batch"):
-            db.execute(sql, (record.batch,))
+            db.execute(sql, (batch,))
+
+
+def _prune_batch(db: sqlite3.Connection, batch: int) -> None:
+    db.execute(SQL["prune_batch_env"], {"batch": batch})
+    db.execute(SQL["prune_batch_later"], {"batch": batch})
+    later = {f"drop_batch_{what}" for what, _ in _PRUNED}
+    for name, sql in SQL.items():
+        if name.startswith("drop_batch") and name not in later:
+            db.execute(sql, (batch,))
+
+
+def _prune_rows(db: sqlite3.Connection, records: list[PruneRows]) -> None:
+    for r in records:
+        db.execute(SQL["prune_events"], {"before": r.told_before_us, "most": r.most})
+        found = db.execute(SQL["prune_rows_of"]).fetchone()
+        if found and not _prune_some(db, found[0], r.most):
+            db.execute(SQL["prune_rows_done"], {"batch": found[0]})
+
+
+def _prune_some(db: sqlite3.Connection, batch: int, most: int) -> bool:
+    """Drops up to about `most` rows of a pruned batch; whether there may be more of them."""
+    for what, weight in _PRUNED:
+        at_once = max(1, most // weight)
+        dropped = db.execute(SQL[f"prune_rows_{what}"], {"batch": batch, "most": at_once}).rowcount
+        if dropped == at_once:
+            return True
+        most = max(0, most - dropped * weight)
+    return False
 
 
 def _attempts(db: sqlite3.Connection, records: list[SaveAttempts]) -> None:
@@ -237,6 +269,7 @@ _WRITES: Final[dict[type[Record], _Write]] = {
     SaveNode: _nodes,
     SaveReason: _reasons,
     SaveEvent: _events,
+    PruneRows: _prune_rows,
 }
 
 _ORDER: Final = tuple(dict.fromkeys(_WRITES.values()))

@@ -19,6 +19,8 @@ from lanai.model.records import (
     DropGrant,
     DropOverrides,
     OpenBatch,
+    PruneBatch,
+    PruneRows,
     Record,
     Recovered,
     RecoveredBatch,
@@ -169,6 +171,12 @@ class MemoryStore:
             raise NothingThere(f"there is no environment {digest.hex()}", code="no_such_env")
         return self.kept.envs[digest]
 
+    def old(self, ended_before_us: int, told_before_us: int) -> tuple[BatchId | None, bool]:
+        """See `port.History`."""
+        ended = [(wish.ended_at_us, batch) for batch, wish in self.kept.settings.items() if wish.state == "ended"]
+        batch = next((batch for at_us, batch in sorted(ended) if at_us < ended_before_us), None)
+        return batch, any(event.at_us < told_before_us for event in self.kept.events)
+
     def has_batch(self, batch: BatchId) -> bool:
         """See `port.Lines`."""
         return batch in self.kept.closed
@@ -201,7 +209,7 @@ def _apply(kept: Tables, records: Iterable[Record], tails_bytes: int) -> None:
 _AnyRecord = (
     SaveMeta | SaveEnv | OpenBatch | CloseBatch | SetBatch | DropBatch | SaveShape | SaveChunk | SaveProgress
     | SaveOverride | DropOverrides | SaveGrant | DropGrant | SaveAttempts | SaveNode | SaveReason | SaveTail | SaveEvent
-    | ReopenJobs
+    | ReopenJobs | PruneBatch | PruneRows
 )  # fmt: skip
 
 
@@ -220,6 +228,10 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             kept.settings[record.batch] = record
         case DropBatch():
             _drop_batch(kept, record.batch)
+        case PruneBatch():
+            _prune_batch(kept, record.batch)
+        case PruneRows():
+            kept.events = {event for event in kept.events if event.at_us >= record.told_before_us}
         case SaveShape():
             kept.shapes[record.batch, record.shape] = record
         case SaveChunk():
@@ -288,6 +300,14 @@ def _drop_batch(kept: Tables, batch: BatchId) -> None:
         del kept.reasons[line]
     for name in [name for name in kept.tails if name[0] == batch]:
         del kept.tails[name]
+
+
+def _prune_batch(kept: Tables, batch: BatchId) -> None:
+    """All of it goes at once: nothing here is so large that it would have to wait."""
+    opened = kept.opened.get(batch)
+    _drop_batch(kept, batch)
+    if opened is not None and all(other.env != opened.env for other in kept.opened.values()):
+        kept.envs.pop(opened.env, None)
 
 
 def _clear_overrides(kept: Tables, batch: BatchId, what: str, first: int, last: int) -> None:

@@ -50,6 +50,16 @@ class Writer(Protocol):
         """Let go of the files."""
 
 
+class History(Protocol):
+    """Where the hub asks for what is too old, on its own loop: a few indexed rows a call."""
+
+    def old(self, ended_before_us: int, told_before_us: int) -> tuple[BatchId | None, bool]:
+        """(the batch that ended longest ago, None where none ended before that time, whether there are other rows).
+
+        Other rows are events from before `told_before_us`, and what is left of batches that were pruned.
+        """
+
+
 class Lines(Protocol):
     """Where the hub reads command lines from, on its own loop: one indexed row a call."""
 

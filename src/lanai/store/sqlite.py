@@ -175,6 +175,13 @@ class SqliteWriter:
             raise NothingThere(f"there is no environment {digest.hex()}", code="no_such_env")
         return bytes(found[0][0])
 
+    def old(self, ended_before_us: int, told_before_us: int) -> tuple[BatchId | None, bool]:
+        """See `port.History`."""
+        with self._errors("read"):
+            ended = self._lines.execute(SQL["ended_first"], (ended_before_us,)).fetchone()
+            has_rows = self._lines.execute(SQL["has_old_rows"], (told_before_us,)).fetchone()[0]
+        return (ended[0] if ended else None), bool(has_rows)
+
     def has_batch(self, batch: BatchId) -> bool:
         """See `port.Lines`."""
         with self._errors("read"):

@@ -56,6 +56,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
       pid=$(lanai hub start --format json | jq .pid)
     """
     from lanai.client import daemon
+    from lanai.client.discover import hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
 
@@ -69,6 +70,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
         return 0
     places.make(directory)
     arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
+    arguments += hub_arguments(os.environ)
     started = daemon.start(arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground)
     _wait_for_api(directory)
     _print({**_facts(_client(directory), home, directory), "pid": started.pid}, format_)

@@ -81,3 +81,9 @@ SELECT node, attempt, grant FROM attempt WHERE batch = ? AND idx = ? ORDER BY ro
 
 -- name: attempt_of
 SELECT node, attempt, grant FROM attempt WHERE batch = ? AND idx = ? AND attempt = ? ORDER BY row DESC LIMIT 1
+
+-- name: ended_first
+SELECT batch FROM batch WHERE state = 'ended' AND ended_at_us < ? ORDER BY ended_at_us LIMIT 1
+
+-- name: has_old_rows
+SELECT EXISTS (SELECT 1 FROM event WHERE at_us < ?) OR EXISTS (SELECT 1 FROM pruned)

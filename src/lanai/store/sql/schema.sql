@@ -36,6 +36,15 @@ CREATE UNIQUE INDEX batch_key ON batch (user, key) WHERE key <> '';
 
 CREATE INDEX batch_unfinished ON batch (batch) WHERE state <> 'ended' OR is_whole = 0;
 
+CREATE INDEX batch_ended ON batch (ended_at_us) WHERE state = 'ended';
+
+CREATE INDEX batch_env ON batch (env);
+
+-- Batches of which there is no row in `batch` any more, but rows in attempt, tail, chunk_lines and override.
+CREATE TABLE pruned (
+    batch INTEGER PRIMARY KEY
+);
+
 CREATE TABLE shape (
     batch INTEGER NOT NULL,
     shape INTEGER NOT NULL,

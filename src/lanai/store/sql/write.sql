@@ -140,3 +140,35 @@ DELETE FROM tail WHERE batch = ?
 
 -- name: drop_batch_reasons
 DELETE FROM reason WHERE batch = ?
+
+-- A batch that is too old: what is small of it goes at once, the rest a few rows at a time.
+-- name: prune_batch_env
+DELETE FROM env WHERE digest = (SELECT env FROM batch WHERE batch = :batch)
+    AND NOT EXISTS (SELECT 1 FROM batch b WHERE b.env = env.digest AND b.batch <> :batch)
+
+-- name: prune_batch_later
+INSERT INTO pruned (batch) SELECT batch FROM batch WHERE batch = :batch
+
+-- name: prune_rows_of
+SELECT batch FROM pruned ORDER BY batch LIMIT 1
+
+-- name: prune_rows_attempts
+DELETE FROM attempt WHERE row IN (SELECT row FROM attempt INDEXED BY attempt_job WHERE batch = :batch LIMIT :most)
+
+-- name: prune_rows_overrides
+DELETE FROM override WHERE batch = :batch AND (what, first) IN
+    (SELECT what, first FROM override WHERE batch = :batch LIMIT :most)
+
+-- name: prune_rows_tails
+DELETE FROM tail WHERE tail IN (SELECT tail FROM tail WHERE batch = :batch LIMIT :most)
+
+-- name: prune_rows_lines
+DELETE FROM chunk_lines WHERE batch = :batch AND first IN
+    (SELECT first FROM chunk_lines WHERE batch = :batch ORDER BY first LIMIT :most)
+
+-- name: prune_rows_done
+DELETE FROM pruned WHERE batch = :batch
+
+-- name: prune_events
+DELETE FROM event WHERE at_us < :before
+    AND at_us <= coalesce((SELECT at_us FROM event ORDER BY at_us LIMIT 1 OFFSET :most), :before)

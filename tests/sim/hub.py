@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lanai.core.effects import Effect
 from lanai.core.events import Event, TimePassed
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim.node import Node
     from sim.world import World
 
+T = TypeVar("T")
 _numbers = count(1)
 
 
@@ -154,6 +155,10 @@ class Hub:
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         self._later(delay_s * SECOND_US, call)
+
+    def aside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        done = work()
+        self._later(SECOND_US // 10, lambda: then(done))
 
     # -- the beat
 

@@ -3,6 +3,7 @@
 import pytest
 
 from core_recorder import GIB, Recorder, capacity, grant
+from lanai.core.batches import Tried, Tries
 from lanai.core.effects import AckChunk, Answer, StartAttempts
 from lanai.core.events import (
     AttemptsStarted,
@@ -15,8 +16,9 @@ from lanai.core.events import (
     JobsHeld,
     JobsRetried,
 )
+from lanai.core.intake import tried_of
 from lanai.model.batch import BatchSettings, Retries
-from lanai.model.ids import BatchId, GrantId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, ShapeId
 from lanai.model.records import SaveMeta
 from lanai.model.resources import Shape
 
@@ -191,6 +193,32 @@ def test_an_ended_batch_is_revived_for_a_retry(hub: Recorder) -> None:
     assert hub.answer() == {"changed": 1}
     assert hub.counts(batch) == {"queued": 1, "done": 1}
     assert [(start.spans, start.attempt) for start in hub.start()] == [(((2, 2),), 2)]
+
+
+def test_a_retry_of_very_many_failures_costs_by_ranges(hub: Recorder) -> None:
+    """What is known of each job that failed is read elsewhere; a million of them once held the hub up for seconds."""
+
+    class Untouched(dict[Index, Tries]):
+        def get(self, *_: object) -> Tries:  # type: ignore[override]
+            raise AssertionError("one by one")
+
+        __iter__ = items = keys = values = get  # type: ignore[assignment]
+
+    node = hub.join("n", capacity(cpus=10))
+    batch = hub.submit(10)
+    hub.start()
+    hub.end(node, 1, *range(1, 11), outcome="exit")
+    hub.take_all()
+    found = hub.store.recover_batch(batch)
+    assert found is not None
+    tried = tried_of(found)
+    untouched = Tried(Untouched(tried.tries), tried.failed, tried.cancelled)
+    found.charged.clear()
+    hub.feed(BatchRevived(found, untouched), JobsRetried(1, batch, None, (), 0))
+    assert hub.answer() == {"changed": 10}
+    assert hub.counts(batch) == {"queued": 10}
+    hub.batch(batch).tries = tried.tries
+    assert [(start.spans, start.attempt) for start in hub.start()] == [(((1, 10),), 2)]
 
 
 def test_a_reading_older_than_the_end_does_not_revive(hub: Recorder) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from lanai.core.queue import Span, Spans
 from lanai.core.schedule.leaf import Leaf
@@ -29,13 +29,25 @@ _RECENT: Final = 20
 
 
 class Tries:
-    """What a job that did not succeed at once has behind it."""
+    """What a job that did not succeed at once has behind it. A job that has failed for good is charged with nothing:
+    if it is tried once more, that is by `lanai retry`, which begins anew."""
 
     __slots__ = ("attempts", "charges")
 
     def __init__(self) -> None:
         self.attempts = 0
         self.charges: dict[str, int] = {}
+
+
+class Tried(NamedTuple):
+    """What the jobs of a batch have behind them that did not succeed at once: read from the store, for one batch only.
+
+    `failed` and `cancelled` are those whose last attempt was to be their last.
+    """
+
+    tries: dict[Index, Tries]
+    failed: Spans
+    cancelled: Spans
 
 
 def allowed(retries: Retries, cause: str) -> int:

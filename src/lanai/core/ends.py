@@ -301,6 +301,7 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
         _blame(world, batch, node, index, grant.line)
     if not has_stopped(batch) and _has_retry(batch, tries, cause) and _requeue(world, grant, index, cause, tries):
         return JobState.QUEUED
+    tries.charges.clear()
     batch.counts.failed += 1
     batch.failed.add(index, index)
     batch.hold_wishes.discard(index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from lanai.core.batches import Tried
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import AttemptResult
@@ -133,9 +134,13 @@ class BatchAbandoned(Event, frozen=True):
 
 
 class BatchRevived(Event, frozen=True):
-    """An ended batch, read from the store again because somebody wants to retry some of it."""
+    """An ended batch, read from the store again because somebody wants to retry some of it.
+
+    `tried` is what `intake.tried_of` makes of it: for a million failures that takes seconds, which the core has not.
+    """
 
     batch: RecoveredBatch
+    tried: Tried | None = None
 
 
 class JobsCancelled(Event, frozen=True):

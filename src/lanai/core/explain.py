@@ -85,7 +85,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     tries = batch.tries.get(index) if index is not None else None
     if tries:
         charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
-        facts.append(f"tried {tries.attempts} times before ({charges})")
+        facts.append(f"tried {tries.attempts} times before" + (f" ({charges})" if charges else ""))
     position = None
     if line is not None and index is not None and index in line.waiting:
         position = line.waiting.before(index) + 1

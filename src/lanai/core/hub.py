@@ -55,7 +55,7 @@ def _on_revived(world: World, event: BatchRevived) -> None:
     was = event.batch.state
     is_gone = event.batch.batch in world.batches or event.batch.batch in world.pruned
     if not is_gone and was is not None and was.state == "ended":
-        intake.recover_batch(world, event.batch)
+        intake.recover_batch(world, event.batch, event.tried)
 
 
 def _on_tail(world: World, event: TailArrived) -> None:

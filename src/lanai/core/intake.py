@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lanai.core import ends
-from lanai.core.batches import Batch, Tries
+from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
-from lanai.core.queue import Spans
+from lanai.core.queue import Span, Spans
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import LanaiError, NothingThere, UserError
@@ -77,8 +77,39 @@ def abandon_batch(world: World, event: BatchAbandoned) -> None:
         world.keep(DropBatch(event.batch))
 
 
-def recover_batch(world: World, found: RecoveredBatch) -> Batch:
-    """Build a batch again from what the store holds of it.
+def tried_of(found: RecoveredBatch) -> Tried:
+    """What the jobs of a batch have behind them. Costs by the attempts that did not succeed; may be called anywhere."""
+    tries: dict[Index, Tries] = {}
+    final: dict[str, list[Span]] = {JobState.FAILED: [], JobState.CANCELLED: []}
+    current, last = Index(0), ""
+    for index, attempt, outcome, state, _ in found.charged:
+        if index != current:
+            _note_final(final, current, last)
+            current = index
+            one = tries[index] = Tries()
+        one.attempts = max(one.attempts, attempt)
+        if state in (REOPENED, JobState.FAILED):
+            one.charges.clear()
+        elif state != JobState.CANCELLED:
+            one.charges[outcome] = one.charges.get(outcome, 0) + 1
+        last = state
+    _note_final(final, current, last)
+    return Tried(tries, Spans.of(final[JobState.FAILED]), Spans.of(final[JobState.CANCELLED]))
+
+
+def _note_final(final: dict[str, list[Span]], index: int, state: str) -> None:
+    """The job's last attempt left it in `state`. Neighbours become one at once: a million spans take long to sort."""
+    spans = final.get(state)
+    if spans is None:
+        return
+    if spans and spans[-1][1] == index - 1:
+        spans[-1] = (spans[-1][0], index)
+    else:
+        spans.append((index, index))
+
+
+def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = None) -> Batch:
+    """Build a batch again from what the store holds of it; `tried` is `tried_of(found)` where that was made before.
 
     Waiting is: what was pending at the last progress row, minus jobs with a final attempt row since, plus those with a
     row that says `queued`, minus members of grants, minus what was cancelled.
@@ -100,7 +131,7 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
             batch.held.remove(index, index)
         elif index not in batch.held:
             pending.add(index, index)
-    _recover_tries(batch, found)
+    batch.tries, batch.failed, batch.cancelled = tried or tried_of(found)
     for first, last in found.cancelled:
         pending.remove(first, last)
         batch.held.remove(first, last)
@@ -119,21 +150,6 @@ def recover_batch(world: World, found: RecoveredBatch) -> Batch:
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
     return Batch(batch, user, settings, env, world.layout, world.leaf_of(user), at_us)
-
-
-def _recover_tries(batch: Batch, found: RecoveredBatch) -> None:
-    for index, attempt, outcome, state, _ in found.charged:
-        tries = batch.tries.setdefault(index, Tries())
-        tries.attempts = max(tries.attempts, attempt)
-        if state == REOPENED:
-            tries.charges.clear()
-        elif state != JobState.CANCELLED:
-            tries.charges[outcome] = tries.charges.get(outcome, 0) + 1
-        for spans, final in ((batch.failed, JobState.FAILED), (batch.cancelled, JobState.CANCELLED)):
-            if state == final:
-                spans.add(index, index)
-            else:
-                spans.remove(index, index)
 
 
 def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:

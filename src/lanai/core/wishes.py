@@ -127,14 +127,13 @@ def on_retried(world: World, event: JobsRetried) -> None:
     sources = [
         s for name, s in ((JobState.FAILED, batch.failed), (JobState.CANCELLED, batch.cancelled)) if name in states
     ]
+    if JobState.CANCELLED in states:
+        _forgive_cancelled(batch, event.spans)
     before = batch.failed.count, batch.cancelled.count
     spans: list[Span] = []
     for first, last in event.spans or ((1, batch.total),):
         for low, high in [span for source in sources for span in source.remove(first, last)]:
             spans.append((low, high))
-            for index in range(low, high + 1):
-                if (tries := batch.tries.get(Index(index))) is not None:
-                    tries.charges.clear()
             world.keep(ReopenJobs(batch.id, low, high))
             world.keep(DropOverrides(batch.id, low, high, "cancelled"))
     batch.enqueue(sorted(spans))
@@ -150,6 +149,14 @@ def on_retried(world: World, event: JobsRetried) -> None:
     world.touch(batch)
     ends.finish_if_over(world, batch, event.wall_us)
     world.needs_pass = True
+
+
+def _forgive_cancelled(batch: Batch, spans: Spans | None) -> None:
+    """Those that were cancelled on their way may have been charged; who has failed is charged with nothing."""
+    if batch.cancelled:
+        for index, tries in batch.tries.items():
+            if tries.charges and index in batch.cancelled and (spans is None or _in_spans(index, spans)):
+                tries.charges.clear()
 
 
 def on_changed(world: World, event: BatchChanged) -> None:

@@ -18,9 +18,10 @@ from lanai.core.events import (
     NodeWished,
 )
 from lanai.core.hub import HubCore
+from lanai.core.intake import tried_of
 from lanai.core.wishes import has_ended
 from lanai.hub.clock import boottime_us, wall_us
-from lanai.model.errors import LanaiError, NothingThere, StoreFull, UserError
+from lanai.model.errors import ErrorBody, LanaiError, NothingThere, StoreError, StoreFull, UserError
 from lanai.model.ids import BatchId, Index
 from lanai.model.records import RecoveredBatch
 from lanai.model.resources import Shape
@@ -28,8 +29,13 @@ from lanai.wire import messages
 
 A = TypeVar("A")
 
+FREED_AT_ONCE: Final = 10_000
 REASONS: Final = 10_000
 """Most spans of waiting jobs whose reasons one answer tells."""
+
+
+Revival = BatchRevived | ErrorBody
+"""An ended batch as it was read, or why it could not be."""
 
 
 class OfBatch(msgspec.Struct, frozen=True):
@@ -83,7 +89,7 @@ class OfStop(msgspec.Struct, frozen=True):
 
 
 class Batches(Protocol):
-    """Where ended batches are looked up."""
+    """Where ended batches are looked up; `recover_batch` from any thread."""
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None: ...
     def has_batch(self, batch: BatchId) -> bool: ...
@@ -94,6 +100,8 @@ class Commands:
 
     Args:
         post: puts an event into the inbox.
+        aside: does the first in a thread, and the second on the loop with what came of it.
+        answer: answers a request that was registered, in the core's place.
         expect: registers who waits for a request and returns the number the core will answer under.
         facts: what the hub says of itself.
         stop: begins the hub's end; raises LanaiError to refuse.
@@ -106,6 +114,8 @@ class Commands:
         batches: Batches,
         *,
         post: Callable[[Event], None],
+        aside: Callable[[Callable[[], Revival], Callable[[Revival], None]], None],
+        answer: Callable[[int, ErrorBody], None],
         expect: Callable[[messages.Command], int],
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
@@ -114,6 +124,10 @@ class Commands:
         self._core = core
         self._batches = batches
         self._post = post
+        self._aside = aside
+        self._answer = answer
+        self._reviving: dict[BatchId, list[JobsRetried]] = {}
+        """Ended batches that are being read, and the wishes that wait for it."""
         self._expect = expect
         self._facts = facts
         self._stop = stop
@@ -194,15 +208,43 @@ class Commands:
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
         """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
         asked = _arguments(command, OfBatch)
-        revived = asked.batch not in self._core.world.batches
-        found = self._batches.recover_batch(asked.batch) if revived else None
-        if revived and found is None:
-            raise _no_batch(asked.batch)
-        number = self._number(command)
-        if found is not None:
-            self._post(BatchRevived(found))
-        self._post(JobsRetried(number, asked.batch, asked.ranges, asked.states, wall_us()))
+        batch = asked.batch
+        is_over = batch not in self._core.world.batches
+        if is_over and not self._batches.has_batch(batch):
+            raise _no_batch(batch)
+        wish = JobsRetried(self._number(command), batch, asked.ranges, asked.states, wall_us())
+        if not is_over:
+            self._post(wish)
+        elif batch in self._reviving:
+            # Read twice at a time it could be revived, end, and be revived again by what was read before.
+            self._reviving[batch].append(wish)
+        else:
+            self._reviving[batch] = [wish]
+            self._aside(lambda: self._read(batch), lambda revival: self._revived(batch, revival))
         return None
+
+    def _read(self, batch: BatchId) -> Revival:
+        try:
+            found = self._batches.recover_batch(batch)
+        except StoreError as error:
+            return error.body()
+        if found is None:
+            return _no_batch(batch).body()
+        tried = tried_of(found)
+        # Let go of here, and in pieces: to free a million rows at once takes a tenth of a second, wherever it is done.
+        while found.charged:
+            del found.charged[-FREED_AT_ONCE:]
+        return BatchRevived(found, tried)
+
+    def _revived(self, batch: BatchId, revival: Revival) -> None:
+        wishes = self._reviving.pop(batch)
+        if isinstance(revival, BatchRevived):
+            self._post(revival)
+            for wish in wishes:
+                self._post(wish)
+        else:
+            for wish in wishes:
+                self._answer(wish.request, revival)
 
     def set(self, command: messages.Command) -> dict[str, Any] | None:
         """Change what may be changed."""

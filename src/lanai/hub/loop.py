@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lanai.core.effects import (
     AcceptNode,
@@ -57,6 +57,7 @@ _PROMPT: Final = frozenset(
     {BatchChanged, BatchClosed, BatchRevived, JobsReleased, JobsRetried, NodeJoined, NodeTookStock}
 )
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -117,6 +118,14 @@ class Heart:
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call back on the loop, unless the heart has stopped by then."""
         self._loop.call_later(delay_s, lambda: None if self._is_stopped else call())
+
+    def aside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Do what takes long in a thread, and give what came of it to `then` on the loop, unless the heart has stopped.
+
+        `work` touches nothing that others change. An error in it ends the hub as one on the loop does.
+        """
+        done = self._loop.run_in_executor(None, work)
+        done.add_done_callback(lambda done: None if self._is_stopped else then(done.result()))
 
     def stop(self) -> None:
         """Finish the commit under way and end the threads. What was gathered after it is dropped, never half done."""

@@ -92,6 +92,8 @@ class Switchboard:
             self._core,
             self._store,
             post=heart.post,
+            aside=heart.aside,
+            answer=lambda request, error: self._answer(do.Answer(request, error=error)),
             expect=self._expect_command,
             facts=self._facts,
             stop=self._stop,

@@ -271,7 +271,8 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         runs: (first, count, shape) in order of indices.
         progress: the last one written, None where there is none (then all jobs were pending at attempt row 0).
         attempts: rows after `progress.upto`, in order: (row, index, attempt, grant, node, state, outcome, wall_us).
-        charged: attempts of the whole batch whose outcome was not `ok`: (index, attempt, outcome, state, node), by row.
+        charged: attempts of the whole batch whose outcome was not `ok`: (index, attempt, outcome, state, node), by
+            index, and of one job by row.
         grants: with their members that have no attempt row of that grant yet.
         cancelled: ranges cancelled while waiting.
         reshaped: (first, last, shape) of memory retries.

@@ -7,7 +7,8 @@ not be used by a hub that people rely on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from operator import itemgetter
+from typing import Final, assert_never
 
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
@@ -338,6 +339,8 @@ def _drop_oldest_tails(kept: Tables, batch: BatchId, most_bytes: int) -> None:
 
 # -- what a start reads
 
+_index_of: Final = itemgetter(2)
+
 
 def _is_ended(kept: Tables, batch: BatchId) -> bool:
     return batch in kept.settings and kept.settings[batch].state == "ended"
@@ -361,7 +364,7 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         runs=_runs(kept, batch),
         progress=progress,
         attempts=[(row[0], row[2], row[3], row[4], row[5], row[6], row[7], row[12]) for row in rows if row[0] > upto],
-        charged=[(row[2], row[3], row[7], row[6], row[5]) for row in rows if row[7] != "ok"],
+        charged=[(row[2], row[3], row[7], row[6], row[5]) for row in sorted(rows, key=_index_of) if row[7] != "ok"],
         grants=[_with_ranges(kept.grants[grant], left[grant]) for grant in sorted(left) if left[grant]],
         cancelled=canonical((each.first, each.last) for each in kept.overrides.get((batch, "cancelled"), [])),
         reshaped=_reshaped(kept, batch),

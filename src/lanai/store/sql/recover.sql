@@ -46,7 +46,7 @@ WHERE row BETWEEN ? AND ? AND +batch = ? ORDER BY row
 
 -- name: charged
 SELECT idx, attempt, outcome, state, node FROM attempt INDEXED BY attempt_not_ok
-WHERE batch = ? AND outcome <> 'ok' ORDER BY row
+WHERE batch = ? AND outcome <> 'ok' ORDER BY idx, row
 
 -- name: grants
 SELECT grant, node, attempt, ranges_pack FROM grant WHERE batch = ? ORDER BY grant

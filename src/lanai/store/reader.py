@@ -214,13 +214,15 @@ class SqliteReader:
         wanted = frozenset(states)
         if JobState.RUNNING in wanted:
             wanted |= {JobState.LOCKED}
-        most, until = min(limit, PAGE_ROWS), time.monotonic() + PAGE_S
+        most = min(limit, PAGE_ROWS)
         page: list[JobView] = []
         with self._reading() as db:
             submitted = db.execute(SQL["submitted"], (batch,)).fetchone()
             if submitted is None:
                 return [], None
             standing, names = Standing(db, batch), _node_names(db)
+            # Of a batch in very many pieces that took its time: there is to be something on the page for it.
+            until = time.monotonic() + PAGE_S
             following: int | None = after
             while following is not None and len(page) < most and time.monotonic() < until:
                 found, following = standing.jobs(following, wanted, ranges)

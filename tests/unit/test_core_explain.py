@@ -95,3 +95,19 @@ def test_what_fits_nowhere_names_the_largest(hub: Recorder) -> None:
     hub.feed(NodeWished(1, "wide", "drain", 0))
     hub.take_all()
     assert hub.core.fits([large]) == [""]
+
+
+def test_a_removed_node_is_no_room_that_may_come_back(hub: Recorder) -> None:
+    """A job that only the removed node could have held was accepted, and waited for it for ever."""
+    hub.join("large", capacity(cpus=8))
+    hub.join("small", capacity(cpus=1))
+    wide = Shape(cpu_milli=4000)
+    assert hub.core.fits([wide]) == [""]
+    hub.feed(NodeWished(1, "large", "remove", 0))
+    assert hub.core.fits([wide]) == ["needs 4 cpus, the largest node has 1 cpu"]
+    hub.feed(NodeWished(1, "small", "remove", 0))
+    assert hub.core.fits([wide]) == [""], "no node at all: anything may join"
+    hub.take_all()
+    batch = hub.submit(1)
+    hub.decide()
+    assert verdict(hub, batch) == "no_node: all nodes have been removed"

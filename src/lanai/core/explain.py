@@ -44,13 +44,12 @@ def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
 
 
 def too_large(world: World, shape: Shape) -> str:
-    """Why no node that ever joined can hold one job of this shape; empty where one can, or none ever joined."""
-    if not world.nodes:
-        return ""
+    """Why no node, drained or away included, can hold one job of this shape; empty where one can, or there is none."""
+    nodes = _nodes(world)
     request = world.layout.request(shape)
-    if any(not (node.total - request) & world.layout.guard for node in world.nodes.values()):
+    if not nodes or any(not (node.total - request) & world.layout.guard for node in nodes):
         return ""
-    for asked, most, show in _amounts(shape, [node.capacity for node in world.nodes.values()]):
+    for asked, most, show in _amounts(shape, [node.capacity for node in nodes]):
         if asked > most:
             return f"needs {show(asked)}, the largest node has {show(most)}"
     return f"needs {describe(shape)}, no single node has all of it"
@@ -117,9 +116,9 @@ def _line_of(batch: Batch, index: Index | None) -> Line | None:
 
 
 def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
-    nodes = list(world.nodes.values())
+    nodes = _nodes(world)
     if not nodes:
-        return "no_node", "no node has joined yet"
+        return "no_node", "all nodes have been removed" if world.nodes else "no node has joined yet"
     large = too_large(world, line.shape)
     if large:
         return "too_large", large
@@ -160,10 +159,15 @@ def _closed(nodes: list[Node]) -> str:
     return f"{away} of {len(nodes)} nodes that are large enough are away"
 
 
+def _nodes(world: World) -> list[Node]:
+    """Those that are there or may come back; one that a person has removed is neither."""
+    return [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
+
+
 def _node_facts(world: World) -> list[str]:
-    nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
+    nodes = _nodes(world)
     if not nodes:
-        return ["no node has joined yet"]
+        return ["all nodes have been removed" if world.nodes else "no node has joined yet"]
     up = [node for node in nodes if node.state is NodeState.UP]
     drained = [node.name for node in nodes if node.is_drained]
     facts = [f"{len(up)} of {len(nodes)} nodes are up"]

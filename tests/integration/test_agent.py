@@ -347,6 +347,13 @@ def test_input_reaches_the_command(joined: ScriptedHub) -> None:
     assert (taken.batch, taken.index) == (8, 1)
 
 
+def test_a_grant_in_two_messages_runs_whole_although_the_first_has_ended(joined: ScriptedHub) -> None:
+    joined.send(grant(1, [b"true"]))
+    joined.results(1)
+    joined.send(grant(1, [b"true"], first=2))
+    assert [result.index for result in joined.results(1)] == [2]
+
+
 def test_a_drained_agent_that_is_to_leave_ends_with_its_starter(joined: ScriptedHub, agent: AgentProcess) -> None:
     joined.send(grant(1, [b"true"]))
     joined.results(1)

@@ -124,6 +124,45 @@ def test_of_a_grant_that_is_sent_again_after_a_reconnect_only_what_is_missing_is
     assert made.tell(grant(G1, (1, 3), of=4)) == [ev.Widen(1, 2), hand(1, G1, 3)]
 
 
+def test_the_rest_of_a_grant_is_taken_although_what_came_of_it_has_ended() -> None:
+    """A grant of more than 1 MiB of lines comes in several messages; the jobs of the first may end before the second."""
+    made = joined()
+    made.tell(grant(G1, (1, 2)))
+    made.end(ok(G1, 1, 2), 2, 2)
+    assert made.tell(grant(G1, (3, 4))) == [ev.Widen(1, 2), hand(1, G1, 3, 4)]
+    made.end(ok(G1, 3, 4), 4, 4)
+    assert made.tell(grant(G1, (1, 5))) == [ev.Widen(1, 1), hand(1, G1, 5)]
+
+
+def test_what_an_agent_lost_of_a_grant_is_taken_again_although_the_rest_has_ended() -> None:
+    """The agent was killed while 1 and 2 ran and 3 and 4 waited; 1 and 2 end before the hub grants 3 and 4 again."""
+    made = world(remembered=Remembered([], [Handed(G1, BatchId(7), 1, ONE_CPU, [Index(1), Index(2)])]))
+    made.tell(ev.StarterUp([(*member, 5) for member in members(G1, 1, 2)], [], []))
+    made.connect()
+    made.end(ok(G1, 1, 2), 2, 2)
+    made.tell(spec())
+    assert hand(2, G1, 3, 4) in made.tell(grant(G1, (3, 4)))
+
+
+@pytest.mark.parametrize("ask", [wire.Recall([(G1, 3, 4)]), wire.Kill(members(G1, 3, 4), 0, "cancelled")])
+def test_what_never_came_of_a_grant_is_returned_although_the_rest_has_ended(ask: wire.ToAgent) -> None:
+    made = joined()
+    made.tell(grant(G1, (1, 2)))
+    made.end(ok(G1, 1, 2), 2, 2)
+    made.tell(wire.Forget(2))
+    assert made.tell(ask) == [ev.Send(wire.Returned(members(G1, 3, 4)))]
+
+
+def test_of_what_ended_only_the_last_is_remembered() -> None:
+    made = joined()
+    for number in range(1, 12):
+        made.tell(grant(grant_id(1, number), (1, 10_000)), wire.Recall([(grant_id(1, number), 3, 10_000)]))
+        made.end(ok(grant_id(1, number), 1, 2), 2 * number, 2 * number)
+    last = grant_id(1, 11)
+    assert made.machine.roster.is_known((last, Index(10_000)))
+    assert not made.machine.roster.is_known((grant_id(1, 1), Index(10_000)))
+
+
 def test_short_jobs_get_a_surplus_at_the_starter() -> None:
     """Half a second's worth at most; none while the run time is unknown."""
     made = joined()

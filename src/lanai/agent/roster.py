@@ -25,7 +25,9 @@ from lanai.model.resources import Capacity
 from lanai.model.vector import Layout
 from lanai.wire import messages as wire
 
-FINISHED_GRANTS: Final = 4096
+FINISHED_JOBS: Final = 1 << 16
+"""Of how many jobs of finished grants is remembered, at least, that they were here."""
+
 IDLE_LANE_US: Final = 30_000_000
 ALL: Final = (0, 1 << 62)
 
@@ -47,7 +49,8 @@ class Roster:
         self._lanes: dict[int, Lane] = {}
         self._specs: dict[int, Lane] = {}
         self._queue: deque[Granted] = deque()
-        self._finished: deque[GrantId] = deque(maxlen=FINISHED_GRANTS)
+        self._finished: dict[GrantId, Granted] = {}
+        self._finished_jobs = 0
         self._idle_since: dict[Lane, int] = {}
         self._resized: dict[Lane, None] = {}
         self.grants: dict[GrantId, Granted] = {}
@@ -87,6 +90,7 @@ class Roster:
         """Specs are numbered anew, and what the hub grants again is new unless it is here, or among `ended`."""
         self._specs.clear()
         self._finished.clear()
+        self._finished_jobs = 0
         for grant in self.grants.values():
             grant.known = {item.index for item in grant.pending}
         for number, index in (*self.live, *ended):
@@ -113,12 +117,13 @@ class Roster:
         return not (self._capacity - self._specs[number].need) & self._layout.guard
 
     def add(self, message: wire.Grant) -> None:
-        """Queue a grant's members that are new; a repeat changes nothing."""
-        if message.grant in self._finished:
-            return
+        """Queue a grant's members that are new; a repeat changes nothing.
+
+        A grant may come in several messages, and what came before may have ended already.
+        """
         lane = self._specs[message.spec]
         assert lane.spec is not None
-        grant = self.grants.get(message.grant)
+        grant = self.grants.get(message.grant) or self._take_up(message.grant)
         if grant is None:
             grant = self.grants[message.grant] = Granted(message.grant, lane.spec.batch, message.attempt, lane)
         grant.lane = lane
@@ -143,8 +148,8 @@ class Roster:
 
     def is_known(self, member: Member) -> bool:
         """Whether the member was accepted on this connection, or is here."""
-        grant = self.grants.get(member[0])
-        return member[0] in self._finished if grant is None else member[1] in grant.known
+        grant = self.grants.get(member[0]) or self._finished.get(member[0])
+        return grant is not None and member[1] in grant.known
 
     # -- starting
 
@@ -300,4 +305,15 @@ class Roster:
 
     def _settle(self, grant: Granted) -> None:
         if not grant.live_count and not grant.pending and self.grants.pop(grant.grant, None) is not None:
-            self._finished.append(grant.grant)
+            self._finished[grant.grant] = grant
+            self._finished_jobs += len(grant.known)
+            while self._finished_jobs > FINISHED_JOBS and len(self._finished) > 1:
+                self._finished_jobs -= len(self._finished.pop(next(iter(self._finished))).known)
+
+    def _take_up(self, number: GrantId) -> Granted | None:
+        """A finished grant, as one that goes on."""
+        grant = self._finished.pop(number, None)
+        if grant is not None:
+            self._finished_jobs -= len(grant.known)
+            self.grants[number] = grant
+        return grant

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from lanai.core import events as ev
 from lanai.core.batches import Batch
-from lanai.core.effects import AcceptNode, Answer, BatchMoved, Effect, StartAttempts
+from lanai.core.effects import AcceptNode, Answer, BatchMoved, DrainNode, Effect, StartAttempts
 from lanai.core.hub import Decision, HubCore
 from lanai.core.nodes import Node
 from lanai.model.batch import BatchSettings
@@ -113,7 +113,7 @@ class Recorder:
         node = self.core.world.names[name]
         self.feed(ev.NodeTookStock(node, []))
         if take:
-            assert [type(effect) for effect in self.take_all()] == [AcceptNode]
+            assert [type(effect) for effect in self.take_all()] == [AcceptNode, DrainNode]
         return node
 
     def hello(self, name: str, has: Capacity | None = None, *, boot: str = "boot", key: bytes = b"key") -> int:

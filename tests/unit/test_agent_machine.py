@@ -447,6 +447,23 @@ def test_draining_returns_what_has_not_begun_and_takes_nothing_new() -> None:
     assert made.tell(grant(G3, (1, 1))) == [ev.Widen(1, 2), hand(1, G3, 1)]
 
 
+def test_a_drain_ends_with_its_connection() -> None:
+    """The node was resumed while its connection was down: nobody could tell it."""
+    made = joined()
+    made.tell(wire.Drain(True), ev.HubLost())
+    made.connect()
+    made.tell(spec())
+    assert hand(1, G1, 1) in made.tell(grant(G1, (1, 1)))
+
+
+def test_an_agent_that_was_to_leave_stays_with_a_hub_that_welcomes_it_again() -> None:
+    """A private hub ended while a command ran, and another is up before that has ended."""
+    made = joined()
+    made.tell(grant(G1, (1, 1)), wire.Drain(True, leave=True), ev.HubLost())
+    made.connect()
+    assert not any(isinstance(effect, ev.Leave) for effect in [*made.end(ok(G1, 1), 1, 1), *made.tell(wire.Forget(1))])
+
+
 def test_a_drained_agent_leaves_once_everything_is_committed() -> None:
     made = joined()
     made.tell(grant(G1, (1, 1)), wire.Drain(True, leave=True))

@@ -30,6 +30,7 @@ def test_a_new_agent_is_welcomed_and_gets_nothing_before_it_has_taken_stock(hub:
     assert hub.take_all() == [AcceptNode(connection, node)]
     assert hub.start() == []
     hub.feed(NodeTookStock(node, []))
+    assert hub.take_all() == [DrainNode(node, is_draining=False)]
     assert len(hub.start()) == 1
 
 
@@ -85,7 +86,7 @@ def test_after_a_short_cut_nothing_runs_twice_and_what_was_lost_is_sent_again(hu
     hub.hello("n", capacity(cpus=4))
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "ended")]))
-    assert hub.take_all() == [StartAttempts(node, grant(1), batch, 0, 1, ((3, 4),))]
+    assert hub.take_all() == [DrainNode(node, is_draining=False), StartAttempts(node, grant(1), batch, 0, 1, ((3, 4),))]
     assert hub.counts(batch) == {"locked": 3, "running": 1}
 
 
@@ -99,7 +100,8 @@ def test_attempts_that_are_no_longer_its_own_are_killed_at_once(hub: Recorder) -
     hub.hello("n", capacity(cpus=2))
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "ended")]))
-    assert hub.take_all() == [KillAttempts(node, [(grant(1), 1)], 0, "no longer granted to this node")]
+    kill = KillAttempts(node, [(grant(1), 1)], 0, "no longer granted to this node")
+    assert hub.take_all() == [kill, DrainNode(node, is_draining=False)]
 
 
 def test_a_cancel_that_was_cut_off_is_said_again(hub: Recorder) -> None:
@@ -112,7 +114,8 @@ def test_a_cancel_that_was_cut_off_is_said_again(hub: Recorder) -> None:
     hub.hello("n", capacity(cpus=2))
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "running")]))
-    assert hub.take_all() == [KillAttempts(node, [(grant(1), 1)], 10_000_000, "cancelled")]
+    kill = KillAttempts(node, [(grant(1), 1)], 10_000_000, "cancelled")
+    assert hub.take_all() == [DrainNode(node, is_draining=False), kill]
 
 
 def test_a_host_that_was_booted_again_has_lost_everything_at_once(hub: Recorder) -> None:
@@ -206,6 +209,16 @@ def test_drain_asks_back_what_has_not_begun_and_lasts_over_a_restart(hub: Record
     assert hub.take_all()[0] == DrainNode(node, is_draining=False)
 
 
+def test_a_node_resumed_while_away_is_told_before_it_is_granted_anything(hub: Recorder) -> None:
+    node = away_with_two_attempts(hub)
+    wish(hub, "n", "drain")
+    wish(hub, "n", "resume")
+    hub.take_all()
+    hub.hello("n")
+    hub.feed(NodeTookStock(node, []))
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, DrainNode, StartAttempts]
+
+
 def test_a_busy_node_is_not_removed(hub: Recorder) -> None:
     hub.join("n")
     hub.submit(1)
@@ -248,7 +261,7 @@ def test_jobs_that_were_to_be_held_while_the_node_could_not_hear_are_asked_back_
     hub.hello("n", capacity(cpus=2))
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "waiting")]))
-    assert hub.take_all() == [RecallJobs(node, [(grant(1), 2, 2)])]
+    assert hub.take_all() == [DrainNode(node, is_draining=False), RecallJobs(node, [(grant(1), 2, 2)])]
 
 
 def away_with_two_attempts(hub: Recorder) -> NodeId:
@@ -268,7 +281,7 @@ def test_what_was_cancelled_while_the_node_was_away_is_not_sent_again(hub: Recor
     hub.take_all()
     hub.hello("n")
     hub.feed(NodeTookStock(node, []))
-    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, BatchMoved]
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, DrainNode, BatchMoved]
     assert hub.counts(BatchId(1)) == {"cancelled": 4}
 
 
@@ -278,7 +291,7 @@ def test_what_was_held_while_the_node_was_away_is_held(hub: Recorder) -> None:
     hub.take_all()
     hub.hello("n")
     hub.feed(NodeTookStock(node, []))
-    assert [type(effect) for effect in hub.take_all()] == [AcceptNode]
+    assert [type(effect) for effect in hub.take_all()] == [AcceptNode, DrainNode]
     assert hub.counts(BatchId(1)) == {"held": 4}
 
 

@@ -191,6 +191,7 @@ class Machine:
 
     def _on_welcome(self, now_us: int, welcome: wire.Welcome, out: list[Effect]) -> None:
         self._is_welcome = True
+        self._is_draining = self._is_leaving = False  # of another connection; the hub says it again where it still holds
         self._gone_since_us = -1
         self._epoch = welcome.epoch
         self._heartbeat_us = welcome.heartbeat_us

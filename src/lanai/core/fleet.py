@@ -89,6 +89,8 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     if strangers:
         world.tell("attempts_fenced", node.name, f"{len(strangers)} attempts that are no longer its own")
         world.do(KillAttempts(node.id, strangers, FENCED_GRACE_US, "no longer granted to this node"))
+    # Said either way, and before any grant: what the node knows may be of before the connection was down.
+    world.do(DrainNode(node.id, is_draining=node.is_drained))
     unwanted: list[tuple[GrantId, Index]] = []
     for grant in list(node.grants.values()):
         unwanted += _grant_again(world, node, grant, has.get(grant.id, {}))
@@ -96,8 +98,6 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     ends.take_back(world, node, unwanted)
     node.is_in_step = True
     node.ended_us = world.now_us
-    if node.is_drained:
-        world.do(DrainNode(node.id, is_draining=True))
     for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
         if batch.hold_wishes or batch.state != "open":
             recall(world, batch, node=node)  # it was asked for while the node could not hear

@@ -15,6 +15,15 @@ from lanai.store.port import Lines
 CHUNKS_KEPT: Final = 64
 ENVS_KEPT: Final = 64
 MESSAGE_BYTES: Final = 1 << 20
+"""What a piece holds at most, unless one job alone is more: that may be twice as much, and fits a frame all the same.
+
+A line has at most 1 MiB, and what it is checked for stood in it: the files once more, the rest in more letters.
+"""
+
+CHECK_BYTES: Final = 20
+RANGE_BYTES: Final = 20
+"""What a check beside its file, and a range, take on the wire at most."""
+
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -53,34 +62,18 @@ class LineSource:
         return self._cut(batch, spans)
 
     def _cut(self, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> Iterator[Piece]:
-        ranges: list[tuple[int, int]] = []
-        lines: list[bytes] = []
-        checks: dict[int, tuple[Check, ...]] = {}
-        room = MESSAGE_BYTES
+        gathered = _Gathered()
         for first, last in spans:
             at = first
             while at <= last:
                 chunk = self._chunk(batch, Index(at))
-                end = min(last, chunk.last)
-                part = chunk.lines[at - chunk.first : end - chunk.first + 1]
-                size = sum(map(len, part)) + len(part)
-                if size > room:
-                    part, end = _as_many(part, at, room, is_first=not lines)
-                    size = sum(map(len, part)) + len(part)
-                if part:
-                    if chunk.checks:
-                        for index in range(at, end + 1):
-                            if (found := chunk.checks.get(index - chunk.first)) is not None:
-                                checks[len(lines) + index - at] = found
-                    ranges.append((at, end))
-                    lines += part
-                    room -= size
-                    at = end + 1
-                if not part or room <= 0:
-                    yield Piece(ranges, b"\0".join(lines), checks)
-                    ranges, lines, checks, room = [], [], {}, MESSAGE_BYTES
-        if lines:
-            yield Piece(ranges, b"\0".join(lines), checks)
+                taken = gathered.take(chunk, at, min(last, chunk.last))
+                at += taken
+                if not taken or gathered.room <= 0:
+                    yield gathered.piece()
+                    gathered = _Gathered()
+        if gathered.lines:
+            yield gathered.piece()
 
     def env(self, digest: bytes) -> dict[bytes, bytes]:
         """The environment saved under `digest`."""
@@ -114,12 +107,51 @@ class LineSource:
         return chunk
 
 
-def _as_many(part: list[bytes], at: int, room: int, *, is_first: bool) -> tuple[list[bytes], int]:
-    """The lines that fit `room`, at least one where the piece is still empty, and the last index of them."""
-    taken = 0
-    for line in part:
-        room -= len(line) + 1
-        if room < 0 and not (is_first and not taken):
-            break
-        taken += 1
-    return part[:taken], at + taken - 1
+class _Gathered:
+    """What is to go into one piece, and the bytes that it has room for."""
+
+    def __init__(self) -> None:
+        self.room = MESSAGE_BYTES
+        self.ranges: list[tuple[int, int]] = []
+        self.lines: list[bytes] = []
+        self.checks: dict[int, tuple[Check, ...]] = {}
+
+    def take(self, chunk: _Chunk, first: int, last: int) -> int:
+        """Take jobs of a chunk, from `first` on, as many as there is room for; at least one where it is empty."""
+        lines = chunk.lines[first - chunk.first : last - chunk.first + 1]
+        checks = _checks_of(chunk, first, last)
+        size = RANGE_BYTES + sum(map(len, lines)) + len(lines) + sum(map(_size_of, checks.values()))
+        if size > self.room:
+            lines, size = self._as_many(lines, checks)
+        if lines:
+            begin = len(self.lines)
+            self.checks.update({begin + at: found for at, found in checks.items() if at < len(lines)})
+            self.ranges.append((first, first + len(lines) - 1))
+            self.lines += lines
+            self.room -= size
+        return len(lines)
+
+    def _as_many(self, lines: list[bytes], checks: dict[int, tuple[Check, ...]]) -> tuple[list[bytes], int]:
+        size, taken = RANGE_BYTES, 0
+        for at, line in enumerate(lines):
+            more = len(line) + 1 + _size_of(checks.get(at, ()))
+            if size + more > self.room and (taken or self.lines):
+                break
+            size += more
+            taken += 1
+        return lines[:taken], size
+
+    def piece(self) -> Piece:
+        return Piece(self.ranges, b"\0".join(self.lines), self.checks)
+
+
+def _checks_of(chunk: _Chunk, first: int, last: int) -> dict[int, tuple[Check, ...]]:
+    """The checks of jobs first .. last of a chunk, by position from `first`."""
+    if not chunk.checks:
+        return {}
+    known = chunk.checks
+    return {at - first: known[at - chunk.first] for at in range(first, last + 1) if at - chunk.first in known}
+
+
+def _size_of(checks: tuple[Check, ...]) -> int:
+    return CHECK_BYTES * (len(checks) + 1) + sum(len(check.file) for check in checks) if checks else 0

@@ -13,7 +13,7 @@ from lanai.hub import peers
 from lanai.hub.peers import AHEAD_BYTES, Outbox, Peer
 from lanai.model.ids import GrantId
 from lanai.wire import messages
-from lanai.wire.framing import FrameReader, frame
+from lanai.wire.framing import FRAME_BYTES, FrameReader, frame
 
 PIECE = 1 << 20
 
@@ -118,3 +118,17 @@ def test_a_peer_that_reads_nothing_of_what_waits_for_it_is_dropped(monkeypatch: 
             assert pieces.made < 5
 
     asyncio.run(live())
+
+
+def test_a_peer_that_is_to_be_sent_more_than_a_frame_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """It ended the hub, and again at each start."""
+
+    async def live() -> None:
+        async with connected() as (board, peer, _):
+            peer.send(messages.Grant(GrantId(1), 1, 1, [(1, 1)], b"x" * FRAME_BYTES))
+            peer.send(messages.Beat(1, 1))
+            await asyncio.wait_for(board.lost.wait(), 10)
+
+    asyncio.run(live())
+    (record,) = caplog.records
+    assert "it cannot be sent Grant" in record.getMessage()

@@ -157,13 +157,21 @@ class Peer(asyncio.BufferedProtocol):
         self._make_waiting()
 
     def send_first(self, message: messages.Message) -> None:
-        """Write a message before all that waits. For what means the same in any order; else as `send`."""
+        """Write a message before all that waits. For what means the same in any order; else as `send`.
+
+        One that no frame can hold costs its peer the connection, and not the hub its life.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        try:
+            data = frame(message)
+        except ValueError as error:
+            _log.error("dropped %s: it cannot be sent %s: %s", self.describe(), type(message).__name__, error)
+            self.drop()
+            return
         if not self._unsent:
             self._switchboard.outbox.add(self)
-        data = frame(message)
         self._unsent.append(data)
         self._unsent_bytes += len(data)
 

@@ -39,13 +39,13 @@ class ScriptedHub:
             "hub": lambda _: {"version": "0.1.0", "hub": "h", "epoch": 1, "pid": 1, "url": "", "started_at_us": 1,
                               "durability": "full", "is_private": True, "store": "ok", "nodes_up": 0, "nodes": 0,
                               "batches_open": len(self.progress)},
-            "status": lambda _: {"batches": [_map(p) for p in self.progress.values()], "nodes": []},
+            "status": lambda _: {"batches": [_map(p) for p in self.progress.values()], "next": None},
             "progress": lambda said: {
                 "progress": _map(self.progress[said["batch"]]) if said["batch"] in self.progress else None
             },
             "in_flight": lambda _: {"items": [], "waiting": []},
             "fits": lambda said: {"reasons": [""] * len(said["shapes"])},
-            "nodes": lambda _: {"nodes": []},
+            "nodes": lambda _: {"nodes": [], "next": None},
         }  # fmt: skip
         self._last_batch = 0
         self._keys: dict[tuple[str, str], tuple[int, bytes]] = {}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,21 @@ def test_shapes_are_told_once_and_the_impossible_is_refused_by_line(api: Api) ->
     assert chunk.runs == [[1, 0], [1, 1], [1, 2], [1, 1]] or chunk.runs == [(1, 0), (1, 1), (1, 2), (1, 1)]
     assert isinstance(api.hub.messages[-1], messages.Command | messages.Abandon)
     assert list(client.batches()) == []
+
+
+def test_of_very_many_shapes_the_hub_is_asked_piece_by_piece(api: Api) -> None:
+    """A list that asks for another amount in each of 300,000 lines passed what one question can hold."""
+    asked: list[int] = []
+
+    def fits(said: dict[str, Any]) -> dict[str, Any]:
+        asked.append(len(said["shapes"]))
+        return {"reasons": ["too much" if s["memory_bytes"] == 2500 else "" for s in said["shapes"]]}
+
+    api.hub.verbs["fits"] = fits
+    with pytest.raises(UserError) as caught:
+        api.client().submit([b"".join(b"{use ram %d} a\n" % n for n in range(1, 2502))], {}, env=ENV, file="f")
+    assert caught.value.facts["problems"] == ["f:2500: too much"]
+    assert asked == [1000, 1000, 501]
 
 
 def test_bad_lines_are_all_told_and_nothing_is_submitted(api: Api) -> None:
@@ -248,6 +264,27 @@ def test_states_of_jobs(api: Api) -> None:
     assert (group["outcome"], group["exit_code"], group["count"]) == ("exit", 3, 1)
     assert group["examples"][0]["id"] == "1/2" and group["examples"][0]["stderr"] == "boom\nagain"
     assert [each["attempt"] for each in client.job(1, 3)["attempts_list"]] == [1, 2]
+
+
+def test_batches_and_nodes_that_the_hub_tells_in_pieces_are_shown_together(api: Api) -> None:
+    client = api.client()
+    for _ in range(3):
+        client.submit([b"true\n"], {}, env=ENV)
+    whole = api.hub.verbs["status"]({})["batches"]
+
+    def in_pieces(of: str, found: list[dict[str, Any]], name: str) -> None:
+        def tell(said: dict[str, Any]) -> dict[str, Any]:
+            left = [one for one in found if "after" not in said or one[name] > said["after"]]
+            return {of: left[:1], "next": left[0][name] if left else None}
+
+        api.hub.verbs["status" if of == "batches" else of] = tell
+
+    in_pieces("batches", whole, "batch")
+    in_pieces("nodes", [{"name": "a"}, {"name": "b"}], "name")
+    shown = client.status()
+    assert [batch["batch"] for batch in shown["batches"]] == [1, 2, 3]
+    assert [node["name"] for node in shown["nodes"]] == ["a", "b"]
+    assert [batch["state"] for batch in client.batches()] == [batch["state"] for batch in reversed(shown["batches"])]
 
 
 def test_a_long_poll_answers_on_a_change_and_shares_one_subscription(api: Api) -> None:

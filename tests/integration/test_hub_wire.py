@@ -136,7 +136,7 @@ def test_strangers_are_refused_and_nobody_else_notices(hub: Process, home: Path,
     peer.close()
     api = WirePeer.local(home / "hub")
     api.hello_api()
-    assert api.command("nodes") == {"nodes": []}
+    assert api.command("nodes") == {"nodes": [], "next": None}
     api.close()
     eventually(lambda: b"dropped" in hub.log.read_bytes() or b"refused" in hub.log.read_bytes(), what="a log line")
 
@@ -184,7 +184,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_go_on(hub: Process, home:
     assert _is_cut_off(deaf.sock, ask)
     api = WirePeer.local(home / "hub")
     api.hello_api()
-    assert api.command("nodes") == {"nodes": []}
+    assert api.command("nodes") == {"nodes": [], "next": None}
     api.close()
     deaf.close()
 

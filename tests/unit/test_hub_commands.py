@@ -1,19 +1,28 @@
-"""Retry of an ended batch: read aside, once however many want it, and answered whatever comes of it."""
+"""The verbs of the API process: however much there is to tell, each answer fits a frame.
+
+Retry of an ended batch: read aside, once however many want it, and answered whatever comes of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+import pytest
 
 from core_recorder import Recorder, capacity
+from lanai.core import events as ev
 from lanai.core.events import BatchRevived, Event, JobsRetried
-from lanai.hub.commands import Commands, Revival
+from lanai.hub.commands import RESULT_BYTES, Commands, Revival, reply
+from lanai.model.batch import BatchSettings
 from lanai.model.errors import ErrorBody, StoreError
-from lanai.model.ids import BatchId
+from lanai.model.ids import BatchId, ShapeId
 from lanai.model.records import PruneBatch, RecoveredBatch
+from lanai.model.resources import Shape
 from lanai.store.memory import MemoryStore
 from lanai.wire import messages
+from lanai.wire.framing import FRAME_BYTES, frame
 
 
 class Shell:
@@ -103,3 +112,60 @@ def test_a_store_that_cannot_read_is_answered_so(hub: Recorder) -> None:
     assert shell.retry(batch) is None
     shell.aside.pop()()
     assert (shell.posted, shell.answered) == ([], [(1, "store_error")])
+
+
+def ask(hub: Recorder, verb: str, **arguments: object) -> dict[str, Any]:
+    """The answer, which has been put into a frame."""
+    asked = msgspec.Raw(msgspec.msgpack.encode(arguments))
+    answer = Shell(hub).commands.take(messages.Command(1, "tester", verb, asked))
+    assert answer is not None and answer.error is None
+    assert len(frame(answer)) < FRAME_BYTES
+    found: dict[str, Any] = msgspec.msgpack.decode(answer.result)
+    return found
+
+
+def ask_all(hub: Recorder, verb: str, of: str) -> tuple[list[dict[str, Any]], int]:
+    """Everything that a question is answered with, and in how many pieces."""
+    said = ask(hub, verb)
+    found, pieces = said[of], 1
+    while said["next"] is not None:
+        said = ask(hub, verb, after=said["next"])
+        found += said[of]
+        pieces += 1
+    return found, pieces
+
+
+def submissions(count: int) -> list[ev.Event]:
+    found: list[ev.Event] = []
+    for number in range(1, count + 1):
+        batch, shape = BatchId(number), ((ShapeId(0), Shape()),)
+        found.append(ev.BatchOpened(number, "ann", "", BatchSettings(), b"d", b"b", 0))
+        found.append(ev.ChunkArrived(1, batch, 1, 1, ((1, ShapeId(0)),), shape, b"true", {}))
+        found.append(ev.BatchClosed(number, batch, 1, b"d", 0))
+    return found
+
+
+def test_very_many_open_batches_are_told_piece_by_piece(hub: Recorder) -> None:
+    """The answer about 15,000 passed what a frame holds, and took the API process its hub."""
+    hub.core.handle(hub.now_us, submissions(15_000))
+    found, pieces = ask_all(hub, "status", "batches")
+    assert [batch["batch"] for batch in found] == list(range(1, 15_001))
+    assert pieces > 10
+
+
+def test_very_many_nodes_are_told_piece_by_piece(hub: Recorder) -> None:
+    joined = [
+        ev.NodeJoined(n, f"n{n:04}", b"k", "boot", capacity(gpus=8), ("feature",), "ann", 0, "1.0")
+        for n in range(1, 1001)
+    ]
+    hub.core.handle(hub.now_us, joined)
+    found, pieces = ask_all(hub, "nodes", "nodes")
+    assert [node["name"] for node in found] == [f"n{n:04}" for n in range(1, 1001)]
+    assert pieces > 1
+
+
+@pytest.mark.parametrize("size", [RESULT_BYTES - 5, RESULT_BYTES])
+def test_an_answer_that_no_frame_can_hold_is_an_error(size: int) -> None:
+    answer = reply(1, b"x" * size)
+    frame(answer)
+    assert (answer.error is None) == (size < RESULT_BYTES)

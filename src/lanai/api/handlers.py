@@ -108,12 +108,11 @@ class Handlers:
         return answer(await self._link.command(caller(request), "stop", now=wish.now) or {})
 
     async def status(self, request: Request) -> Response:
-        """GET /v1/status: one question to the hub, and the last ended batches of the store."""
+        """GET /v1/status: what the hub says of batches and nodes, and the last ended batches of the store."""
         user = caller(request)
         hub = await self._link.command(user, "hub")
-        now = await self._link.command(user, "status")
         shown = []
-        for progress in now["batches"]:
+        for progress in await self._all(user, "status", "batches"):
             row = await self._batch(progress["batch"])
             if row is not None:
                 shown.append(batch_shown(row, progress))
@@ -123,7 +122,7 @@ class Handlers:
                 "hub": _hub_shown(hub),
                 "batches": sorted(shown, key=lambda batch: batch["batch"]),
                 "ended": [batch_shown(row, None) for row in ended],
-                "nodes": now["nodes"],
+                "nodes": await self._nodes(user),
             }
         )
 
@@ -142,8 +141,8 @@ class Handlers:
         before = _number(request, "before", 0, 0, 1 << 63) or None
         states = _listed(request, "state")
         rows = await self._view.ask(lambda reader: reader.batches(before=before, limit=limit, states=states))
-        now = await self._link.command(caller(request), "status")
-        progress = {each["batch"]: each for each in now["batches"]}
+        now = await self._all(caller(request), "status", "batches")
+        progress = {each["batch"]: each for each in now}
         shown = [batch_shown(row, progress.get(row.batch)) for row in rows]
         return answer({"batches": shown, "next": rows[-1].batch if len(rows) == limit else None})
 
@@ -306,8 +305,18 @@ class Handlers:
         raise NothingThere(f"there is no node {name}", code="no_such_node", hint="lanai node list")
 
     async def _nodes(self, user: str) -> list[dict[str, Any]]:
-        answered = await self._link.command(user, "nodes")
-        return sorted((dict(node) for node in answered["nodes"]), key=lambda node: str(node["name"]))
+        return await self._all(user, "nodes", "nodes")
+
+    async def _all(self, user: str, verb: str, of: str) -> list[dict[str, Any]]:
+        """Everything that a question is answered with, which the hub tells piece by piece."""
+        found: list[dict[str, Any]] = []
+        after: dict[str, Any] = {}
+        while True:
+            said = await self._link.command(user, verb, **after)
+            found += said[of]
+            if said["next"] is None:
+                return found
+            after = {"after": said["next"]}
 
     def _node_wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:

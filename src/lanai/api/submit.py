@@ -29,6 +29,9 @@ WINDOW: Final = 16
 CHUNK_TIMEOUT_S: Final = 60.0
 PIECE_BYTES: Final = 1 << 18
 SHAPES_SHOWN: Final = 20
+SHAPES_ASKED: Final = 1_000
+"""How many the hub is asked about at once: a list may ask for something else in every line."""
+
 KEY_ARRIVING: Final = "key_arriving"
 SAME_KEY_WAIT_S: Final = 30.0
 SAME_KEY_PAUSE_S: Final = 0.1
@@ -235,10 +238,13 @@ class _Arrival:
         return Submitted(batch=opened.batch, jobs=self._jobs, existed=True)
 
     async def _refuse_impossible(self) -> None:
-        shapes = list(self._shapes)
-        answer = await self._link.command(self._user, "fits", shapes=shapes)
+        reasons: list[str] = []
+        asked = list(self._shapes)
+        for first in range(0, len(asked), SHAPES_ASKED):
+            shapes = asked[first : first + SHAPES_ASKED]
+            reasons += (await self._link.command(self._user, "fits", shapes=shapes))["reasons"]
         places = [f"{self._head.file}:{line}" for line in self._first_lines]
-        problems = [f"{place}: {reason}" for place, reason in zip(places, answer["reasons"], strict=True) if reason]
+        problems = [f"{place}: {reason}" for place, reason in zip(places, reasons, strict=True) if reason]
         if problems:
             raise ImpossibleRequest("; ".join(problems[:3]), facts={"problems": problems[:SHAPES_SHOWN]})
 

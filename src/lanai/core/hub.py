@@ -240,10 +240,11 @@ class HubCore:
             slots=self._slots().get(batch.id, 0) if slots is None else slots.get(batch.id, 0),
         )
 
-    def standings(self) -> list[Standing]:
-        """Where all unfinished batches stand, in the order in which they came."""
+    def standings(self, after: int, most: int) -> list[Standing]:
+        """Where unfinished batches stand, in the order of their numbers: of those above `after`, at most `most`."""
         slots = self._slots()
-        return [standing for batch in self.world.batches if (standing := self.standing(batch, slots)) is not None]
+        asked = sorted(batch for batch in self.world.batches if batch > after)[:most]
+        return [standing for batch in asked if (standing := self.standing(batch, slots)) is not None]
 
     def _slots(self) -> dict[BatchId, int]:
         slots: dict[BatchId, int] = {}
@@ -289,8 +290,8 @@ class HubCore:
         ]
         return sorted(found)[:most]
 
-    def nodes(self, now_us: int) -> list[NodeStanding]:
-        """All nodes but those removed, by name."""
+    def nodes(self, now_us: int, avoided_most: int | None = None) -> list[NodeStanding]:
+        """All nodes but those removed, by name; of the batches that avoid one the first `avoided_most`."""
         avoided_by: dict[NodeId, list[BatchId]] = {}
         for batch in self.world.batches.values():
             for avoided in batch.avoided:
@@ -309,7 +310,7 @@ class HubCore:
                 trouble=node.trouble,
                 started_by=node.started_by,
                 features=node.features,
-                avoided_by=avoided_by.get(node.id, []),
+                avoided_by=avoided_by.get(node.id, [])[:avoided_most],
                 free=self.world.layout.left(node.total, node.total - node.free),
                 version=node.version,
                 escaped=node.escaped,

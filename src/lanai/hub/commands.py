@@ -21,18 +21,36 @@ from lanai.core.hub import HubCore
 from lanai.core.intake import tried_of
 from lanai.core.wishes import has_ended
 from lanai.hub.clock import boottime_us, wall_us
-from lanai.model.errors import ErrorBody, LanaiError, NothingThere, StoreError, StoreFull, UserError
+from lanai.model.errors import (
+    ErrorBody,
+    InternalError,
+    LanaiError,
+    NothingThere,
+    StoreError,
+    StoreFull,
+    UserError,
+)
 from lanai.model.ids import BatchId, Index
 from lanai.model.records import RecoveredBatch
 from lanai.model.resources import Shape
 from lanai.wire import messages
+from lanai.wire.framing import FRAME_BYTES
 
 A = TypeVar("A")
+
+RESULT_BYTES: Final = FRAME_BYTES - 1024
+"""The longest result that fits a Reply."""
 
 FREED_AT_ONCE: Final = 10_000
 REASONS: Final = 10_000
 """Most spans of waiting jobs whose reasons one answer tells."""
 
+BATCHES: Final = 1_000
+NODES: Final = 250
+"""Most batches and nodes that one answer tells of, so that it fits a frame; it says after which to go on."""
+
+AVOIDED_BY: Final = 500
+"""Most batches that are told to avoid a node: the first ones."""
 
 Revival = BatchRevived | ErrorBody
 """An ended batch as it was read, or why it could not be."""
@@ -74,6 +92,18 @@ class OfSettings(msgspec.Struct, frozen=True):
     batch: BatchId
     priority: int | None = None
     max_running: int | None = None
+
+
+class OfBatches(msgspec.Struct, frozen=True):
+    """Unfinished batches of numbers above `after`."""
+
+    after: int = 0
+
+
+class OfNodes(msgspec.Struct, frozen=True):
+    """Nodes of names behind `after`."""
+
+    after: str = ""
 
 
 class OfNode(msgspec.Struct, frozen=True):
@@ -153,8 +183,10 @@ class Commands:
         return self._facts()
 
     def status(self, command: messages.Command) -> dict[str, Any]:
-        """Everything that is going on, in short."""
-        return {"batches": self._core.standings(), "nodes": self._core.nodes(boottime_us())}
+        """Where the next unfinished batches stand, and the number to go on after, None where none are left."""
+        after = _arguments(command, OfBatches).after
+        found = self._core.standings(after, BATCHES)
+        return {"batches": found, "next": found[-1].batch if len(found) == BATCHES else None}
 
     def progress(self, command: messages.Command) -> dict[str, Any]:
         """Where one unfinished batch stands."""
@@ -181,8 +213,10 @@ class Commands:
         return found
 
     def nodes(self, command: messages.Command) -> dict[str, Any]:
-        """All nodes."""
-        return {"nodes": self._core.nodes(boottime_us())}
+        """The next nodes by name, and the name to go on after, None where none are left."""
+        after = _arguments(command, OfNodes).after
+        found = [node for node in self._core.nodes(boottime_us(), AVOIDED_BY) if node.name > after][:NODES]
+        return {"nodes": found, "next": found[-1].name if len(found) == NODES else None}
 
     # -- wishes
 
@@ -303,8 +337,12 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
 
 
 def reply(request: int, result: object) -> messages.Reply:
-    """A Reply that carries a result."""
-    return messages.Reply(request, result=msgspec.Raw(msgspec.msgpack.encode(result)))
+    """A Reply that carries a result, or the error that it is too much for one."""
+    encoded = msgspec.msgpack.encode(result)
+    if len(encoded) > RESULT_BYTES:
+        error = InternalError(f"an answer of {len(encoded)} bytes is too long", code="answer_too_long")
+        return messages.Reply(request, error=error.body())
+    return messages.Reply(request, result=msgspec.Raw(encoded))
 
 
 def _arguments(command: messages.Command, kind: type[A]) -> A:

@@ -3,7 +3,10 @@
 It decides nothing about jobs. It never blocks: the loop that owns it calls `on_ready` when the descriptor is ready and
 `on_time` when `due_us` has come. Times are microseconds of CLOCK_BOOTTIME and are handed in, and so is the jitter.
 
-A connect that is *refused* is told apart from one that fails otherwise, because it proves that no hub is up. TLS trusts
+A name may have several addresses: they are tried one after the other, each for its time.
+
+A connect that is *refused* is told apart from one that fails otherwise, because it proves that no hub is up; but only
+where every address refuses: the hub may well be at the one that does not answer. TLS trusts
 the SHA-256 of the hub's certificate and nothing else; nothing is sent to a hub that shows another.
 """
 
@@ -22,6 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from lanai.agent.lookup import Lookup, Place, numeric
 from lanai.model.errors import UserError
 from lanai.wire import messages
 from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
@@ -66,7 +70,7 @@ class Up(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Nobody listens there: the connect that began then was refused."""
+    """Nobody listens there: the connect that began then was refused, at each address."""
 
     began_us: int
 
@@ -101,6 +105,10 @@ class HubLink:
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
         self._is_shaking = False
+        self._lookup: Lookup | None = None
+        self._is_looking = False
+        self._places: deque[Place] = deque()
+        self._refusals = self._other_failures = 0
         self._began_us = 0
         self._backoff_us = BACKOFF_FIRST_US
         self._reader = FrameReader(messages.to_agent)
@@ -117,6 +125,8 @@ class HubLink:
 
     def fileno(self) -> int:
         """The descriptor to watch, or -1 while there is none."""
+        if self._is_looking and self._lookup is not None:
+            return self._lookup.fileno()
         return -1 if self._socket is None else self._socket.fileno()
 
     def wants_write(self) -> bool:
@@ -150,20 +160,19 @@ class HubLink:
         return []
 
     def on_time(self, now_us: int) -> list[LinkEvent]:
-        """Begin a connect that is due, or give up one that takes too long."""
+        """Begin a connect that is due, or give up what takes too long: an address, or the search for one."""
         if now_us < self.due_us or self.is_up:
             return []
+        if self._is_looking:
+            return [self._down(now_us, f"no address of {self._to.host} was found in time")]
         if self._socket is not None:
-            return [self._down(now_us, "no answer in time")]
-        self._began_us = now_us
-        self.due_us = now_us + CONNECT_TIMEOUT_US
-        try:
-            return self._connect(now_us)
-        except OSError as error:
-            return [self._failed(now_us, error)]
+            return self._failed(now_us, TimeoutError("no answer in time"))
+        return self._find(now_us)
 
     def on_ready(self, now_us: int) -> list[LinkEvent]:
         """The descriptor is ready: go on connecting, or read and write."""
+        if self._is_looking:
+            return self._take_places(now_us)
         if self._socket is None:
             return []
         try:
@@ -172,9 +181,9 @@ class HubLink:
             self._write()
             return self._read(now_us)
         except _OtherCertificate as error:
-            return [WrongPin(str(error)), self._down(now_us, str(error))]
+            return [WrongPin(str(error)), *self._failed(now_us, error)]
         except (OSError, ProtocolViolation) as error:
-            return [self._failed(now_us, error)]
+            return self._failed(now_us, error)
 
     def drop(self, now_us: int, problem: str) -> list[LinkEvent]:
         """End the connection; another is begun after the back-off."""
@@ -191,18 +200,43 @@ class HubLink:
             self._socket = None
         self.is_up = False
 
-    def _connect(self, now_us: int) -> list[LinkEvent]:
+    def _find(self, now_us: int) -> list[LinkEvent]:
+        """Find out where to connect to. One lookup goes on for as long as it takes, over any number of connects."""
+        self._refusals = self._other_failures = 0
         if self._to.path is not None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            problem = _connect_unix(self._socket, self._to.path)
-        else:
-            family, kind, proto, _, where = socket.getaddrinfo(self._to.host, self._to.port, type=socket.SOCK_STREAM)[0]
-            self._socket = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            problem = self._socket.connect_ex(where)
-        if problem not in (0, errno.EINPROGRESS):
-            raise OSError(problem, os.strerror(problem))
-        return self._go_on(now_us) if problem == 0 else []
+            return self._connect_first(now_us, [(socket.AF_UNIX, self._to.path)])
+        if self._lookup is None:
+            if places := numeric(self._to.host, self._to.port):
+                return self._connect_first(now_us, places)
+            self._lookup = Lookup(self._to.host, self._to.port)
+        self._is_looking = True
+        self.due_us = now_us + CONNECT_TIMEOUT_US
+        return []
+
+    def _take_places(self, now_us: int) -> list[LinkEvent]:
+        assert self._lookup is not None
+        lookup, self._lookup, self._is_looking = self._lookup, None, False
+        try:
+            return self._connect_first(now_us, lookup.take())
+        except OSError as error:
+            return [self._down(now_us, _said(error))]
+
+    def _connect_first(self, now_us: int, places: list[Place]) -> list[LinkEvent]:
+        self._places = deque(places)
+        self._began_us = now_us
+        return self._connect_next(now_us)
+
+    def _connect_next(self, now_us: int) -> list[LinkEvent]:
+        family, where = self._places.popleft()
+        self.due_us = now_us + CONNECT_TIMEOUT_US
+        try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            problem = _begin_connect(self._socket, where)
+            if problem not in (0, errno.EINPROGRESS):
+                raise OSError(problem, os.strerror(problem))
+            return self._go_on(now_us) if problem == 0 else []
+        except OSError as error:
+            return self._failed(now_us, error)
 
     def _go_on(self, now_us: int) -> list[LinkEvent]:
         assert self._socket is not None
@@ -270,19 +304,37 @@ class HubLink:
             self._out_bytes -= sent
             self._out = deque([data[sent:]]) if sent < len(data) else deque()
 
-    def _failed(self, now_us: int, error: Exception) -> LinkEvent:
+    def _failed(self, now_us: int, error: Exception) -> list[LinkEvent]:
+        """This connection is none; the next address is tried, if one is left."""
+        if self.is_up:
+            return [self._down(now_us, _said(error))]
+        self._count(error)
+        self._hang_up()
+        if self._places:
+            return self._connect_next(now_us)
+        down = self._down(now_us, _said(error))
+        return [Refused(self._began_us) if self._refusals and not self._other_failures else down]
+
+    def _count(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno == errno.EAFNOSUPPORT:
+            return  # this computer has no such addresses, so the hub was never reached at one
         is_refusal = isinstance(error, ConnectionRefusedError) or (
             self._to.path is not None and isinstance(error, FileNotFoundError)
         )
-        was_up, began_us = self.is_up, self._began_us
-        down = self._down(now_us, _said(error))
-        return Refused(began_us) if is_refusal and not was_up and not self._is_shaking else down
+        if is_refusal and not self._is_shaking:
+            self._refusals += 1
+        else:
+            self._other_failures += 1
 
-    def _down(self, now_us: int, problem: str) -> Down:
+    def _hang_up(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
-        self._is_shaking = self.is_up = self._wants_write = False
+        self._is_shaking = self.is_up = self._wants_write = self._is_looking = False
+
+    def _down(self, now_us: int, problem: str) -> Down:
+        self._hang_up()
+        self._places.clear()
         self._out.clear()
         self._out_bytes = 0
         self.due_us = now_us + round(self._backoff_us * (0.75 + 0.5 * self._jitter()))
@@ -292,6 +344,14 @@ class HubLink:
 
 class _OtherCertificate(Exception):
     """The pin does not match."""
+
+
+def _begin_connect(made: socket.socket, where: object) -> int:
+    """Like `connect_ex`; a Unix socket's path may have any length."""
+    if isinstance(where, Path):
+        return _connect_unix(made, where)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made.connect_ex(where)  # type: ignore[arg-type]
 
 
 def _connect_unix(made: socket.socket, path: Path) -> int:

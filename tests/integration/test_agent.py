@@ -347,6 +347,23 @@ def test_input_reaches_the_command(joined: ScriptedHub) -> None:
     assert (taken.batch, taken.index) == (8, 1)
 
 
+def test_where_no_starter_can_be_started_the_node_says_so_and_tries_again(hub: ScriptedHub, agent: AgentProcess) -> None:
+    """A moment without memory or processes for a fork ended the agent."""
+    agent.state.mkdir()
+    in_the_way = agent.state / "starter"
+    in_the_way.touch()
+    agent.start()
+    hub.accept(heartbeat_us=100_000)
+    troubled = hub.wait(wire.Heartbeat, lambda beat: bool(beat.trouble))
+    assert troubled.trouble == "cannot start commands: Not a directory"
+    hub.send(spec(), grant(1, [b"true"]))
+    assert hub.wait(wire.Returned).items == [(G1, 1)]
+    in_the_way.unlink()
+    hub.wait(wire.Heartbeat, lambda beat: not beat.trouble)
+    hub.send(grant(2, [b"true"]))
+    assert hub.results(1)[0].outcome == "ok"
+
+
 def test_a_grant_in_two_messages_runs_whole_although_the_first_has_ended(joined: ScriptedHub) -> None:
     joined.send(grant(1, [b"true"]))
     joined.results(1)

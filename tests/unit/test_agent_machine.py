@@ -489,6 +489,28 @@ def test_a_full_disk_starts_nothing_and_loses_no_result() -> None:
     assert made.tell(ev.DiskFreed())[0] == ev.Send(wire.Heartbeat(3, made.now_us, running=1))
 
 
+def test_a_node_that_can_start_no_starter_takes_nothing_and_says_so() -> None:
+    made = joined()
+    made.tell(grant(G1, (1, 3)))
+    made.tell(ev.StarterDied())
+    beat, returned = made.tell(ev.StarterMissing("cannot start commands: x"))
+    assert isinstance(beat, ev.Send) and isinstance(beat.message, wire.Heartbeat)
+    assert beat.message.trouble == "cannot start commands: x"
+    assert returned == ev.Send(wire.Returned(members(G1, 3)))
+    assert made.tell(ev.StarterMissing("cannot start commands: x")) == []
+    assert made.tell(grant(G2, (1, 1))) == [ev.Send(wire.Returned(members(G2, 1)))]
+    made.tell(ev.StarterUp([], [], []))
+    assert hand(1, G3, 1) in made.tell(grant(G3, (1, 1)))
+
+
+def test_a_disk_with_room_again_does_not_hide_that_nothing_can_be_started() -> None:
+    made = joined()
+    made.tell(ev.StarterDied(), ev.DiskFilled(), ev.StarterMissing("no processes"))
+    [beat] = made.tell(ev.DiskFreed())
+    assert isinstance(beat, ev.Send) and isinstance(beat.message, wire.Heartbeat)
+    assert beat.message.trouble == "no processes"
+
+
 def test_jobs_that_could_not_be_noted_go_back() -> None:
     made = joined()
     made.tell(ev.Ticked(made.now_us), grant(G1, (1, 2)))

@@ -60,6 +60,12 @@ class StarterUp(Value, frozen=True):
     ended_upto: int = 0
 
 
+class StarterMissing(Value, frozen=True):
+    """There is none, and none can be started now; that is tried again. `problem` is why, in words."""
+
+    problem: str
+
+
 class StarterDied(Value, frozen=True):
     """The starter is gone, and whatever it ran has been killed."""
 
@@ -111,7 +117,7 @@ class DiskFreed(Value, frozen=True):
     """There is room again."""
 
 
-StarterEvent = StarterUp | StarterDied | AttemptsBegan | AttemptsEnded | JobsGivenBack
+StarterEvent = StarterUp | StarterMissing | StarterDied | AttemptsBegan | AttemptsEnded | JobsGivenBack
 OwnEvent = (
     HubGreeted
     | HubRefused

@@ -132,7 +132,10 @@ class Agent:
         return {fd for fd, _ in poll.poll(max(0, -((now - due) // 1000)))}
 
     def _on_time(self, now: int) -> None:
-        self._starter.on_time(now)
+        for event in self._starter.on_time(now):
+            if isinstance(event, ev.StarterMissing):
+                self._say(event.problem)
+            self._tell(now, event)
         if now >= self._hub.due_us:
             self._hear_hub(now, self._hub.on_time(now))
         if now >= self._retry_disk_us:

@@ -61,7 +61,7 @@ class Machine:
         self._unkept: list[AttemptResult] = []
         self._being_kept = 0
         self._starter_upto = 0
-        self._trouble = ""
+        self._trouble = self._starter_trouble = self._disk_trouble = ""
         self._escaped = 0
         self._has_starter = self._is_connected = self._is_welcome = False
         self._is_draining = self._is_leaving = self._is_gone = self._owes_stock = False
@@ -129,13 +129,13 @@ class Machine:
             case ev.ResultsNotKept(results):
                 self._being_kept -= len(results)
                 self._unkept = results + self._unkept
-                self._set_trouble(now_us, DISK_FULL, out)
+                self._set_disk_trouble(now_us, DISK_FULL, out)
             case ev.HandFailed(items):
                 self._on_hand_failed(now_us, items, out)
             case ev.DiskFilled():
-                self._set_trouble(now_us, DISK_FULL, out)
+                self._set_disk_trouble(now_us, DISK_FULL, out)
             case ev.DiskFreed():
-                self._set_trouble(now_us, "", out)
+                self._set_disk_trouble(now_us, "", out)
                 self._fill(now_us, out)
             case _:
                 self._on_starter(now_us, event, out)
@@ -182,6 +182,8 @@ class Machine:
                 self._on_given_back(now_us, items, out)
             case ev.StarterUp():
                 self._on_starter_up(now_us, event, out)
+            case ev.StarterMissing(problem):
+                self._set_starter_trouble(now_us, problem, out)
             case ev.StarterDied():
                 self._on_starter_died(out)
             case _:
@@ -315,6 +317,7 @@ class Machine:
 
     def _on_starter_up(self, now_us: int, up: ev.StarterUp, out: list[Effect]) -> None:
         self._has_starter = True
+        self._set_starter_trouble(now_us, "", out)
         ended = {(result.grant, result.index) for result in up.ended}
         here = {(grant, index) for grant, index, _ in up.running} | set(up.waiting)
         gone: list[Member] = []
@@ -411,7 +414,7 @@ class Machine:
     def _on_hand_failed(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
         """The jobs go back to the hub, since nothing new starts here while the disk is full."""
         self.roster.drop(items)
-        self._set_trouble(now_us, DISK_FULL, out)
+        self._set_disk_trouble(now_us, DISK_FULL, out)
         self._return(items, out)
         self.roster.resize(out)
 
@@ -438,7 +441,16 @@ class Machine:
         running, waiting = self.roster.running, self.roster.waiting
         out.append(Send(wire.Heartbeat(number, wall_us, running, waiting, self._trouble, self._escaped)))
 
-    def _set_trouble(self, now_us: int, trouble: str, out: list[Effect]) -> None:
+    def _set_disk_trouble(self, now_us: int, trouble: str, out: list[Effect]) -> None:
+        self._disk_trouble = trouble
+        self._tell_trouble(now_us, out)
+
+    def _set_starter_trouble(self, now_us: int, trouble: str, out: list[Effect]) -> None:
+        self._starter_trouble = trouble
+        self._tell_trouble(now_us, out)
+
+    def _tell_trouble(self, now_us: int, out: list[Effect]) -> None:
+        trouble = "; ".join(filter(None, (self._disk_trouble, self._starter_trouble)))
         if trouble == self._trouble:
             return
         self._trouble = trouble

@@ -76,21 +76,29 @@ class StarterPort:
         """Whether to wake also when the descriptor can be written."""
         return bool(self._unsent)
 
-    def on_time(self, now_us: int) -> None:
-        """Find the starter, or start one, when that is due. Raises OSError where none can be started."""
+    def on_time(self, now_us: int) -> list[StarterEvent]:
+        """Find the starter, or start one, when that is due; where none can be started, it is due again soon."""
         if self._socket is not None or now_us < self.due_us:
-            return
-        self.due_us = NEVER_US
+            return []
         try:
-            self._socket = link.connect(self.directory)
-        except OSError:
-            link.kill_leftovers(self.directory)
-            self._pid = link.start_starter(self.directory)
-            self._socket = link.connect(self.directory)
+            self._socket = self._reached()
+        except OSError as error:
+            self.due_us = now_us + RESTART_US
+            return [ev.StarterMissing(f"cannot start commands: {error.strerror or error}")]
+        self.due_us = NEVER_US
         self._socket.setblocking(False)
         self._link = link.StarterLink()
         self._send(self._link.hello())
         self._send(self._link.inventory())
+        return []
+
+    def _reached(self) -> socket.socket:
+        try:
+            return link.connect(self.directory)
+        except OSError:
+            link.kill_leftovers(self.directory)
+            self._pid = link.start_starter(self.directory)
+            return link.connect(self.directory)
 
     def on_ready(self, now_us: int) -> list[StarterEvent]:
         """The descriptor is ready: read and write."""
@@ -206,7 +214,9 @@ class StarterPort:
         self._send(self._link.quit_when_idle())
 
     def _send(self, data: bytes) -> None:
-        self._unsent += data
+        """What is said while there is none is lost: the first words to the next one are hello, and it is told anew."""
+        if self._socket is not None:
+            self._unsent += data
 
     # -- what the starter says
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lanai.client import Client, Found, daemon, find
+from lanai.client import Client, Found, daemon, find, private
 from lanai.model.errors import NothingThere, OtherEnd, Refusal, UserError
 from services.processes import eventually
 
@@ -39,10 +40,14 @@ def end(found: Found) -> None:
 
 
 def wait_for(watched: int) -> None:
-    import select
-
     assert select.select([watched], [], [], 20)[0]
     os.close(watched)
+
+
+def kill_and_wait(pid: int) -> None:
+    watched = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(watched)
 
 
 def ask(found: Found | None, question: str) -> object:
@@ -86,10 +91,7 @@ def test_after_a_crash_the_next_takes_unfinished_batches_up_and_says_so(home: di
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     client.submit([b"cat %s\n" % os.fsencode(fifo)], {}, env=ENV)
-    pid = client.hub()["pid"]
-    watched = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(watched)
+    kill_and_wait(client.hub()["pid"])
     again = find(home)
     assert again is not None and again.resumed == 1
     fifo.write_bytes(b"")
@@ -105,9 +107,7 @@ def test_an_agent_that_was_killed_is_started_again_by_the_next(home: dict[str, s
     client.wait("last", timeout_s=30)
     facts = Path(home["LANAI_HOME"]) / "private" / "agent" / "agent.json"
     killed = json.loads(facts.read_bytes())["pid"]
-    watched = os.pidfd_open(killed)
-    os.kill(killed, signal.SIGKILL)
-    wait_for(watched)
+    kill_and_wait(killed)
     again = find(home)
     assert again is not None and again.resumed == 0
     client.submit([b"echo again\n"], {}, env=ENV)
@@ -116,23 +116,54 @@ def test_an_agent_that_was_killed_is_started_again_by_the_next(home: dict[str, s
     client.close()
 
 
-def test_a_hub_whose_starter_has_gone_comes_up_all_the_same(home: dict[str, str]) -> None:
-    private = Path(home["LANAI_HOME"]) / "private"
-    private.mkdir(parents=True)
-    begun = daemon.begin(["lanai.hub", os.fspath(private), "--private"], log=private / "hub.log")
+def test_after_a_hub_that_was_killed_for_good_its_agent_ends_once_nothing_runs(
+    home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agent and starter stayed for ever. What runs goes on; its result is kept for the next hub."""
+    monkeypatch.setattr(private, "END_WITH_HUB_S", 0.3)
+    found = find(home, may_start=True)
+    assert found is not None
+    client = found.client()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    client.submit([b"cat %s\n" % os.fsencode(fifo)], {}, env=ENV)
+    with open(fifo, "wb"):  # opened once the command runs
+        directory = Path(home["LANAI_HOME"]) / "private"
+        agent = os.pidfd_open(json.loads((directory / "agent" / "agent.json").read_bytes())["pid"])
+        (starter,) = map(os.pidfd_open, daemon.mentioning("starter.py", f"{directory}/agent/starter"))
+        kill_and_wait(client.hub()["pid"])
+        client.close()
+        assert not select.select([agent, starter], [], [], 3.0)[0]
+    wait_for(agent)
+    wait_for(starter)
+    again = find(home)
+    assert again is not None and again.resumed == 1
+    client = again.client()
+    assert client.wait(1, timeout_s=30)["counts"]["done"] == 1
+    assert client.job(1, 1)["attempts"] == 1
+    client.close()
+
+
+def test_a_hub_whose_starter_has_gone_comes_up_all_the_same(
+    home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "END_WITH_HUB_S", 0.3)  # the hub may be stopped before its agent has quite joined
+    directory = Path(home["LANAI_HOME"]) / "private"
+    directory.mkdir(parents=True)
+    begun = daemon.begin(["lanai.hub", os.fspath(directory), "--private"], log=directory / "hub.log")
     os.close(begun.reader)
-    eventually((private / "hub.pid").exists)
+    eventually((directory / "hub.pid").exists)
     assert ask(find(home), "hub")["pid"] == begun.pid  # type: ignore[index]
 
 
 def test_what_keeps_it_from_starting_is_said(home: dict[str, str]) -> None:
-    private = Path(home["LANAI_HOME"]) / "private"
-    private.mkdir(parents=True)
-    (private / "hub.db").write_bytes(b"this is no database, and longer than a page header" * 100)
+    directory = Path(home["LANAI_HOME"]) / "private"
+    directory.mkdir(parents=True)
+    (directory / "hub.db").write_bytes(b"this is no database, and longer than a page header" * 100)
     with pytest.raises(Refusal) as caught:
         find(home)
     assert "hub.db" in caught.value.message
-    (private / "hub.db").unlink()
+    (directory / "hub.db").unlink()
 
 
 def test_a_hub_that_was_set_up_but_is_down_is_an_error_with_a_hint(home: dict[str, str]) -> None:

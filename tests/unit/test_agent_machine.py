@@ -550,8 +550,21 @@ def test_a_refusal_ends_the_connection() -> None:
 def test_an_agent_of_a_private_hub_ends_after_it() -> None:
     made = joined(end_with_hub_us=30 * S)
     made.tell(grant(G1, (1, 1)), ev.HubLost())
-    assert not any(isinstance(effect, ev.Leave) for effect in made.pass_s(31))
-    assert made.end(ok(G1, 1), 1, 1)[-1] == ev.Leave("the hub is gone and nothing runs")
+    effects = made.pass_s(31) + made.tell(ev.HubRefused(made.now_us)) + made.end(ok(G1, 1), 1, 1)
+    assert not any(isinstance(effect, ev.Leave) for effect in effects)
+    assert made.tell(ev.HubRefused(made.now_us)) == [ev.Leave("the hub is gone and nothing runs")]
+
+
+def test_an_agent_of_a_private_hub_stays_with_one_that_is_started_again_in_time() -> None:
+    made = joined(end_with_hub_us=30 * S)
+    made.tell(ev.HubLost())
+    made.pass_s(29)
+    made.tell(ev.HubRefused(made.now_us))
+    made.pass_s(2)
+    made.connect()
+    made.tell(ev.HubLost())
+    made.pass_s(29)
+    assert not any(isinstance(effect, ev.Leave) for effect in made.tell(ev.HubRefused(made.now_us)))
 
 
 def test_a_lane_that_nothing_came_for_is_closed_and_opened_again() -> None:

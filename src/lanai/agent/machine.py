@@ -108,7 +108,8 @@ class Machine:
             self._take_stock(now_us, out)
         if self.lease.good_until_us != lease_before_us:
             out.append(ev.SetLease(self.lease.good_until_us))
-        if self._is_leaving or self._gone_since_us >= 0:
+        # Without a hub only where a connect has just failed: it may have been started again since the one before.
+        if self._is_leaving or isinstance(event, ev.HubRefused | ev.HubLost):
             self._leave_when_done(now_us, out)
         self._set_due(now_us)
         return out
@@ -193,7 +194,7 @@ class Machine:
 
     def _on_welcome(self, now_us: int, welcome: wire.Welcome, out: list[Effect]) -> None:
         self._is_welcome = True
-        self._is_draining = self._is_leaving = False  # of another connection; the hub says it again where it still holds
+        self._is_draining = self._is_leaving = False  # the hub says it again where it still holds
         self._gone_since_us = -1
         self._epoch = welcome.epoch
         self._heartbeat_us = welcome.heartbeat_us
@@ -478,6 +479,4 @@ class Machine:
             due_us = min(due_us, now_us + RETRY_KEEP_US)
         if self.lease.good_until_us > 0:
             due_us = min(due_us, self.lease.good_until_us)
-        if self._end_with_hub_us and self._gone_since_us >= 0:
-            due_us = min(due_us, max(now_us + RETRY_KEEP_US, self._gone_since_us + self._end_with_hub_us))
         self.due_us = due_us

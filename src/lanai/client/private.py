@@ -1,7 +1,8 @@
 """Starts the private hub and its agent: one pair a user and host, however many clients want it at once.
 
 Both are started detached, with their output in log files beside their state. A lock file makes starters wait for each
-other, so the second finds what the first has started. Nothing here knows how long they live: they end by themselves.
+other, so the second finds what the first has started. They end by themselves: the hub when nobody needs it, and its
+agent with it, or some time after it where it was killed.
 
 Each writes its process id into a file of its own when it is up, and takes the file back when it ends on purpose. Where
 the file stands and the process is gone, it was killed.
@@ -28,6 +29,9 @@ READY_WITHIN_S: Final = 60.0
 """Recovery of a very long queue on a slow disk takes its time."""
 
 POLL_S: Final = 0.005
+
+END_WITH_HUB_S: Final = 60.0
+"""How long the agent waits for a hub that was killed to be started again, once nothing runs any more."""
 
 Say = Callable[[str], None]
 
@@ -127,6 +131,8 @@ def start(directory: Path, *, host: str, say: Say) -> Started:
             if agent is not None:
                 os.kill(agent, signal.SIGTERM)  # not waited for, so the number is still its own
             raise
+        if agent is None and not _has_agent(directory):
+            agent = _start_agent(directory, host)  # it had waited long enough for a hub, and ended just now
         return Started(parts=(HUB,) if agent is None else PARTS, resumed=resumed)
 
 
@@ -135,6 +141,7 @@ def _start_agent(directory: Path, host: str) -> int:
     state.mkdir(exist_ok=True, mode=0o700)
     wire = f"unix:{places.wire_socket(directory)}"
     words = ["lanai.agent", "--state", os.fspath(state), "--hub", wire, "--name", host]
+    words += ["--end-with-hub", f"{END_WITH_HUB_S:g}"]
     return daemon.spawn(words, directory / "agent.log")
 
 

@@ -347,7 +347,7 @@ def test_input_reaches_the_command(joined: ScriptedHub) -> None:
     assert (taken.batch, taken.index) == (8, 1)
 
 
-def test_where_no_starter_can_be_started_the_node_says_so_and_tries_again(hub: ScriptedHub, agent: AgentProcess) -> None:
+def test_where_no_starter_can_be_started_the_node_says_so_and_tries_on(hub: ScriptedHub, agent: AgentProcess) -> None:
     """A moment without memory or processes for a fork ended the agent."""
     agent.state.mkdir()
     in_the_way = agent.state / "starter"

@@ -125,7 +125,7 @@ def test_of_a_grant_that_is_sent_again_after_a_reconnect_only_what_is_missing_is
 
 
 def test_the_rest_of_a_grant_is_taken_although_what_came_of_it_has_ended() -> None:
-    """A grant of more than 1 MiB of lines comes in several messages; the jobs of the first may end before the second."""
+    """A grant of more than 1 MiB comes in several messages; the jobs of the first may end before the second."""
     made = joined()
     made.tell(grant(G1, (1, 2)))
     made.end(ok(G1, 1, 2), 2, 2)
@@ -462,6 +462,13 @@ def test_an_agent_that_was_to_leave_stays_with_a_hub_that_welcomes_it_again() ->
     made.tell(grant(G1, (1, 1)), wire.Drain(True, leave=True), ev.HubLost())
     made.connect()
     assert not any(isinstance(effect, ev.Leave) for effect in [*made.end(ok(G1, 1), 1, 1), *made.tell(wire.Forget(1))])
+
+
+def test_an_agent_that_is_to_leave_leaves_although_its_node_is_not_drained() -> None:
+    """A private hub ended just when the agent joined: that its node is not drained was said after it was to leave."""
+    made = world()
+    made.connect()
+    assert ev.Leave("drained, and told to leave") in made.tell(wire.Drain(True, leave=True), wire.Drain(False))
 
 
 def test_a_drained_agent_leaves_once_everything_is_committed() -> None:

@@ -160,8 +160,10 @@ class Machine:
             case wire.Welcome():
                 self._on_welcome(now_us, message, out)
             case wire.Drain(is_draining, leave):
-                self._is_draining, self._is_leaving = is_draining, leave
-                if is_draining:
+                # Told to leave before it was in step, it is told afterwards how things stand there otherwise.
+                self._is_leaving = self._is_leaving or leave
+                self._is_draining = is_draining or self._is_leaving
+                if self._is_draining:
                     self._give_all_back(out)
                 self._fill(now_us, out)
             case wire.Suspend():

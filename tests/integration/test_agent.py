@@ -364,6 +364,18 @@ def test_where_no_starter_can_be_started_the_node_says_so_and_tries_on(hub: Scri
     assert hub.results(1)[0].outcome == "ok"
 
 
+def test_very_long_words_of_any_bytes_are_not_found_and_named_in_short(hub: ScriptedHub, agent: AgentProcess) -> None:
+    """A few of them passed what a frame to the starter holds, or one to the hub: either ended the agent."""
+    agent.start(cpus=8)
+    hub.accept()
+    hub.send(spec())
+    for index in range(1, 9):
+        hub.send(grant(1, [b"x\xff" * 400_000], first=index))
+    results = hub.results(8)
+    assert {result.outcome for result in results} == {"notfound"}
+    assert {len(result.reason) for result in results} == {500}
+
+
 def test_a_grant_in_two_messages_runs_whole_although_the_first_has_ended(joined: ScriptedHub) -> None:
     joined.send(grant(1, [b"true"]))
     joined.results(1)

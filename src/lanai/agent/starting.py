@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,11 @@ from lanai.model.job import AttemptResult, Outcome
 from lanai.wire.messages import Spec
 
 RESTART_US: Final = 1_000_000
+REASON_CHARACTERS: Final = 500
+PORTION_BYTES: Final = 1 << 20
+ROW_BYTES: Final = 32
+"""A byte of a command may be six on the way to the starter, and a job has at most 1 MiB, its files twice: that fits."""
+
 NEVER_US: Final = 1 << 62
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
@@ -172,6 +178,12 @@ class StarterPort:
     def hand(self, lane: int, grant: GrantId, attempt: int, items: list[Item]) -> None:
         """Give it jobs. A line that has no words ends as not found."""
         shell = self._specs[lane].shell
+        for some in _portions(items):
+            rows = self._rows(some, grant, attempt, shell)
+            if rows:
+                self._send(self._link.run(lane, lane, grant, rows))
+
+    def _rows(self, items: list[Item], grant: GrantId, attempt: int, shell: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         for item in items:
             try:
@@ -184,8 +196,7 @@ class StarterPort:
                 rows.append((item.index, attempt, words, _extra(item)))
             else:
                 rows.append((item.index, attempt, words))
-        if rows:
-            self._send(self._link.run(lane, lane, grant, rows))
+        return rows
 
     def take_back(self, items: list[Member]) -> None:
         """Ask for those that have not begun."""
@@ -272,7 +283,7 @@ class StarterPort:
             if output is not None:
                 self.written.append(Written((grant, index), attempt, outcome, output))
             results.append(
-                AttemptResult(grant, index, outcome, code, signal or 0, *usage, reason or "", escaped)
+                AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped)
             )
         return results
 
@@ -299,6 +310,23 @@ class StarterPort:
         return ev.StarterDied()
 
 
+def _portions(items: list[Item]) -> Iterator[list[Item]]:
+    """The items so few at a time that their words fit a frame; of most there is no need for more than one portion."""
+    some: list[Item] = []
+    room = PORTION_BYTES
+    for item in items:
+        size = ROW_BYTES + len(item.line)
+        if item.checks:
+            size += sum(ROW_BYTES + len(check.file) for check in item.checks)
+        if size > room and some:
+            yield some
+            some, room = [], PORTION_BYTES
+        some.append(item)
+        room -= size
+    if some:
+        yield some
+
+
 def _extra(item: Item) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     if item.checks:
@@ -307,6 +335,12 @@ def _extra(item: Item) -> dict[str, Any]:
         ids = ",".join(item.gpus)
         extra["env"] = {"CUDA_VISIBLE_DEVICES": ids, "LANAI_GPUS": ids}
     return extra
+
+
+def _shown(reason: str | None) -> str:
+    """A reason as people see it: it may name a word or a file of a command, with up to 1 MiB of any bytes."""
+    clean = (reason or "").encode("utf-8", "replace").decode()
+    return clean if len(clean) <= REASON_CHARACTERS else clean[: REASON_CHARACTERS - 1] + "…"
 
 
 def _text(raw: bytes) -> str:

@@ -163,6 +163,15 @@ def terminate(pid: int) -> None:
     wait_gone(pid)
 
 
+def end_starter(state: Path) -> None:
+    """End the starter of the agent whose state is in `state`, and with it what it runs: it outlives its agent.
+
+    Harmless where there is none. Raises TimedOut.
+    """
+    for starter in mentioning("starter.py", f"{state}/starter"):
+        terminate(starter)
+
+
 def _send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)

@@ -1,7 +1,8 @@
 """Which hub a command means, and how to reach it.
 
 In this order: `--hub`, `LANAI_HUB`, the configuration's `hub`; the hub that was set up on this machine by `lanai hub
-start`; the private hub of this user, which is started where it has state, or where the command may begin one.
+start`; the private hub of this user, which is started where it has state, or where the command may begin one. `meant`
+is that order, and the only one: verbs that start nothing (`running`) and those that do (`find`) mean the same hub.
 
 A hub is named by an https URL (with a token file), by a token file, or by the directory of a hub of this machine.
 """
@@ -12,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
 
 PRIVATE_QUIET_S: Final = 5.0
 """Longer than a private hub takes to be started again, which is said by whoever does it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """A hub of this machine by where its state lies. It need not run, and a private one need not have any state yet."""
+
+    directory: Path
+    is_private: bool = False
+
+    @property
+    def target(self) -> Target:
+        """How it is reached where it runs."""
+        return Target(socket=places.api_socket(self.directory))
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it was ever started."""
+        return _is_there(self.directory / "hub.db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +101,52 @@ def find(
         OtherEnd: there is a hub, but it does not answer.
         UserError: what names the hub, or the configuration, is not understood.
     """
+    where = meant(environ, hub=hub)
+    if isinstance(where, Target):
+        return Found(target=where)
+    if not where.is_private:
+        return Found(target=_answering(where))
+    if not may_start and not where.has_state:
+        return None
+    from lanai.client.private import Started, is_whole, start
+
+    started: Started | None = Started()
+    if not is_whole(where.directory):
+        is_meant = partial(_is_meant, where, environ, hub)
+        started = start(where.directory, host=socket.gethostname(), say=say, is_wanted=is_meant)
+    if started is None:  # another hub has taken its place meanwhile
+        return find(environ, hub=hub, may_start=may_start, say=say)
+    return Found(target=where.target, is_private=True, resumed=started.resumed)
+
+
+def running(environ: Mapping[str, str], *, hub: str = "") -> Found | None:
+    """The hub that is meant, where one of this machine runs, or one elsewhere is named; None else. Starts nothing.
+
+    Raises:
+        UserError: as `find`.
+    """
+    from lanai.client.private import is_up
+
+    where = meant(environ, hub=hub)
+    if isinstance(where, Target):
+        return Found(target=where)
+    return Found(target=where.target, is_private=where.is_private) if is_up(where.directory) else None
+
+
+def meant(environ: Mapping[str, str], *, hub: str = "") -> Target | Here:
+    """Which hub is meant, whether or not it runs; arguments and errors as of `find`."""
     # Most people have no configuration file, and reading none need not load what reads it.
     configured = configuration(environ) if _files(environ) else None
     named = hub or environ.get("LANAI_HUB", "") or (configured.hub if configured else "")
     if named:
-        return Found(target=_named(named, environ, configured.token_file if configured else ""))
-    host = socket.gethostname()
-    home = places.home(environ, host=host)
-    started = places.hub_dir(home)
-    if _is_there(started / "hub.db"):
-        return Found(target=_answering(started))
-    private = places.private_dir(home)
-    if not may_start and not _is_there(private / "hub.db"):
-        return None
-    from lanai.client.private import is_whole, start
+        return _named(named, environ, configured.token_file if configured else "")
+    home = places.home(environ, host=socket.gethostname())
+    started = Here(directory=places.hub_dir(home))
+    return started if started.has_state else Here(directory=places.private_dir(home), is_private=True)
 
-    resumed = 0 if is_whole(private) else start(private, host=host, say=say).resumed
-    return Found(target=Target(socket=places.api_socket(private)), is_private=True, resumed=resumed)
+
+def _is_meant(where: Here, environ: Mapping[str, str], hub: str) -> bool:
+    return meant(environ, hub=hub) == where
 
 
 def hub_arguments(environ: Mapping[str, str]) -> list[str]:
@@ -134,7 +183,7 @@ def _parsed(path: Path) -> dict[str, object]:
         raise UserError(f"{path}: {problem}", code="bad_config", facts={"file": os.fspath(path)}) from None
 
 
-def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target:
+def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target | Here:
     if named.startswith("https://"):
         file = environ.get("LANAI_TOKEN_FILE", "") or token_file
         if not file:
@@ -146,7 +195,8 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target:
         return _from_token(Path(file).expanduser(), named)
     path = Path(named).expanduser().absolute()
     if os.path.isdir(path):
-        return _answering(path)
+        here = Here(directory=path, is_private=path == places.private_dir(path.parent))
+        return here if here.has_state else Here(directory=path)
     if os.path.isfile(path):
         return _from_token(path, "")
     raise UserError(
@@ -156,12 +206,12 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target:
     )
 
 
-def _answering(directory: Path) -> Target:
+def _answering(where: Here) -> Target:
     from lanai.client.private import is_answering
 
-    if not is_answering(directory):
-        raise OtherEnd(f"the hub in {directory} does not answer", hint="lanai hub start")
-    return Target(socket=places.api_socket(directory))
+    if not is_answering(where.directory):
+        raise OtherEnd(f"the hub in {where.directory} does not answer", hint="lanai hub start")
+    return where.target
 
 
 def _from_token(path: Path, url: str) -> Target:

@@ -105,7 +105,7 @@ class Keeper:
         started = private.start(self._directory, host=self._host, say=lambda line: None)
         self._started_s = time.monotonic()
         self._seen -= killed
-        if started.parts:
+        if started is not None and started.parts:
             self._tell("lanai: " + WORDS[started.parts])
 
     def _tell(self, line: str) -> None:

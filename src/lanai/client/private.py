@@ -16,14 +16,18 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lanai.client import daemon
 from lanai.client.discover import hub_arguments
 from lanai.model import places
+from lanai.model.errors import Refusal
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
 
 READY_WITHIN_S: Final = 60.0
 """Recovery of a very long queue on a slow disk takes its time."""
@@ -101,13 +105,19 @@ def _has_agent(directory: Path) -> bool:
     return pid is not None and daemon.is_module(pid, AGENT.module)
 
 
-def start(directory: Path, *, host: str, say: Say) -> Started:
+def start(
+    directory: Path, *, host: str, say: Say, is_wanted: Callable[[], bool] = lambda: True
+) -> Started | None:
     """Have a private hub with its agent in `directory`, starting what is not there.
 
     Args:
         directory: made if it is missing; nobody else's.
         host: the agent's name.
         say: told what takes long, one line a time.
+        is_wanted: asked once nobody else can start or replace it.
+
+    Returns:
+        None where it was not wanted any more, and nothing was started.
 
     Raises:
         LanaiError: what the hub says it cannot start by.
@@ -115,6 +125,8 @@ def start(directory: Path, *, host: str, say: Say) -> Started:
     """
     places.make(directory)
     with _start_lock(directory):
+        if not is_wanted():
+            return None
         if is_up(directory):
             # One that runs already, but has not said so yet, keeps a second one from its directory.
             if _has_agent(directory):
@@ -134,6 +146,74 @@ def start(directory: Path, *, host: str, say: Say) -> Started:
         if agent is None and not _has_agent(directory):
             agent = _start_agent(directory, host)  # it had waited long enough for a hub, and ended just now
         return Started(parts=(HUB,) if agent is None else PARTS, resumed=resumed)
+
+
+def unfinished(directory: Path) -> int:
+    """How many batches of the hub in `directory` have not ended, whether or not it runs; 0 where there never was one.
+
+    Raises:
+        LanaiError: its store cannot be read.
+    """
+    if not (directory / "hub.db").exists():
+        return 0
+    if is_up(directory):
+        with closing(_client(directory)) as client:
+            return int(client.hub()["batches_open"])
+    words = ["lanai.hub", os.fspath(directory), "--unfinished"]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    return int(told.facts["unfinished"])
+
+
+@contextmanager
+def replaced(directory: Path) -> Iterator[None]:
+    """End the private hub in `directory`, and keep it from being started within: another takes its place.
+
+    Raises:
+        Refusal: it has batches that have not ended, of which the other would know nothing. They are as they were.
+    """
+    places.make(directory)
+    with _start_lock(directory):
+        _refuse_unfinished(directory)
+        if is_up(directory):
+            _stop(directory)
+            _refuse_unfinished(directory)  # one may have come meanwhile
+        end_agent(directory)
+        yield
+
+
+def _refuse_unfinished(directory: Path) -> None:
+    left = unfinished(directory)
+    if left:
+        batches = f"{left} unfinished {'batch' if left == 1 else 'batches'}"
+        raise Refusal(
+            f"the private hub has {batches}, of which a new hub would know nothing",
+            code="private_unfinished",
+            hint="lanai status, which goes on with them; a new hub takes its place once they have ended",
+            facts={"directory": os.fspath(directory), "unfinished": left},
+        )
+
+
+def _stop(directory: Path) -> None:
+    with closing(_client(directory)) as client:
+        pid = client.hub()["pid"]
+        client.stop()
+    daemon.wait_gone(pid)
+
+
+def end_agent(directory: Path) -> None:
+    """End the agent of the private hub in `directory`, its starter, and what that runs; harmless where none is left."""
+    pid = pid_of(directory, AGENT)
+    if pid is not None and _has_agent(directory):
+        daemon.terminate(pid)
+    daemon.end_starter(directory / "agent")
+
+
+def _client(directory: Path) -> Client:
+    from lanai.client.client import Client
+    from lanai.client.connection import Target
+
+    return Client(Target(socket=places.api_socket(directory)))
 
 
 def _start_agent(directory: Path, host: str) -> int:

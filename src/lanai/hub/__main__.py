@@ -49,6 +49,9 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.directory.absolute()
+    if arguments.unfinished:
+        _say(arguments, {"unfinished": _unfinished(directory)})
+        return 0
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
         door = unix.listen(places.wire_socket(directory))
@@ -60,6 +63,16 @@ def _run(arguments: argparse.Namespace) -> int:
         finally:
             api.stop()
             door.close()
+
+
+def _unfinished(directory: Path) -> int:
+    from lanai.store.reader import PAGE_ROWS, SqliteReader
+
+    reader = SqliteReader(directory)
+    try:
+        return len(reader.batches(limit=PAGE_ROWS, states=("open", "held", "paused")))
+    finally:
+        reader.close()
 
 
 def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess) -> int:
@@ -132,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-batches-days", type=float, metavar="N", help="of ended ones (default: 90; 0: for ever)")
     parser.add_argument("--keep-events-days", type=float, metavar="N", help="default: 30; 0: for ever")
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
+    parser.add_argument("--unfinished", action="store_true", help="say how many batches have not ended, and run none")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")
     return parser
 

@@ -119,9 +119,7 @@ def stop(name: str | None, now: bool) -> int:
     for each, pid in running.items():
         daemon.terminate(pid)
         if now:
-            # The starter, which holds the commands, outlives its agent on purpose.
-            for starter in daemon.mentioning("starter.py", f"{places.agent_dir(_home(), each)}/starter"):
-                daemon.terminate(starter)
+            daemon.end_starter(places.agent_dir(_home(), each))
         say(f"lanai: agent {each} has stopped")
     return 0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ from lanai.cli.terminal import say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
+    from lanai.client.discover import Found
 
 READY_WITHIN_S: Final = 60.0
 NOT_RUNNING: Final = 3
@@ -49,6 +51,9 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
     It goes on where it was. Other machines join with `lanai agent start` and the file that is printed as join_file.
     Where it runs already, says so and prints the same.
 
+    It takes the place of the private hub, which is ended. Where that has unfinished batches, this is refused (exit code
+    7), so that none is left behind: wait for them, or cancel them.
+
     \b
     Examples:
       lanai hub start
@@ -66,14 +71,17 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
     directory = places.hub_dir(home)
     if is_answering(directory):
         say(f"lanai: the hub in {directory} runs already")
-        _print(_facts(_client(directory), home, directory), format_)
+        _print(_facts(_client(directory), directory), format_)
         return 0
-    places.make(directory)
     arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
     arguments += hub_arguments(os.environ)
-    started = daemon.start(arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground)
+    with _alone(home):
+        places.make(directory)
+        started = daemon.start(
+            arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground
+        )
     _wait_for_api(directory)
-    _print({**_facts(_client(directory), home, directory), "pid": started.pid}, format_)
+    _print({**_facts(_client(directory), directory), "pid": started.pid}, format_)
     return daemon.stay(started) if foreground else 0
 
 
@@ -91,13 +99,14 @@ def stop(asked: Asked, now: bool) -> int:
     """
     from lanai.client import daemon
 
-    client = _running(asked)
-    if client is None:
+    found = _running(asked)
+    if found is None:
         say("lanai: no hub runs here")
         return 0
+    client = closed_at_end(found.client())
     pid = client.hub()["pid"]
     client.stop(now=now)
-    if not asked.hub and not asked.token_file:  # else the process may be another machine's
+    if found.target.socket is not None:  # else the process may be another machine's
         daemon.wait_gone(pid)
     say("lanai: the hub has stopped")
     return 0
@@ -114,19 +123,30 @@ def status(asked: Asked, format_: str) -> int:
       lanai hub status
       lanai hub status --format json | jq -r .url
     """
-    from lanai.model import places
-
-    client = _running(asked)
-    if client is None:
-        if format_ == "json":
-            print(json.dumps({"version": 1, "state": "stopped", "pid": None}))
-        say("lanai: no hub runs here\ntry: lanai hub start")
-        return NOT_RUNNING
-    home = _home()
-    directory = _answering(home)
-    shown = client.hub()
-    _print(_facts(client, home, directory or places.hub_dir(home)) if not asked.hub else shown, format_)
+    found = _running(asked)
+    if found is None:
+        return _say_stopped(asked, format_)
+    socket = found.target.socket
+    client = closed_at_end(found.client())
+    _print(client.hub() if socket is None else _facts(client, socket.parent), format_)
     return 0
+
+
+def _say_stopped(asked: Asked, format_: str) -> int:
+    from lanai.client.discover import Here, meant
+    from lanai.client.private import unfinished
+
+    where = meant(asked.environ(), hub=_named(asked))
+    assert isinstance(where, Here)
+    left = unfinished(where.directory)
+    if format_ == "json":
+        print(json.dumps({"version": 1, "state": "stopped", "pid": None, "unfinished": left}))
+    batches = f"; {left} unfinished {'batch waits' if left == 1 else 'batches wait'} for it" if left else ""
+    if where.is_private and left:
+        say(f"lanai: the private hub does not run{batches}\ntry: lanai status, which starts it again")
+    else:
+        say(f"lanai: no hub runs here{batches}\ntry: lanai hub start")
+    return NOT_RUNNING
 
 
 def _home() -> Path:
@@ -159,34 +179,38 @@ def _wait_for_api(directory: Path) -> None:
         time.sleep(0.01)
 
 
-def _answering(home: Path) -> Path | None:
-    """The directory of a hub that runs here: of the one that a person started, else the private one."""
-    from lanai.client.private import is_answering
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """The first start takes the place of the private hub. Where a hub was set up, no private one is begun any more."""
+    from lanai.client.private import replaced, unfinished
     from lanai.model import places
 
-    return next((each for each in (places.hub_dir(home), places.private_dir(home)) if is_answering(each)), None)
+    private = places.private_dir(home)
+    if not (places.hub_dir(home) / "hub.db").exists():
+        with replaced(private):
+            yield
+        return
+    yield
+    left = unfinished(private)
+    if left:  # of a time when the first start did not ask for them
+        say(f"lanai: the private hub has {left} unfinished {'batch' if left == 1 else 'batches'} besides")
+        say(f"try: lanai --hub {private} status, which goes on with them")
 
 
-def _running(asked: Asked) -> Client | None:
-    """A client of the hub that is meant, if it runs; none is started."""
-    if asked.hub or asked.token_file:
-        return asked.connect()
-    directory = _answering(_home())
-    return None if directory is None else _client(directory)
+def _named(asked: Asked) -> str:
+    return asked.hub or asked.token_file or ""
 
 
-def _facts(client: Client, home: Path, directory: Path) -> dict[str, Any]:
+def _running(asked: Asked) -> Found | None:
+    """The hub that is meant, if it runs; none is started."""
+    from lanai.client.discover import running
+
+    return running(asked.environ(), hub=_named(asked))
+
+
+def _facts(client: Client, directory: Path) -> dict[str, Any]:
     """What `hub start` and `hub status` tell about a hub of this machine."""
-    from lanai.model import places
-
-    return {
-        **client.hub(),
-        "state": "running",
-        "directory": os.fspath(directory),
-        "token_file": os.fspath(places.user_token_file(directory)),
-        "join_file": os.fspath(places.join_file(home)),
-        "log": os.fspath(directory / "hub.log"),
-    }
+    return {**client.hub(), "state": "running", "log": os.fspath(directory / "hub.log")}
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

@@ -225,7 +225,7 @@ def test_of_two_who_follow_one_starts_the_hub(site: Site) -> None:
 
 
 def test_a_private_hub_that_is_stopped_on_purpose_stays_so(site: Site) -> None:
-    site.lanai("run", "--detach", "--", "sh", "-c", GATED)
+    site.submit([GATED, GATED], "--max-running", "1")
     site.await_lines("began", 1)
     follower = Follower(site, "wait", "1", "--timeout", "8")
     site.lanai("hub", "stop", "--now")

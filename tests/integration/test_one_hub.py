@@ -113,3 +113,43 @@ def test_a_hub_that_the_environment_names_is_meant_by_all(site: Site, monkeypatc
     assert [site.lanai(*words, ok=False).returncode for words in (("status",), ("hub", "status"))] == [2, 2]
     monkeypatch.setenv("LANAI_HUB", str(site.home / "private"))
     assert hub_status(site)["pid"] == pid_in(site, "hub.pid")
+
+
+def test_stopped_now_a_private_hub_cancels_what_runs_and_leaves_nothing(site: Site) -> None:
+    """What has not begun is not cancelled with it, and goes on at the next command."""
+    stubborn = f"trap 'echo $LANAI_INDEX >> ended; exit 3' TERM; {GATED}"
+    site.submit([stubborn] * 4, "--max-running", "2")
+    site.await_lines("began", 2)
+    eventually(lambda: len(starters(site.home)) == 1, what="the starter")
+    refused = site.lanai("hub", "stop", ok=False)
+    assert refused.returncode == 7
+    pids = [pid_in(site, "hub.pid"), pid_in(site, "agent/agent.json"), *starters(site.home)]
+    site.lanai("hub", "stop", "--now")
+    assert sorted(site.lines_of("ended")) == sorted(site.lines_of("began")[:2])
+    assert not any(map(is_alive, pids))
+    assert hub_status(site)["unfinished"] == 1
+    (site.work / "go").touch()
+    assert "1 unfinished batch goes on" in site.lanai("status").stderr
+    site.wait(1, ok=False)
+    assert site.counts(1) == {"done": 2, "cancelled": 2}
+    assert len(site.lines_of("began")) == 4
+
+
+def test_what_a_killed_agent_left_ends_with_a_hub_that_is_stopped_now(site: Site) -> None:
+    site.submit([GATED])
+    site.await_lines("began", 1)
+    agent, left = pid_in(site, "agent/agent.json"), starters(site.home)
+    os.kill(agent, signal.SIGKILL)
+    site.lanai("hub", "stop", "--now")
+    assert not any(map(is_alive, left))
+
+
+def test_the_agent_of_the_private_hub_is_stopped_like_others(site: Site) -> None:
+    site.submit([GATED])
+    site.await_lines("began", 1)
+    pids = [pid_in(site, "agent/agent.json"), *starters(site.home)]
+    assert "has stopped" in site.lanai("agent", "stop", "--now").stderr
+    assert not any(map(is_alive, pids))
+    assert "no agent runs here" in site.lanai("agent", "stop").stderr
+    (site.work / "go").touch()
+    site.wait(1)

@@ -305,7 +305,8 @@ class Client:
         self._post(f"/v1/nodes/{quote(node, safe='')}/remove", {})
 
     def stop(self, *, now: bool = False) -> dict[str, Any]:
-        """End the hub; running commands go on, but for a private hub told to stop `now`."""
+        """Begin the hub's end; running commands go on, but a private hub refuses while there are any, or cancels them
+        where it is told to stop `now`."""
         return self._post("/v1/hub/stop", {"now": now})
 
     # -- within

@@ -121,8 +121,8 @@ def stay(daemon: Daemon) -> int:
     return code if code >= 0 else 128 - code
 
 
-def wait_gone(pid: int, *, within_s: float = STOP_WITHIN_S) -> None:
-    """Wait until a process has ended. Raises TimedOut."""
+def wait_gone(pid: int, *, within_s: float | None = STOP_WITHIN_S) -> None:
+    """Wait until a process has ended; None is for as long as it takes. Raises TimedOut."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -201,6 +201,13 @@ def _stop(directory: Path) -> None:
     daemon.wait_gone(pid)
 
 
+def end_rest(directory: Path) -> None:
+    """Have the agent of a private hub that was stopped gone too, unless the hub has been started again meanwhile."""
+    with _start_lock(directory):
+        if not is_up(directory):
+            end_agent(directory)
+
+
 def end_agent(directory: Path) -> None:
     """End the agent of the private hub in `directory`, its starter, and what that runs; harmless where none is left."""
     pid = pid_of(directory, AGENT)

@@ -81,6 +81,7 @@ class Heart:
         self.core = core
         self.is_full = False
         """The disk is full: submissions and commands are to be refused."""
+        self._is_resting = False
         self.tails = TailRoom()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._callback_failed)
@@ -127,6 +128,10 @@ class Heart:
         done = self._loop.run_in_executor(None, work)
         done.add_done_callback(lambda done: None if self._is_stopped else then(done.result()))
 
+    def rest(self) -> None:
+        """Have no pass any more: what waits goes on waiting."""
+        self._is_resting = True
+
     def stop(self) -> None:
         """Finish the commit under way and end the threads. What was gathered after it is dropped, never half done."""
         self._is_stopped = True
@@ -150,7 +155,7 @@ class Heart:
 
     def _pass_if_due(self, apart_us: int) -> None:
         """Have a pass, or set a timer for one, `apart_us` after the last."""
-        if not self.core.needs_pass or self.is_full:
+        if not self._may_pass():
             return
         now_us = boottime_us()
         due_us = self._last_pass_us + apart_us
@@ -158,6 +163,9 @@ class Heart:
             self._run_pass(now_us)
         elif self._pass_timer is None or self._pass_due_us > due_us:
             self._set_pass_timer(now_us, due_us)
+
+    def _may_pass(self) -> bool:
+        return self.core.needs_pass and not self.is_full and not self._is_resting
 
     def _set_pass_timer(self, now_us: int, due_us: int) -> None:
         if self._pass_timer is not None:
@@ -175,7 +183,7 @@ class Heart:
 
     def _late_pass(self) -> None:
         self._pass_timer = None
-        if not self._is_stopped and self.core.needs_pass and not self.is_full:
+        if not self._is_stopped and self._may_pass():
             self._run_pass(boottime_us())
             self._flush_if_due()
 

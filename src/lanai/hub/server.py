@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 import lanai
+from lanai.core.events import JobsCancelled
 from lanai.core.hub import HubCore
 from lanai.core.world import Kept
 from lanai.hub import identity
@@ -26,12 +27,20 @@ from lanai.hub.loop import Heart
 from lanai.hub.peers import HELLO_S, Peer
 from lanai.hub.switchboard import Switchboard
 from lanai.model.errors import Refusal, StoreError, UserError
+from lanai.model.job import JobState
 from lanai.model.node import NodeState
 from lanai.model.records import SaveMeta
 from lanai.store.sqlite import SqliteWriter
 
 IDLE_END_S: Final = 60.0
 OUR_BUG: Final = 70
+ANSWERED_S: Final = 0.05
+"""Whoever stops the hub gets the answer within that."""
+
+LOOK_S: Final = 0.1
+FAREWELL_S: Final = 5.0
+"""For what runs to be known and its results to arrive, besides its grace; after that it is left to its agent."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +81,7 @@ class Hub:
         self._url = self._api_url = ""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle_since_us = boottime_us()
+        self._end_by_us = 0
         self._servers: list[asyncio.Server] = []
         self._door = door
         self._api = api
@@ -235,9 +245,30 @@ class Hub:
                 code="jobs_running",
                 hint="wait for them, cancel them, or lanai hub stop --now",
             )
-        if self._options.is_private and not running:
+        if self._options.is_private:
             self._board.drain_all()
-        asyncio.get_running_loop().call_later(0.05, self._end_with, 0)
+            self._heart.rest()
+            grace_us = max((batch.settings.grace_us for batch in self._batches() if batch.sent), default=0)
+            self._end_by_us = boottime_us() + grace_us + round(FAREWELL_S * 1e6)
+        asyncio.get_running_loop().call_later(ANSWERED_S, self._end_what_runs if running and now else self._end_now)
+
+    def _end_now(self) -> None:
+        self._end_with(0)
+
+    def _end_what_runs(self) -> None:
+        """Cancel what has begun, as it becomes known, and end once nothing is at a node.
+
+        The agent, told to leave, has given the rest back or will; that waits for the next start.
+        """
+        batches = [batch for batch in self._batches() if batch.sent]
+        is_heard = any(node.connection for node in self._core.world.nodes.values())
+        if not batches or not is_heard or self._heart.is_full or boottime_us() >= self._end_by_us:
+            self._end_now()
+            return
+        for batch in batches:
+            if batch.counts.running:
+                self._heart.post(JobsCancelled(0, batch.id, None, (JobState.RUNNING,), wall_us()))
+        asyncio.get_running_loop().call_later(LOOK_S, self._end_what_runs)
 
     # -- the end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,10 +63,10 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
     configured = configuration(os.environ).agent
     called = name or configured.name or socket.gethostname()
     directory = places.agent_dir(_home(), called)
-    running = _pid(directory)
+    running = _facts(directory)
     if running is not None:
         say(f"lanai: agent {called} runs already")
-        _print({"pid": running, "name": called, "directory": os.fspath(directory)}, format_)
+        _print({"pid": running[1], "name": called, "directory": os.fspath(directory)}, format_)
         return 0
     places.make(directory)
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
@@ -96,6 +96,8 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
 def stop(name: str | None, now: bool) -> int:
     """Stop an agent. Its running commands go on, and are taken over when it starts again; not with --now.
 
+    Where none was started by hand, the one of the private hub is meant.
+
     \b
     Examples:
       lanai agent stop
@@ -105,10 +107,9 @@ def stop(name: str | None, now: bool) -> int:
     from lanai.model import places
     from lanai.model.errors import NothingThere
 
-    running = dict(_running())
     if name is not None:
         places.agent_dir(_home(), name)
-        running = {each: pid for each, pid in running.items() if each == name}
+    running = _running(_by_hand(), name) or _running([_private()], name)
     if not running:
         say("lanai: no agent runs here" if name is None else f"lanai: no agent {name} runs here")
         return 0
@@ -116,10 +117,10 @@ def stop(name: str | None, now: bool) -> int:
         raise NothingThere(
             "several agents run here: " + ", ".join(sorted(running)), hint="lanai agent stop --name NAME"
         )
-    for each, pid in running.items():
+    for each, (directory, pid) in running.items():
         daemon.terminate(pid)
         if now:
-            daemon.end_starter(places.agent_dir(_home(), each))
+            daemon.end_starter(directory)
         say(f"lanai: agent {each} has stopped")
     return 0
 
@@ -130,23 +131,33 @@ def _home() -> Path:
     return places.home(os.environ, host=socket.gethostname())
 
 
-def _pid(directory: Path) -> int | None:
-    """The process of the agent whose state is in `directory`, if it runs."""
+def _facts(directory: Path) -> tuple[str, int] | None:
+    """Name and process of the agent whose state is in `directory`, if it runs."""
     from lanai.client.daemon import is_module
 
     try:
-        pid = int(json.loads((directory / FACTS_FILE).read_text())["pid"])
-    except (OSError, ValueError, KeyError):
+        facts = json.loads((directory / FACTS_FILE).read_text())
+        name, pid = str(facts["name"]), int(facts["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return pid if is_module(pid, "lanai.agent") else None
+    return (name, pid) if is_module(pid, "lanai.agent") else None
 
 
-def _running() -> Iterator[tuple[str, int]]:
+def _by_hand() -> list[Path]:
     agents = _home() / "agents"
-    for directory in sorted(agents.iterdir()) if agents.is_dir() else ():
-        pid = _pid(directory)
-        if pid is not None:
-            yield directory.name, pid
+    return sorted(agents.iterdir()) if agents.is_dir() else []
+
+
+def _private() -> Path:
+    from lanai.model import places
+
+    return places.private_dir(_home()) / "agent"
+
+
+def _running(directories: Iterable[Path], name: str | None) -> dict[str, tuple[Path, int]]:
+    """State and process of the agents that run, by name; with `name` only the one called so."""
+    found = [(directory, facts) for directory in directories if (facts := _facts(directory))]
+    return {called: (directory, pid) for directory, (called, pid) in found if name in (None, called)}
 
 
 def _hub_arguments(hub: str | None, join: str | None) -> list[str]:

@@ -86,18 +86,21 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
 
 
 @command.command("stop")
-@click.option("--now", is_flag=True, help="Of a private hub: also while jobs run, which it ends.")
+@click.option("--now", is_flag=True, help="Of a private hub: also while jobs run; those are cancelled.")
 @click.pass_obj
 def stop(asked: Asked, now: bool) -> int:
     """Stop the hub. Running commands go on, and are taken up again when it starts.
 
-    A private hub, which would take them along, refuses while jobs run, unless with --now.
+    A private hub, which ends together with its agent, refuses while jobs run. With --now it cancels what runs, waits
+    for it to end within its grace, and keeps the results; what has not begun goes on at the next `lanai status`.
 
     \b
     Examples:
       lanai hub stop
+      lanai hub stop --now
     """
     from lanai.client import daemon
+    from lanai.client.private import end_rest
 
     found = _running(asked)
     if found is None:
@@ -107,7 +110,9 @@ def stop(asked: Asked, now: bool) -> int:
     pid = client.hub()["pid"]
     client.stop(now=now)
     if found.target.socket is not None:  # else the process may be another machine's
-        daemon.wait_gone(pid)
+        daemon.wait_gone(pid, within_s=None if now else daemon.STOP_WITHIN_S)
+        if found.is_private:
+            end_rest(found.target.socket.parent)
     say("lanai: the hub has stopped")
     return 0
 

@@ -86,3 +86,26 @@ def test_killed_with_a_full_disk_it_starts_and_nothing_is_lost(site: Site) -> No
     site.wait(batch)
     assert sorted(map(int, site.lines_of("ran"))) == list(range(300))
     assert site.counts(batch) == {"done": 300}
+
+
+def test_everybody_who_asks_is_told(site: Site) -> None:
+    site.start_agent("n1")
+    batch = site.submit(["echo >> began; while [ ! -e go ]; do sleep 0.02; done"] * 5)
+    site.await_lines("began", 2)
+    filler = fill(site)
+    site.lanai("submit", "-", stdin="".join(f"true {number:0200}\n" for number in range(5000)), ok=False)
+    eventually(lambda: store_state(site) == "full", within_s=30, what="the hub to say that its disk is full")
+    told = f"lanai: the hub's disk is full; it goes on by itself when there is room in {site.home / 'hub'}"
+    watching = site.spawn("watch", str(batch))
+    assert told in site.lanai("status").stderr
+    assert told in site.lanai("hub", "status").stderr
+    why = json.loads(site.lanai("why", str(batch), "--format", "json").stdout)
+    assert (why["code"], "the hub's disk is full" in why["verdict"]) == ("disk_full", True)
+    assert watching.stderr is not None
+    assert "the hub's disk is full, it goes on when there is room" in watching.stderr.readline()
+    os.unlink(filler)
+    eventually(lambda: store_state(site) == "ok", within_s=60, what="the hub to go on")
+    (site.work / "go").touch()
+    site.wait(batch)
+    assert watching.wait(30) == 0
+    assert "disk is full" not in site.lanai("status").stderr + site.lanai("hub", "status").stderr

@@ -122,3 +122,11 @@ def test_on_a_narrow_terminal_what_matters_least_is_left_out_first(columns: int,
     now = seen(2, done=100, running=2, locked=4, queued=294, mean_run_s=0.01, slots=2)
     pace.see(now)
     assert fitted("batch 7", pace, now, columns) == text
+
+
+@pytest.mark.parametrize("columns", [200, 60, 35])
+def test_a_full_disk_takes_the_place_of_the_estimate(columns: int) -> None:
+    full = Seen(at_s=0, counts={"done": 1, "queued": 2, "running": 1}, is_disk_full=True)
+    text = fitted("batch 1", Pace(), full, columns)
+    assert "25%, the hub's disk is full" in text
+    assert len(text) <= columns

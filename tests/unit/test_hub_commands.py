@@ -1,6 +1,7 @@
 """The verbs of the API process: however much there is to tell, each answer fits a frame.
 
-Retry of an ended batch: read aside, once however many want it, and answered whatever comes of it.
+Retry of an ended batch: read aside, once however many want it, and answered whatever comes of it. Why jobs wait while
+the disk is full.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 from core_recorder import Recorder, capacity
 from lanai.core import events as ev
-from lanai.core.events import BatchRevived, Event, JobsRetried
+from lanai.core.events import BatchRevived, Event, JobsHeld, JobsRetried
 from lanai.hub.commands import RESULT_BYTES, Commands, Revival, reply
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import ErrorBody, StoreError
@@ -33,6 +34,7 @@ class Shell:
         self.answered: list[tuple[int, str]] = []
         self.aside: list[Callable[[], None]] = []
         self._numbers = 0
+        self.is_full = False
         self.commands = Commands(
             recorder.core,
             recorder.store,
@@ -42,12 +44,19 @@ class Shell:
             expect=self._expect,
             facts=dict,
             stop=lambda now: None,
-            is_full=lambda: False,
+            is_full=lambda: self.is_full,
         )
 
     def retry(self, batch: BatchId) -> messages.Reply | None:
         arguments = msgspec.Raw(msgspec.msgpack.encode({"batch": batch, "states": ["failed"]}))
         return self.commands.take(messages.Command(1, "ann", "retry", arguments))
+
+    def why(self, batch: BatchId) -> dict[str, object]:
+        arguments = msgspec.Raw(msgspec.msgpack.encode({"batch": batch}))
+        answer = self.commands.take(messages.Command(1, "ann", "why", arguments))
+        assert answer is not None and answer.error is None
+        told: dict[str, object] = msgspec.msgpack.decode(answer.result)
+        return told
 
     def _aside(self, work: Callable[[], Revival], then: Callable[[Revival], None]) -> None:
         self.aside.append(lambda: then(work()))
@@ -169,3 +178,20 @@ def test_an_answer_that_no_frame_can_hold_is_an_error(size: int) -> None:
     answer = reply(1, b"x" * size)
     frame(answer)
     assert (answer.error is None) == (size < RESULT_BYTES)
+
+
+def test_while_the_disk_is_full_that_is_why_jobs_wait(hub: Recorder) -> None:
+    """The reason of the last pass, that nodes are busy, was told for as long as it lasted."""
+    shell = Shell(hub)
+    hub.join("n", capacity(cpus=2))
+    batch = hub.submit(5)
+    hub.start()
+    hub.take_all()
+    assert shell.why(batch)["code"] != "disk_full"
+    shell.is_full = True
+    assert shell.why(batch)["code"] == "disk_full"
+    hub.feed(JobsHeld(1, batch, None, 0))
+    hub.take_all()
+    held = shell.why(batch)
+    assert held["code"] == "held"
+    assert "the hub's disk is full" in str(held["facts"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from lanai.cli.disk import is_full
 from lanai.cli.progress import Live, Seen
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ LIVE_S: Final = 0.2
 """How often a live line moves. Where nobody watches it is enough that a line every ten seconds is fresh."""
 
 UNSEEN_S: Final = 5.0
+DISK_S: Final = 5.0
 ENDS: Final = ("ended", "paused")
 
 
@@ -25,13 +27,14 @@ def has_ended(batch: Mapping[str, Any]) -> bool:
     return batch["state"] in ENDS
 
 
-def seen(batch: Mapping[str, Any]) -> Seen:
+def seen(batch: Mapping[str, Any], *, is_disk_full: bool = False) -> Seen:
     """A batch of the API as the live line takes it."""
     return Seen(
         at_s=time.monotonic(),
         counts=batch["counts"],
         mean_run_s=batch.get("mean_run_s"),
         slots=batch.get("slots") or 0,
+        is_disk_full=is_disk_full,
     )
 
 
@@ -65,9 +68,26 @@ def changes(client: Client, batch: int | str, *, deadline_s: float | None = None
         )
 
 
+class _Disk:
+    """Whether the hub's disk is full: asked for now and then, also while nothing moves."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asked_s = time.monotonic()
+        self._is_full = False
+
+    def is_full(self) -> bool:
+        """As of at most five seconds ago."""
+        if time.monotonic() >= self._asked_s + DISK_S:
+            self._is_full = is_full(self._client.hub())
+            self._asked_s = time.monotonic()
+        return self._is_full
+
+
 def follow(client: Client, batch: int | str) -> dict[str, Any]:
     """Show the live line until the batch has ended or is paused; returns its last state."""
+    disk = _Disk(client)
     with Live(f"batch {batch}", now_s=time.monotonic()) as live:
         for shown in changes(client, batch):
-            live.show(seen(shown))
+            live.show(seen(shown, is_disk_full=not has_ended(shown) and disk.is_full()))
     return shown

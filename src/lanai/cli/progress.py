@@ -34,12 +34,14 @@ class Seen:
         counts: jobs by state.
         mean_run_s: of the attempts that ended, or None while there are none.
         slots: attempts that run, or could run, at once; 0 is not known.
+        is_disk_full: the hub has no room; what waits goes on when there is some.
     """
 
     at_s: float
     counts: Mapping[str, int]
     mean_run_s: float | None = None
     slots: int = 0
+    is_disk_full: bool = False
 
     @property
     def total(self) -> int:
@@ -145,6 +147,10 @@ def fitted(label: str, pace: Pace, seen: Seen, columns: int) -> str:
 def _variants(label: str, pace: Pace, seen: Seen) -> tuple[str, ...]:
     """The live line in full, and ever shorter. The short ones count what is on its way to a node as queued."""
     percent = f"{100 * seen.ended // (seen.total or 1)}%"
+    if seen.is_disk_full:
+        stands = f"{percent}, the hub's disk is full"
+        counts = counts_text(seen.counts)
+        return f"{label} {stands}, it goes on when there is room: {counts}", f"{stands}: {counts}", stands
     rate = pace.jobs_per_s()
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
     eta = "" if seen.ended == seen.total else f", {eta_text(pace.eta_s())}"

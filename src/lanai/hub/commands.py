@@ -52,6 +52,9 @@ NODES: Final = 250
 AVOIDED_BY: Final = 500
 """Most batches that are told to avoid a node: the first ones."""
 
+_TRUE_ANYWAY: Final = ("paused", "held", "running", "idle")
+"""Verdicts that hold whether or not anything can be kept."""
+
 Revival = BatchRevived | ErrorBody
 """An ended batch as it was read, or why it could not be."""
 
@@ -210,7 +213,7 @@ class Commands:
         found = self._core.why(asked.batch, asked.index)
         if found is None:
             raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
-        return found
+        return _on_full_disk(found) if self._is_full() else found
 
     def nodes(self, command: messages.Command) -> dict[str, Any]:
         """The next nodes by name, and the name to go on after, None where none are left."""
@@ -343,6 +346,14 @@ def reply(request: int, result: object) -> messages.Reply:
         error = InternalError(f"an answer of {len(encoded)} bytes is too long", code="answer_too_long")
         return messages.Reply(request, error=error.body())
     return messages.Reply(request, result=msgspec.Raw(encoded))
+
+
+def _on_full_disk(found: dict[str, Any]) -> dict[str, Any]:
+    """Without a pass the reason of the last one stands for ever; what somebody wished, and what runs, is still so."""
+    text = "the hub's disk is full; it goes on by itself when there is room"
+    if found["code"] in _TRUE_ANYWAY:
+        return {**found, "facts": [*found["facts"], text]}
+    return {**found, "code": "disk_full", "verdict": text, "since_us": 0}
 
 
 def _arguments(command: messages.Command, kind: type[A]) -> A:

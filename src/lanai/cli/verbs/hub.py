@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lanai.cli.context import Asked, closed_at_end
+from lanai.cli.disk import say_if_full
 from lanai.cli.main import Group
 from lanai.cli.terminal import say
 
@@ -133,7 +134,9 @@ def status(asked: Asked, format_: str) -> int:
         return _say_stopped(asked, format_)
     socket = found.target.socket
     client = closed_at_end(found.client())
-    _print(client.hub() if socket is None else _facts(client, socket.parent), format_)
+    shown = client.hub() if socket is None else _facts(client, socket.parent)
+    _print(shown, format_)
+    say_if_full(shown)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lanai.cli.context import Asked, closed_at_end
+from lanai.cli.disk import say_if_full
 from lanai.cli.listings import BATCHES, batch_row
 from lanai.cli.tables import print_rows, view_of, view_options
 from lanai.cli.terminal import say
@@ -34,6 +35,7 @@ def command(asked: Asked, format_: str, columns: str | None, filters: tuple[str,
     if found is None:
         return _say_nothing(format_)
     status = closed_at_end(found.client()).status()
+    say_if_full(status["hub"])
     if format_ == "json" and not (columns or filters or limit):
         print(json.dumps(status))
         return 0

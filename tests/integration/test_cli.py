@@ -17,6 +17,7 @@ from typing import IO
 
 import pytest
 
+from services.processes import eventually
 from services.site import Site
 
 JOB_FIELDS = [
@@ -216,6 +217,18 @@ def test_hold_and_release(site: Site) -> None:
     assert held == [f"{batch}/{index}" for index in range(11, 21)]
     site.lanai("release", str(batch))
     assert site.wait(batch).returncode == 0
+
+
+def test_wishes_count_only_what_is_known_to_be_so(site: Site) -> None:
+    """`hold` said 10 of 10 while two ran on."""
+    batch = site.submit(["echo >> began; while [ ! -e go ]; do sleep 0.02; done"] * 10, "--max-running", "2")
+    site.await_lines("began", 2)
+    eventually(lambda: site.counts(batch).get("running") == 2, what="the hub to know that two run")
+    assert site.lanai("hold", str(batch)).stderr == f"batch {batch}: 8 jobs held, 2 jobs run on\n"
+    assert site.lanai("cancel", f"{batch}/3-10").stderr == f"batch {batch}: 8 jobs cancelled\n"
+    two = site.lanai("cancel", str(batch)).stderr
+    assert two == f"batch {batch}: 2 jobs at nodes are ended unless done first\n"
+    site.wait(batch, ok=False)
 
 
 def test_logs_of_a_job_and_of_what_failed(site: Site) -> None:

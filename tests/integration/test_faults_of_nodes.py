@@ -56,7 +56,7 @@ def test_a_batch_that_fails_everywhere_is_paused_and_says_so(site: Site) -> None
     assert counts["queued"] > 0
     run = site.lanai("wait", str(batch), ok=False)
     assert run.returncode == 1, run
-    site.lanai("release", str(batch))
+    assert site.lanai("release", str(batch)).stderr == f"batch {batch}: goes on\n"
     site.lanai("cancel", str(batch))
 
 

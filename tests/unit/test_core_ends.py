@@ -240,7 +240,7 @@ def test_25_different_jobs_failing_in_a_row_on_two_nodes_pause_the_batch(hub: Re
 def test_release_lets_a_paused_batch_go_on(hub: Recorder) -> None:
     batch = pause(hub)
     hub.feed(JobsReleased(1, batch, None, 0))
-    assert hub.answer() == {"changed": 0}
+    assert hub.answer() == {"changed": 0, "resumed": True}
     hub.decide()
     assert hub.take(StartAttempts)
 
@@ -290,7 +290,8 @@ def test_a_job_done_before_its_cancel_is_done_after_a_restart_too(hub: Recorder)
     batch = hub.submit(2)
     hub.start()
     hub.feed(JobsCancelled(1, batch, ((1, 1),), (), 0))
-    assert hub.take_all() == [KillAttempts(node, [(grant(1), 1)], 10_000_000, "cancelled"), Answer(1, {"changed": 1})]
+    answer = Answer(1, {"changed": 1, "at_nodes": 1})
+    assert hub.take_all() == [KillAttempts(node, [(grant(1), 1)], 10_000_000, "cancelled"), answer]
     hub.end(node, 1, 1)
     hub.take_all()
     before = hub.counts(batch)

@@ -110,7 +110,7 @@ def test_a_cancel_that_was_cut_off_is_said_again(hub: Recorder) -> None:
     hub.start()
     hub.feed(NodeDisconnected(node, hub.node(node).connection))
     hub.feed(JobsCancelled(1, batch, ((1, 1),), (), 0))
-    assert hub.take_all() == [Answer(1, {"changed": 1})]
+    assert hub.take_all() == [Answer(1, {"changed": 1, "at_nodes": 1})]
     hub.hello("n", capacity(cpus=2))
     hub.take_all()
     hub.feed(NodeTookStock(node, [(grant(1), 1, "running"), (grant(1), 2, "running")]))

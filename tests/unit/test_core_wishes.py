@@ -35,7 +35,7 @@ def test_cancel_takes_out_what_waits_and_kills_what_runs(hub: Recorder) -> None:
     node, batch = running(hub)
     hub.feed(JobsCancelled(1, batch, None, (), 0))
     kill = KillAttempts(node, [(grant(1), 1), (grant(1), 2)], 10_000_000, "cancelled")
-    assert hub.take_all() == [kill, Answer(1, {"changed": 10})]
+    assert hub.take_all() == [kill, Answer(1, {"changed": 10, "at_nodes": 2})]
     assert hub.counts(batch) == {"locked": 1, "running": 1, "cancelled": 8}
     kept = [(record.first, record.last) for record in hub.take_kept(SaveOverride)]
     assert kept == [(3, 8), (9, 10), (1, 2)]
@@ -76,7 +76,10 @@ def test_cancel_of_some_states_leaves_the_others(hub: Recorder, states: tuple[st
 def test_hold_recalls_what_has_not_begun(hub: Recorder) -> None:
     node, batch = running(hub)
     hub.feed(JobsHeld(1, batch, ((1, 5),), 0))
-    assert hub.take_all() == [RecallJobs(node, [(grant(1), 2, 2)]), Answer(1, {"changed": 4})]
+    assert hub.take_all() == [
+        RecallJobs(node, [(grant(1), 2, 2)]),
+        Answer(1, {"changed": 4, "at_nodes": 1, "running": 1}),
+    ]
     hub.returned(node, 1, 2)
     assert hub.counts(batch) == {"held": 6, "queued": 3, "running": 1}
     assert hub.batch(batch).held.spans() == ((2, 5), (9, 10))
@@ -86,7 +89,7 @@ def test_release_ends_a_wish_to_hold(hub: Recorder) -> None:
     """Held and released before the Recall was answered: the job waits again, and is not held for ever."""
     node, batch = running(hub)
     hub.feed(JobsHeld(1, batch, ((2, 2),), 0), JobsReleased(2, batch, ((2, 9),), 0))
-    assert [answer.result for answer in hub.take(Answer)] == [{"changed": 1}, {"changed": 1}]
+    assert [answer.result for answer in hub.take(Answer)] == [{"changed": 1, "at_nodes": 1}, {"changed": 1}]
     hub.take_all()
     hub.returned(node, 1, 2)
     assert hub.counts(batch) == {"held": 1, "queued": 8, "running": 1}

@@ -41,6 +41,20 @@ class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     states: list[str] = []
 
 
+class _Changed(msgspec.Struct, frozen=True):
+    """The answer to a wish, as docs/http-api.md has it."""
+
+    changed: int = 0
+    at_nodes: int = 0
+    running: int = 0
+    resumed: bool = False
+
+    def with_more(self, told: Mapping[str, Any]) -> _Changed:
+        """Together with what the hub has told of one more piece."""
+        counts = {name: getattr(self, name) + told.get(name, 0) for name in ("changed", "at_nodes", "running")}
+        return _Changed(**counts, resumed=self.resumed or told.get("resumed", False))
+
+
 class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of set; None leaves what it is."""
 
@@ -212,13 +226,13 @@ class Handlers:
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
             ranges = None if said.ranges is None else _ranges(said.ranges)
-            changed = 0
+            changed = _Changed()
             pieces = list(_pieces_of(ranges))
             for number, some in enumerate(pieces, 1):
                 wish = {"ranges": some, "states": said.states, "has_more": number < len(pieces)}
                 told = await self._link.command(caller(request), verb, batch=row.batch, **wish)
-                changed += told["changed"]
-            return answer({"changed": changed})
+                changed = changed.with_more(told)
+            return answer(msgspec.structs.asdict(changed))
 
         return wish
 

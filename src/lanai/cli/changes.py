@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -11,20 +11,15 @@ from lanai.cli.choose import LAST, choose
 from lanai.cli.context import Asked
 from lanai.cli.terminal import say
 
-if TYPE_CHECKING:
-    from lanai.client.client import Client
 
-Change = Callable[..., int]
-
-
-def change_command(name: str, text: str, change: Callable[[Client], Change], said: str) -> click.Command:
+def change_command(name: str, text: str, said: str, *, at_nodes: str = "") -> click.Command:
     """A verb that applies a change to the jobs its selectors name.
 
     Args:
-        name: the verb.
+        name: the verb, which is the API's, too.
         text: its help.
-        change: the client's call for it.
         said: what was done to the jobs, e.g. `held`.
+        at_nodes: what becomes of those at nodes, which is not known yet.
     """
 
     @click.command(name=name, help=text)
@@ -35,8 +30,28 @@ def change_command(name: str, text: str, change: Callable[[Client], Change], sai
         client = asked.connect()
         for each in chosen:
             number = client.batch(LAST)["batch"] if each.batch == LAST else each.batch
-            changed = change(client)(number, ranges=each.ranges_text, states=each.states)
-            say(f"batch {number}: {changed:,} {'job' if changed == 1 else 'jobs'} {said}")
+            answer = client.wish(number, name, ranges=each.ranges_text, states=each.states)
+            say(f"batch {number}: {changed_text(answer, said, at_nodes)}")
         return 0
 
     return command
+
+
+def changed_text(answer: Mapping[str, Any], said: str, at_nodes: str) -> str:
+    """What a wish has come to, as far as that is known: no job is called held or cancelled that is not."""
+    sent, running = answer.get("at_nodes", 0), answer.get("running", 0)
+    done = answer["changed"] - sent
+    parts = []
+    if answer.get("resumed"):
+        parts.append("goes on")
+    if done or not (parts or sent):
+        parts.append(f"{_jobs(done)} {said}")
+    if sent:
+        parts.append(f"{_jobs(sent)} at nodes {'is' if sent == 1 else 'are'} {at_nodes}")
+    if running:
+        parts.append(f"{_jobs(running)} {'runs' if running == 1 else 'run'} on")
+    return ", ".join(parts)
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} {'job' if count == 1 else 'jobs'}"

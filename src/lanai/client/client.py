@@ -208,12 +208,23 @@ class Client:
         """Verdict and facts: why a batch, or one job of it, stands where it does."""
         return self._get(f"/v1/batches/{batch}/why" if index is None else f"/v1/jobs/{batch}/{index}/why")
 
+    def wish(
+        self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Cancel, hold, release or retry jobs; `ranges` None is the whole batch.
+
+        Returns:
+            `changed`: how many jobs the wish reaches; `at_nodes`: those of them at nodes, where it may come too late;
+            `running`: those that hold leaves running; `resumed`: whether a paused batch goes on.
+        """
+        return self._post(f"/v1/batches/{batch}/{verb}", {"ranges": ranges, "states": list(states)})
+
     def cancel(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
         """Cancel jobs; returns how many were not at their end. `ranges` None is the whole batch."""
         return self._change(batch, "cancel", ranges, states)
 
     def hold(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
-        """Keep waiting jobs from starting; returns how many."""
+        """Keep waiting jobs from starting; returns how many, those at nodes included that may have begun already."""
         return self._change(batch, "hold", ranges, states)
 
     def release(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
@@ -312,8 +323,7 @@ class Client:
     # -- within
 
     def _change(self, batch: Batch, verb: str, ranges: str | None, states: Sequence[str]) -> int:
-        answer = self._post(f"/v1/batches/{batch}/{verb}", {"ranges": ranges, "states": list(states)})
-        changed: int = answer["changed"]
+        changed: int = self.wish(batch, verb, ranges=ranges, states=states)["changed"]
         return changed
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:

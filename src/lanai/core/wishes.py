@@ -37,9 +37,10 @@ def on_cancelled(world: World, event: JobsCancelled) -> None:
         changed += ends.cancel_waiting(
             world, batch, first, last, queued=JobState.QUEUED in wanted, held=JobState.HELD in wanted
         )
+    at_nodes = 0
     if wanted & {JobState.LOCKED, JobState.RUNNING}:
-        changed += _kill(world, batch, event.spans, wanted)
-    world.do(Answer(event.request, {"changed": changed}))
+        at_nodes = _kill(world, batch, event.spans, wanted)
+    world.do(Answer(event.request, _told(changed + at_nodes, at_nodes=at_nodes)))
     world.touch(batch)
     ends.finish_if_over(world, batch, event.wall_us)
     world.needs_pass = True
@@ -78,14 +79,17 @@ def on_held(world: World, event: JobsHeld) -> None:
     changed = size(spans)
     batch.counts.queued -= changed
     batch.counts.held += changed
+    at_nodes = running = 0
     for grant in _grants(world, batch) if JobState.LOCKED in wanted else ():
-        members = _within(grant, event.spans) - grant.started.keys() - batch.cancel_wishes
-        batch.hold_wishes |= members
-        changed += len(members)
+        members = _within(grant, event.spans) - batch.cancel_wishes
+        waiting = members - grant.started.keys()
+        batch.hold_wishes |= waiting
+        at_nodes += len(waiting)
+        running += len(members) - len(waiting)
     recall(world, batch)
     if not event.has_more:
         world.keep(batch.progress(world.last_row))
-    world.do(Answer(event.request, {"changed": changed}))
+    world.do(Answer(event.request, _told(changed + at_nodes, at_nodes=at_nodes, running=running)))
     world.touch(batch)
 
 
@@ -104,7 +108,8 @@ def on_released(world: World, event: JobsReleased) -> None:
     batch.counts.queued += changed
     if JobState.LOCKED in wanted:
         batch.hold_wishes = {i for i in batch.hold_wishes if event.spans and not _in_spans(i, event.spans)}
-    if batch.state == "paused" and event.spans is None and not event.states:
+    is_resumed = batch.state == "paused" and event.spans is None and not event.states
+    if is_resumed:
         batch.state, batch.reason = "open", ""
         batch.failed_in_row.clear()
         batch.nodes_in_row.clear()
@@ -113,7 +118,7 @@ def on_released(world: World, event: JobsReleased) -> None:
         world.keep(batch.standing())
     if not event.has_more:
         world.keep(batch.progress(world.last_row))
-    world.do(Answer(event.request, {"changed": changed}))
+    world.do(Answer(event.request, _told(changed, is_resumed=is_resumed)))
     world.touch(batch)
     world.needs_pass = True
 
@@ -179,6 +184,19 @@ def on_changed(world: World, event: BatchChanged) -> None:
     world.touch(batch)
     recall(world, batch)
     world.needs_pass = True
+
+
+def _told(changed: int, *, at_nodes: int = 0, running: int = 0, is_resumed: bool = False) -> dict[str, object]:
+    """What is known when a wish is kept; what is nought is left out.
+
+    Args:
+        changed: jobs that the wish reaches.
+        at_nodes: those of them that are at nodes, where it shows only later whether it came in time.
+        running: jobs that are known to run and that it does not touch.
+        is_resumed: a paused batch goes on.
+    """
+    rest = {"at_nodes": at_nodes, "running": running, "resumed": is_resumed}
+    return {"changed": changed, **{name: value for name, value in rest.items() if value}}
 
 
 def _batch(world: World, request: int, batch_id: BatchId, nothing: dict[str, object] | None = None) -> Batch | None:

@@ -17,4 +17,4 @@ Examples:
   lanai cancel last@queued      what has not started
 """
 
-command = change_command("cancel", TEXT, lambda client: client.cancel, "cancelled")
+command = change_command("cancel", TEXT, "cancelled", at_nodes="ended unless done first")

@@ -14,4 +14,4 @@ Examples:
   lanai hold last/100-200       some of it
 """
 
-command = change_command("hold", TEXT, lambda client: client.hold, "held")
+command = change_command("hold", TEXT, "held", at_nodes="held unless begun")

@@ -14,4 +14,4 @@ Examples:
   lanai release last/100-200    some of it
 """
 
-command = change_command("release", TEXT, lambda client: client.release, "released")
+command = change_command("release", TEXT, "released")

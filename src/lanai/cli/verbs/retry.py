@@ -15,4 +15,4 @@ Examples:
   lanai job list 417 --filter exit_code=2 --format quiet | lanai retry -
 """
 
-command = change_command("retry", TEXT, lambda client: client.retry, "queued again")
+command = change_command("retry", TEXT, "queued again")

@@ -156,6 +156,13 @@ def test_a_hub_whose_starter_has_gone_comes_up_all_the_same(
     assert ask(find(home), "hub")["pid"] == begun.pid  # type: ignore[index]
 
 
+def test_one_whose_place_was_taken_meanwhile_is_not_started(home: dict[str, str]) -> None:
+    """Whoever waited for the lock while another hub took its place would have begun a batch that nothing finds."""
+    directory = Path(home["LANAI_HOME"]) / "private"
+    assert private.start(directory, host="here", say=lambda line: None, is_wanted=lambda: False) is None
+    assert not (directory / "hub.db").exists()
+
+
 def test_what_keeps_it_from_starting_is_said(home: dict[str, str]) -> None:
     directory = Path(home["LANAI_HOME"]) / "private"
     directory.mkdir(parents=True)

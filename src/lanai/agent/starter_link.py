@@ -213,9 +213,7 @@ class StarterLink:
         """Lets the starter forget the ends up to that sequence number."""
         return _frame({"m": "forget", "upto": upto})
 
-    def input(
-        self, grant: int, index: int, data: bytes, *, offset: int | None = None, is_end: bool = False
-    ) -> bytes:
+    def input(self, grant: int, index: int, data: bytes, *, offset: int | None = None, is_end: bool = False) -> bytes:
         """Sends standard input; at most `INPUT_WINDOW_BYTES` should be on their way, see `InputTaken`.
 
         With the ``offset`` of ``data`` in the whole of the attempt's input a piece can be sent again: it is taken once,

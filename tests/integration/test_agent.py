@@ -344,7 +344,30 @@ def test_input_reaches_the_command(joined: ScriptedHub) -> None:
     assert joined.results(1)[0].outcome == "ok"
     assert joined.wait(wire.Tail).out == b"abcd\n"
     taken = joined.wait(wire.InputTaken, lambda one: one.offset == 5)
-    assert (taken.batch, taken.index) == (8, 1)
+    assert (taken.batch, taken.index, taken.attempt) == (8, 1, 1)
+
+
+def test_an_agent_that_takes_over_says_how_much_its_predecessor_gave(
+    joined: ScriptedHub, agent: AgentProcess, tmp_path: Path
+) -> None:
+    """The hub sends again what it heard nothing of, and the command gets it once."""
+    joined.send(spec(2, batch=8, stdin="pipe", cwd=str(tmp_path)), grant(2, [b"cat"], number=2))
+    joined.send(wire.Input(BatchId(8), Index(1), 0, b"abc", False, 1))
+    joined.wait(wire.InputTaken, lambda one: one.offset == 3)
+    agent.kill()
+    agent.start()
+    joined.accept()
+    joined.send(wire.Input(BatchId(8), Index(1), 0, b"abc", False, 1))
+    assert joined.inventory() == [(G2, 1, "running")]
+    assert joined.wait(wire.InputTaken) == wire.InputTaken(BatchId(8), Index(1), 3, "", 1, wire.InputState.OPEN)
+    joined.send(wire.Input(BatchId(8), Index(1), 7, b"too far", False, 1))
+    missing = joined.wait(wire.InputTaken)
+    assert (missing.offset, missing.state) == (3, wire.InputState.MISSING)
+    joined.send(wire.Input(BatchId(8), Index(1), 2, b"cde", True, 1))
+    closed = joined.wait(wire.InputTaken)
+    assert (closed.offset, closed.state) == (5, wire.InputState.CLOSED)
+    assert joined.results(1)[0].outcome == "ok"
+    assert joined.wait(wire.Tail).out == b"abcde"
 
 
 def test_where_no_starter_can_be_started_the_node_says_so_and_tries_on(hub: ScriptedHub, agent: AgentProcess) -> None:

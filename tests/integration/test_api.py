@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lanai.model.errors import LanaiError, NotAllowed, OtherEnd, Refusal, StoreF
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.records import SaveAttempts, SaveProgress, SaveTail, SetBatch
 from lanai.wire import messages, unix
+from lanai.wire.messages import InputState
 from scripted_hub import WALL_US, ScriptedHub
 
 WITHIN_S = 20.0
@@ -459,16 +460,96 @@ def test_input_is_offered_again_until_the_job_has_begun(api: Api) -> None:
             return
         if refusals[0]:
             refusals[0] -= 1
-            api.hub.say(messages.InputTaken(BatchId(1), Index(1), message.offset, "the job has not begun"))
+            waiting = "the job has not begun", message.attempt, InputState.WAITING
+            api.hub.say(messages.InputTaken(BatchId(1), Index(1), message.offset, *waiting))
             return
         assert message.offset == len(taken)
         taken.extend(message.data)
-        api.hub.say(messages.InputTaken(BatchId(1), Index(1), len(taken)))
+        state = InputState.CLOSED if message.is_end else InputState.OPEN
+        api.hub.say(messages.InputTaken(BatchId(1), Index(1), len(taken), "", message.attempt, state))
 
     api.hub.on_message = take
     assert client.send_input(1, 1, b"z" * 200_000, offset=0) == 200_000
     assert client.send_input(1, 1, b"", offset=200_000, is_end=True) == 200_000
     assert bytes(taken) == b"z" * 200_000
+
+
+class Pipe:
+    """The far side of one command's input: what arrived, and a word about each piece by `answer`."""
+
+    def __init__(self, api: Api, answer: Callable[[messages.Input], tuple[int, str, InputState] | None]) -> None:
+        self.pieces: list[messages.Input] = []
+        self._api = api
+        self._answer = answer
+        api.client().submit([b"cat\n"], {"shell": "words", "stdin": "pipe"}, env=ENV, single=True)
+        api.hub.on_message = self._take
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, messages.Input):
+            self.pieces.append(message)
+            said = self._answer(message)
+            if said is not None:
+                self._api.hub.say(self.taken(*said))
+
+    def taken(self, offset: int, problem: str, state: InputState, attempt: int = 1) -> messages.InputTaken:
+        return messages.InputTaken(BatchId(1), Index(1), offset, problem, attempt, state)
+
+
+def test_input_that_was_lost_with_its_node_is_offered_again(api: Api) -> None:
+    """The hub says that the connection is lost, after it had passed the piece on."""
+    answers = iter([(0, "its node is not connected", InputState.WAITING), (3, "", InputState.OPEN)])
+    pipe = Pipe(api, lambda piece: next(answers))
+    assert api.client().send_input(1, 1, b"abc", offset=0, attempt=1) == 3
+    assert [(one.offset, one.data, one.attempt) for one in pipe.pieces] == [(0, b"abc", 1)] * 2
+
+
+def test_input_is_offered_again_when_the_batch_has_moved(api: Api) -> None:
+    """A grant that was called back takes a piece with it, and nobody says so."""
+    answers = iter([None, (3, "", InputState.OPEN)])
+
+    def answer(piece: messages.Input) -> tuple[int, str, InputState] | None:
+        api.hub.say(messages.Progress(BatchId(1), 2, "open", Counts(running=1)))
+        return next(answers)
+
+    pipe = Pipe(api, answer)
+    assert api.client().send_input(1, 1, b"abc", offset=0, attempt=1) == 3
+    assert len(pipe.pieces) == 2
+
+
+def test_input_taken_by_halves_and_by_another_attempt_is_waited_for(api: Api) -> None:
+    def answer(piece: messages.Input) -> tuple[int, str, InputState]:
+        api.hub.say(pipe.taken(900, "", InputState.OPEN, attempt=2))
+        api.hub.say(pipe.taken(piece.offset + 1, "", InputState.OPEN))
+        return piece.offset + len(piece.data), "", InputState.OPEN
+
+    pipe = Pipe(api, answer)
+    assert api.client().send_input(1, 1, b"abc", offset=7, attempt=1) == 10
+    assert len(pipe.pieces) == 1
+
+
+def test_an_end_counts_once_the_command_can_see_it(api: Api) -> None:
+    def answer(piece: messages.Input) -> tuple[int, str, InputState]:
+        api.hub.say(pipe.taken(3, "", InputState.OPEN))
+        return 3, "the command takes no more input", InputState.CLOSED
+
+    pipe = Pipe(api, answer)
+    assert api.client().send_input(1, 1, b"", offset=3, is_end=True, attempt=1) == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (InputState.CLOSED, "input_refused"),
+        (InputState.OVER, "input_refused"),
+        (InputState.MISSING, "input_missing"),
+    ],
+)
+def test_input_that_nobody_takes_is_refused(api: Api, state: InputState, code: str) -> None:
+    pipe = Pipe(api, lambda piece: (2, "why not", state))
+    with pytest.raises(Refusal, match="why not") as refused:
+        api.client().send_input(1, 1, b"abc", offset=7, attempt=1)
+    assert (refused.value.code, refused.value.facts["offset"]) == (code, 2)
+    assert len(pipe.pieces) == 1
 
 
 # -- doors

@@ -73,7 +73,7 @@ def test_output_goes_on_where_the_connection_to_the_node_broke(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """The first answer ends with a problem while the job still runs; what came before must not be copied again."""
-    monkeypatch.setattr("lanai.cli.single.has_input", lambda: False)
+    monkeypatch.setattr("lanai.cli.feeding.has_input", lambda: False)
     api.on("POST", "/v1/batches", (201, {"version": 1, "batch": 1, "jobs": 1, "existed": False}))
     outputs = iter([frames((1, b"one "), (2, b"err"), problem="the connection is lost"), frames((1, b"two\n"))])
     api.on("GET", "/v1/jobs/1/1/output", lambda query, body: next(outputs))

@@ -1,7 +1,8 @@
-"""Standard input on its way from the hub to a command: what came too early, and what was seen before.
+"""Standard input on its way from the hub to a command: what came before the job did.
 
-Values only, no I/O. A batch with `stdin = "pipe"` has one job, so there is little to keep; what cannot be given to the
-starter yet is bounded by what the sender may have on its way.
+Values only, no I/O. What has been seen before is not known here, since an agent may take a command over from another:
+the starter counts, and takes each byte once. A batch with `stdin = "pipe"` has one job, so there is little to keep;
+what cannot be given to the starter yet is bounded by what the sender may have on its way.
 """
 
 from __future__ import annotations
@@ -12,47 +13,33 @@ from lanai.agent.events import Member
 from lanai.model.ids import BatchId, Index
 from lanai.wire.messages import Input
 
-Job = tuple[BatchId, Index]
-Find = Callable[[BatchId, Index], Member | None]
-Piece = tuple[Member, bytes, bool]
+Find = Callable[[BatchId, Index, int | None], Member | None]
 
 
 class Inputs:
-    """Pieces of standard input, in order of their offsets."""
+    """Pieces of standard input, in the order in which they came."""
 
     def __init__(self, find: Find) -> None:
         self._find = find
         self._early: list[Input] = []
-        self._jobs: dict[Member, Job] = {}
-        self._next: dict[Job, int] = {}
 
     def add(self, piece: Input) -> None:
-        """The hub sent this."""
+        """The hub sent this. What is sent again takes the place of what waits since the first time."""
+        self._early = [one for one in self._early if _name(one) != _name(piece)]
         self._early.append(piece)
 
-    def ready(self) -> list[Piece]:
-        """What can be given to the starter now: (member, bytes, whether it is the end)."""
-        found: list[Piece] = []
-        early: list[Input] = []
-        for piece in self._early:
-            member = self._find(piece.batch, piece.index)
-            if member is None:
-                early.append(piece)
-                continue
-            job = (piece.batch, piece.index)
-            seen = self._next.get(job, 0)
-            self._jobs[member] = job
-            self._next[job] = max(seen, piece.offset + len(piece.data))
-            found.append((member, piece.data[max(0, seen - piece.offset) :], piece.is_end))
-        self._early = early
-        return found
+    def ready(self) -> list[tuple[Member, Input]]:
+        """What can be given to the starter now, and to whom."""
+        if not self._early:
+            return []
+        found = [(self._find(one.batch, one.index, one.attempt or None), one) for one in self._early]
+        self._early = [one for member, one in found if member is None]
+        return [(member, one) for member, one in found if member is not None]
 
-    def job(self, member: Member) -> Job | None:
-        """Whose input it was; None where none was given."""
-        return self._jobs.get(member)
+    def clear(self) -> None:
+        """The hub is gone: what had to be kept for it is sent again by whoever sent it."""
+        self._early.clear()
 
-    def end(self, member: Member) -> None:
-        """Nothing more is taken for it."""
-        job = self._jobs.pop(member, None)
-        if job is not None:
-            self._next.pop(job, None)
+
+def _name(piece: Input) -> tuple[BatchId, Index, int, int]:
+    return piece.batch, piece.index, piece.attempt, piece.offset

@@ -23,8 +23,10 @@ from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
 from lanai.agent.output import Outputs, Where
 from lanai.agent.spool import Spool
+from lanai.agent.starter_link import InputTaken
 from lanai.agent.starting import Running, StarterPort
 from lanai.model.errors import ErrorBody
+from lanai.model.ids import GrantId, Index
 from lanai.wire import messages as wire
 
 RETRY_DISK_US: Final = 1_000_000
@@ -177,21 +179,20 @@ class Agent:
         self._starter.written.clear()
         if ended:
             self._outputs.note(ended)
+        if self._starter.taken:
+            self._say_taken()
         for event in found:
             if isinstance(event, ev.StarterDied):
                 self._log("the starter has died; what it ran was killed")
             self._tell(now, event)
-        if self._starter.taken:
-            self._say_taken()
 
     def _say_taken(self) -> None:
-        for member, taken_bytes, is_closed in self._starter.taken:
-            job = self._inputs.job(member)
-            if job is not None:
-                problem = "the command takes no more input" if is_closed else ""
-                self._hub.send(wire.InputTaken(*job, taken_bytes, problem))
-            if is_closed:
-                self._inputs.end(member)
+        """Before the machine is told of ends, for after that it does not know whose input it was."""
+        for one in self._starter.taken:
+            about = self._machine.about(GrantId(one.grant))
+            if about is not None:
+                batch, attempt = about
+                self._hub.send(wire.InputTaken(batch, Index(one.index), *_standing(one), attempt, _state(one)))
         self._starter.taken.clear()
 
     def _hear_hub(self, now: int, found: list[LinkEvent]) -> None:
@@ -227,12 +228,13 @@ class Agent:
                     self._tell(now, one)
                 case _:
                     self._tell(now, one)
-        for member, data, is_end in self._inputs.ready():
-            self._starter.input(member, data, is_end)
+        for member, piece in self._inputs.ready():
+            self._starter.input(member, piece.data, offset=piece.offset, is_end=piece.is_end)
 
     def _miss_hub(self, problem: str) -> None:
         self._say(f"no connection to the hub: {problem}")
         self._outputs.readers.clear()
+        self._inputs.clear()
         if self._settled is not None and now_us() >= self._begun_us + UNREACHABLE_AFTER_US:
             message = f"the hub at {self._hub.url} does not answer: {problem}"
             hint = "lanai hub status, on the hub's machine"
@@ -352,6 +354,19 @@ class Agent:
         if text != self._said:
             self._said = text
             self._log(text)
+
+
+def _standing(taken: InputTaken) -> tuple[int, str]:
+    """How far an input is, and why it goes no further."""
+    if taken.missing_from is not None:
+        return taken.missing_from, f"what begins at byte {taken.missing_from} is to come first"
+    return taken.taken_bytes, "the command takes no more input" if taken.is_closed else ""
+
+
+def _state(taken: InputTaken) -> wire.InputState:
+    if taken.missing_from is not None:
+        return wire.InputState.MISSING
+    return wire.InputState.CLOSED if taken.is_closed else wire.InputState.OPEN
 
 
 class LeaseFile:

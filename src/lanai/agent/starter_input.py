@@ -2,6 +2,9 @@
 
 Standard library only, part of the starter. Never waits: what a command does not read is kept here, up to a limit, and
 the agent is told how much has been taken, so that it sends no more than it may.
+
+A piece may say at which offset of the input it begins. Then it can be sent again by whoever does not know whether it
+came: this process lives as long as the command, so what it has counted is what there is to know.
 """
 
 import os
@@ -27,16 +30,22 @@ class Pipe:
         self.is_closed = False
         self.write_fd = -1
 
+    def come_bytes(self) -> int:
+        """How much has come in all, passed on or not: the offset at which the next piece is to begin."""
+        return self.taken_bytes + len(self.unread)
+
 
 class Inputs:
     """All pipes.
 
     Args:
         poller: told which pipes wait for room.
-        tell: called with (key, bytes taken, closed) whenever a pipe has been written to or closed.
+        tell: called with (key, bytes taken, closed, missing from) whenever a pipe has been written to or closed, and
+            where a piece with an offset brought nothing new. The last is None, or where a piece that was not kept
+            should have begun.
     """
 
-    def __init__(self, poller: select.epoll, tell: Callable[[Key, int, bool], None]) -> None:
+    def __init__(self, poller: select.epoll, tell: Callable[[Key, int, bool, int | None], None]) -> None:
         self._poller = poller
         self._tell = tell
         self._pipes: dict[Key, Pipe] = {}
@@ -63,13 +72,26 @@ class Inputs:
         self._poller.register(pipe.write_fd, select.EPOLLOUT if pipe.unread or pipe.has_ended else 0)
         return read_fd
 
-    def feed(self, key: Key, data: bytes, is_end: bool) -> bool:
-        """Takes input for an attempt, begun or not. Returns False if it holds too much already."""
+    def feed(self, key: Key, data: bytes, is_end: bool, offset: int | None) -> bool:
+        """Takes input for an attempt, begun or not. Returns False if it holds too much already.
+
+        With an ``offset`` the piece is one of the whole: what has come before is not taken again. Without, it goes on
+        where the last one ended.
+        """
         pipe = self._pipes.setdefault(key, Pipe())
+        if offset is not None and not pipe.is_closed:
+            come = pipe.come_bytes()
+            if offset > come:
+                self._tell(key, pipe.taken_bytes, False, come)
+                return True
+            data = data[come - offset :]
+            if not data and (pipe.has_ended or not is_end):
+                self._tell(key, pipe.taken_bytes, False, None)
+                return True
         if len(pipe.unread) + len(data) > UNREAD_LIMIT_BYTES:
             return False
         if pipe.is_closed:
-            self._tell(key, pipe.taken_bytes, True)
+            self._tell(key, pipe.taken_bytes, True, None)
             return True
         pipe.unread += data
         pipe.has_ended = pipe.has_ended or is_end
@@ -97,7 +119,7 @@ class Inputs:
             else:
                 self._poller.modify(fd, 0)
         if pipe.taken_bytes != before or pipe.is_closed:
-            self._tell(key, pipe.taken_bytes, pipe.is_closed)
+            self._tell(key, pipe.taken_bytes, pipe.is_closed, None)
 
     def _close(self, pipe: Pipe) -> None:
         if pipe.write_fd >= 0:

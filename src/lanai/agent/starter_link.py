@@ -111,12 +111,16 @@ class Recalled(NamedTuple):
 
 
 class InputTaken(NamedTuple):
-    """So much of an attempt's input has been passed on since it began; nothing more is taken once it is closed."""
+    """So much of an attempt's input has been passed on since it began; nothing more is taken once it is closed.
+
+    ``missing_from`` is None but where a piece was not kept, since it began after what had come: there it has to begin.
+    """
 
     grant: int
     index: int  # type: ignore[assignment]  # it hides the method of tuples, which nobody needs here
     taken_bytes: int
     is_closed: bool
+    missing_from: int | None = None
 
 
 Report = Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
@@ -209,10 +213,14 @@ class StarterLink:
         """Lets the starter forget the ends up to that sequence number."""
         return _frame({"m": "forget", "upto": upto})
 
-    def input(self, grant: int, index: int, data: bytes, *, is_end: bool = False) -> bytes:
-        """Sends standard input; at most `INPUT_WINDOW_BYTES` should be on their way, see `InputTaken`."""
-        text = base64.b64encode(data).decode("ascii")
-        return _frame({"m": "input", "grant": grant, "index": index, "data": text, "eof": is_end})
+    def input(self, grant: int, index: int, data: bytes, *, offset: int | None = None, is_end: bool = False) -> bytes:
+        """Sends standard input; at most `INPUT_WINDOW_BYTES` should be on their way, see `InputTaken`.
+
+        With the ``offset`` of ``data`` in the whole of the attempt's input a piece can be sent again: it is taken once,
+        and each is answered. Without, it follows what was sent before.
+        """
+        message = {"m": "input", "grant": grant, "index": index, "data": base64.b64encode(data).decode("ascii")}
+        return _frame({**message, "eof": is_end} | ({} if offset is None else {"offset": offset}))
 
     def quit_when_idle(self) -> bytes:
         """Lets the starter end as soon as nothing runs, waits or is unforgotten."""
@@ -261,7 +269,8 @@ def _report(message: dict[str, Any]) -> Report:
         case "recalled":
             return Recalled([_key(row) for row in message["returned"]], [_key(row) for row in message["begun"]])
         case "input":
-            return InputTaken(message["grant"], message["index"], message["taken_bytes"], message["closed"])
+            taken = message["taken_bytes"], message["closed"], message.get("missing_from")
+            return InputTaken(message["grant"], message["index"], *taken)
         case "inventory":
             running = [Running(*row) for row in message["running"]]
             waiting = [(row[0], row[1], row[2]) for row in message["waiting"]]

@@ -322,14 +322,17 @@ class Starter:
     def _on_input(self, message: dict[str, Any]) -> None:
         key = (int(message["grant"]), int(message["index"]))
         if key not in self._attempts.waiting and key not in self._attempts.active:
-            self._tell_input(key, 0, True)
+            self._tell_input(key, 0, True, None)
             return
         data = base64.b64decode(message.get("data") or "", validate=True)
-        if not self._inputs.feed(key, data, bool(message.get("eof"))):
+        offset = message.get("offset")
+        if not self._inputs.feed(key, data, bool(message.get("eof")), None if offset is None else int(offset)):
             raise BadPeer("more input than may be outstanding")
 
-    def _tell_input(self, key: Key, taken_bytes: int, is_closed: bool) -> None:
+    def _tell_input(self, key: Key, taken_bytes: int, is_closed: bool, missing_from: int | None) -> None:
         answer = {"m": "input", "grant": key[0], "index": key[1], "taken_bytes": taken_bytes, "closed": is_closed}
+        if missing_from is not None:
+            answer["missing_from"] = missing_from
         self._send(encode(answer))
 
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class StarterPort:
         due_us: when `on_time` wants to be called.
         written: outputs of attempts since the owner last emptied it.
         running: attempts known to run.
-        taken: (member, bytes taken in all, nothing more is taken) of standard inputs, since last emptied.
+        taken: what was said of standard inputs since the owner last emptied it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,7 +64,7 @@ class StarterPort:
         self.due_us = 0
         self.written: list[Written] = []
         self.running: dict[Member, Running] = {}
-        self.taken: list[tuple[Member, int, bool]] = []
+        self.taken: list[link.InputTaken] = []
         self._socket: socket.socket | None = None
         self._link = link.StarterLink()
         self._pid = 0
@@ -216,9 +216,9 @@ class StarterPort:
         if until_us:
             self._send(self._link.lease(None if until_us == SUSPENDED else until_us))
 
-    def input(self, member: Member, data: bytes, is_end: bool) -> None:
-        """Standard input for a job whose batch has it by pipe."""
-        self._send(self._link.input(*member, data, is_end=is_end))
+    def input(self, member: Member, data: bytes, *, offset: int, is_end: bool) -> None:
+        """Standard input for a job whose batch has it by pipe; `offset` counts from the attempt's beginning."""
+        self._send(self._link.input(*member, data, offset=offset, is_end=is_end))
 
     def quit_when_idle(self) -> None:
         """The agent leaves for good."""
@@ -248,8 +248,8 @@ class StarterPort:
             case link.Inventory():
                 self._inventory, self._early = report, []
                 self._end_inventory(found)
-            case link.InputTaken(grant, index, taken_bytes, is_closed):
-                self.taken.append(((GrantId(grant), Index(index)), taken_bytes, is_closed))
+            case link.InputTaken():
+                self.taken.append(report)
             case link.Refused(_, reason):
                 raise link.LinkError(reason)
             case link.Hello(_, pid, _):
@@ -282,9 +282,7 @@ class StarterPort:
                 running.pop((grant, index), None)
             if output is not None:
                 self.written.append(Written((grant, index), attempt, outcome, output))
-            results.append(
-                AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped)
-            )
+            results.append(AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped))
         return results
 
     def _with_unstartable(self, found: list[StarterEvent]) -> list[StarterEvent]:

@@ -292,17 +292,19 @@ class Handlers:
         return StreamingResponse(output.bare(pieces), media_type="application/octet-stream")
 
     async def input(self, request: Request) -> Response:
-        """POST /v1/jobs/{batch}/{index}/input: answers once the command has room for more."""
+        """POST /v1/jobs/{batch}/{index}/input: answers once the command has room for more, or after a while."""
         row = await self._row(request)
         index = _index(request, row)
         offset = _number(request, "offset", 0, 0, 1 << 62)
+        attempt = _number(request, "attempt", 0, 0, 1 << 30)
         async with self._link.giving_input(row.batch, index) as taken:
-            sender = input_.Sender(self._link, self._jobs, caller(request), row, index, taken)
+            user = caller(request)
+            sender = input_.Sender(self._link, self._jobs, user, row, index, taken, attempt=attempt, offset=offset)
+            is_taken = True
             async for data in _pieces(request.stream()):
-                offset = await sender.send(offset, data, is_end=False)
-            if _flag(request, "end"):
-                offset = await sender.send(offset, b"", is_end=True)
-        return answer({"offset": offset})
+                is_taken = is_taken and await sender.send(data)  # the rest of the body is read all the same
+            is_ended = is_taken and _flag(request, "end") and await sender.send(b"", is_end=True)
+        return answer({"offset": sender.offset, "end": is_ended})
 
     # -- nodes
 

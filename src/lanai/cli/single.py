@@ -1,37 +1,24 @@
 """`lanai run -- CMD`: one command, as if it ran here: output and input pass through, its exit code is ours.
 
-Output is followed attempt by attempt. Input is sent by a
-thread of its own while the job runs; when the job has ended, what was not read is left where it is.
+Output is followed attempt by attempt. Input is passed on meanwhile (`feeding.py`); when the job has ended, what was not
+read is left where it is.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.causes import cause
 from lanai.cli.copying import ENDED, Copy
+from lanai.cli.feeding import Feeder, Source
 from lanai.cli.terminal import say
-from lanai.model.errors import LanaiError
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
 
-INPUT_BYTES: Final = 1 << 16
 INDEX: Final = 1
 COMMAND_NOT_FOUND: Final = 127
-
-
-def has_input() -> bool:
-    """Whether standard input is something to pass on: a pipe, a socket or a file; no terminal, and not /dev/null."""
-    try:
-        mode = os.fstat(0).st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
 def run_single(client: Client, batch: int, input_client: Client | None) -> int:
@@ -42,8 +29,7 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
         batch: of the one job.
         input_client: to send standard input with, or None where there is none to send.
     """
-    if input_client is not None:
-        threading.Thread(target=_send_input, args=(input_client, batch), daemon=True).start()
+    feeder = None if input_client is None else Feeder(input_client, batch, INDEX, Source(0))
     attempt = 1
     while True:
         copy = Copy(client, batch, INDEX, attempt=attempt)
@@ -52,6 +38,8 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
         if following is None:
             return _end(batch, job)
         attempt = following
+        if feeder is not None:
+            feeder.turn_to(attempt)
 
 
 def _next_attempt(job: Mapping[str, Any], shown: int) -> int | None:
@@ -83,16 +71,3 @@ def _end(batch: int, job: Mapping[str, Any]) -> int:
         how, reason = cause(job), job.get("reason") or ""
         say(f"lanai: job {batch}/{INDEX}: {reason if how in reason else ': '.join(filter(None, (how, reason)))}")
     return exit_code(job)
-
-
-def _send_input(client: Client, batch: int) -> None:
-    offset = 0
-    try:
-        while data := os.read(0, INPUT_BYTES):
-            client.send_input(batch, INDEX, data, offset=offset)
-            offset += len(data)
-        client.send_input(batch, INDEX, b"", offset=offset, is_end=True)
-    except (LanaiError, OSError):
-        pass  # the command reads no more, or has ended; how, is told by its result
-    finally:
-        client.close()

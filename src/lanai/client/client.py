@@ -3,8 +3,8 @@
 A batch is named by its number or `last`; ranges of jobs are text as people write them (`12-40:2`). What the other side
 refuses is raised as an error of `lanai.model.errors`.
 
-Once a hub has answered, calls that only read survive it for `PATIENCE_S`: they are asked again until it is back, so
-that waiting and following outlive a restart of the API process or of the hub (`patience.py`).
+Once a hub has answered, calls that only read, and that which gives input, survive it for `PATIENCE_S`: they are asked
+again until it is back, so that waiting and following outlive a restart of the API process or the hub (`patience.py`).
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ class Client:
         self._connection.close()
 
     def another(self) -> Client:
-        """A client of the same hub for another thread. It tells nobody anything."""
-        return Client(self._target)
+        """A client of the same hub for another thread, which has answered this one. It tells nobody anything."""
+        made = Client(self._target)
+        made._patience.answered()
+        return made
 
     # -- submitting
 
@@ -284,13 +286,31 @@ class Client:
         finally:
             connection.close()
 
-    def send_input(self, batch: Batch, index: int, data: bytes, *, offset: int, is_end: bool = False) -> int:
-        """Hand bytes to the command's standard input; returns the offset up to which it has room, once it does."""
-        path = _url(f"/v1/jobs/{batch}/{index}/input", {"offset": offset, "end": int(is_end)})
-        taken: dict[str, int] = json.loads(
-            self._connection.read(self._connection.ask("POST", path, data, timeout_s=None))
-        )
-        return taken["offset"]
+    def send_input(
+        self, batch: Batch, index: int, data: bytes, *, offset: int, is_end: bool = False, attempt: int = 0
+    ) -> int:
+        """Hand bytes to the command's standard input; returns the offset after them, once it has taken them all.
+
+        They may be handed over again: each byte is taken once. So this goes on from what was taken last where the hub,
+        its API process or the agent was started again meanwhile.
+
+        Args:
+            offset: of `data` in the whole of the attempt's input.
+            is_end: nothing follows; returns once the command can see that.
+            attempt: the only one that it is for; 0 is whichever there is.
+
+        Raises:
+            Refusal: `input_refused` where the command reads no more or the attempt has ended, `input_missing` where
+                what comes before `offset` has never arrived.
+        """
+        goal, at = offset + len(data), offset
+        while True:
+            query = {"offset": at, "end": int(is_end), "attempt": attempt}
+            path = _url(f"/v1/jobs/{batch}/{index}/input", query)
+            answer = self._patiently(partial(self._hand_over, path, data[at - offset :]))
+            at = int(answer["offset"])
+            if at >= goal and (answer["end"] or not is_end):
+                return at
 
     # -- nodes and the hub
 
@@ -334,6 +354,10 @@ class Client:
     def _get(self, path: str, *, deadline_s: float | None = None) -> dict[str, Any]:
         ask = partial(self._connection.json, "GET", path, timeout_s=ANSWER_TIMEOUT_S)
         return self._patiently(ask, deadline_s=deadline_s)
+
+    def _hand_over(self, path: str, data: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._connection.read(self._connection.ask("POST", path, data)))
+        return answer
 
     def _patiently(self, ask: Callable[[], T], *, deadline_s: float | None = None) -> T:
         while True:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from lanai.core.hub import HubCore
+from lanai.core.nodes import Grant
 from lanai.hub.peers import Peer
 from lanai.model.ids import BatchId, GrantId, Index
 from lanai.wire import messages
@@ -46,6 +47,8 @@ class Streams:
         self._by_asker: dict[tuple[int, int], _Stream] = {}
         self._by_number: dict[int, _Stream] = {}
         self._waiting: dict[BatchId, list[_Stream]] = {}
+        self._given: dict[BatchId, tuple[Peer, int, messages.Input]] = {}
+        """Of batches that are given input: who gives it, the node it went to, and the last piece without its bytes."""
 
     # -- from the API process
 
@@ -76,20 +79,28 @@ class Streams:
             agent.send(messages.Unfetch(stream.number))
 
     def give_input(self, asker: Peer, message: messages.Input) -> None:
-        """Pass bytes on to where the job runs; the API keeps what has not been taken and sends it again."""
-        node = self._running_on(message.batch, message.index)
-        agent = None if node is None else self._peer_of(node)
-        if agent is not None:
+        """Pass bytes on to where the attempt runs; the API keeps what has not been taken and sends it again."""
+        grant = self._grant_of(message.batch, message.index)
+        if grant is None:
+            if self._core.standing(message.batch) is None:
+                asker.send(_not_taken(message, "the job has ended", messages.InputState.OVER))
+            else:
+                asker.send(_not_taken(message, "the job has not begun", messages.InputState.WAITING))
+        elif 0 < message.attempt < grant.attempt:
+            asker.send(_not_taken(message, f"attempt {message.attempt} has ended", messages.InputState.OVER))
+        elif message.attempt > grant.attempt:
+            asker.send(_not_taken(message, "the attempt has not begun", messages.InputState.WAITING))
+        elif (agent := self._peer_of(grant.node.id)) is None:
+            asker.send(_not_taken(message, "its node is not connected", messages.InputState.WAITING))
+        else:
+            self._given[message.batch] = asker, grant.node.id, msgspec.structs.replace(message, data=b"")
             agent.send(message)
-            return
-        ended = self._core.standing(message.batch) is None
-        problem = "the job has ended" if ended else "the job has not begun"
-        asker.send(messages.InputTaken(message.batch, message.index, message.offset, problem))
 
     def lost_asker(self, asker: Peer) -> None:
         """The API process is gone; its streams end at the agents too."""
         for key in [key for key in self._by_asker if key[0] == asker.number]:
             self.unfollow(asker, key[1])
+        self._given = {batch: given for batch, given in self._given.items() if given[0] is not asker}
 
     # -- from agents
 
@@ -103,9 +114,12 @@ class Streams:
             self._drop(stream)
 
     def lost_node(self, node: int) -> None:
-        """The node's connection ended: its streams end with a word that says so."""
+        """The node's connection ended: its streams end with a word that says so, and input is to be sent again."""
         for stream in [stream for stream in self._by_number.values() if stream.node == node]:
             self._end(stream, "the connection to its node is lost; try again when it is back")
+        for asker, _, piece in [given for given in self._given.values() if given[1] == node]:
+            del self._given[piece.batch]
+            asker.send(_not_taken(piece, "its node is not connected", messages.InputState.WAITING))
 
     # -- from the core
 
@@ -115,6 +129,8 @@ class Streams:
 
     def batch_moved(self, batch: BatchId, *, has_ended: bool) -> None:
         """Jobs may have begun: streams that wait for one look again. Costs by the grants of all batches."""
+        if has_ended:
+            self._given.pop(batch, None)
         waiting = self._waiting.pop(batch, None)
         if not waiting:
             return
@@ -161,11 +177,9 @@ class Streams:
         batch = self._core.world.batches.get(asked.batch)
         return batch is not None and batch.is_pending(asked.index)
 
-    def _running_on(self, batch: BatchId, index: Index) -> int | None:
-        for grant in self._core.world.grants.values():
-            if grant.batch.id == batch and index in grant.members:
-                return grant.node.id
-        return None
+    def _grant_of(self, batch: BatchId, index: Index) -> Grant | None:
+        grants = self._core.world.grants.values()
+        return next((one for one in grants if one.batch.id == batch and index in one.members), None)
 
     def _end(self, stream: _Stream, problem: str) -> None:
         stream.asker.send(messages.Output(stream.asked.stream, stream.asked.which or 1, 0, b"", True, problem))
@@ -179,3 +193,7 @@ class Streams:
             waiting.remove(stream)
             if not waiting:
                 del self._waiting[stream.asked.batch]
+
+
+def _not_taken(piece: messages.Input, problem: str, state: messages.InputState) -> messages.InputTaken:
+    return messages.InputTaken(piece.batch, piece.index, piece.offset, problem, piece.attempt, state)

@@ -374,6 +374,7 @@ class Switchboard:
             return
         peer.node = effect.node
         self._forgettable.pop(effect.node, None)  # it counts on its own: what it still has, it sends again
+        self._streams.lost_node(effect.node)  # of a connection that has ended unnoticed
         self._agents[effect.node] = peer
         peer.send(self._welcome(effect.node))
 

@@ -12,6 +12,7 @@ Ended seen twice is only acknowledged.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -161,13 +162,36 @@ class Output(Message, frozen=True):
     problem: str = ""
 
 
+class InputState(StrEnum):
+    """What may come after an InputTaken."""
+
+    OPEN = "open"
+    """More."""
+    CLOSED = "closed"
+    """Nothing: its end has arrived, or the command reads no more."""
+    WAITING = "waiting"
+    """The same piece again, in a while: nobody could take it, or it may have been lost on its way."""
+    MISSING = "missing"
+    """What begins at `offset`: the piece began after that and was not kept."""
+    OVER = "over"
+    """Nothing: the attempt, or the job, has ended."""
+
+
 class InputTaken(Message, frozen=True):
-    """The command's standard input has room again: everything before `offset` was taken. Agent to hub to API."""
+    """The command's standard input has room again: everything before `offset` was taken. Agent to hub to API.
+
+    Attributes:
+        problem: why nothing more is taken (now), for people; else empty.
+        attempt: whose input it is; 0 where that is not known.
+        state: what may be sent now.
+    """
 
     batch: BatchId
     index: Index
     offset: int
     problem: str = ""
+    attempt: int = 0
+    state: InputState = InputState.OPEN
 
 
 # -- hub to agent
@@ -278,13 +302,20 @@ class Unfetch(Message, frozen=True):
 
 
 class Input(Message, frozen=True):
-    """Bytes for the standard input of a job of a batch with `stdin = "pipe"`."""
+    """Bytes for the standard input of a job of a batch with `stdin = "pipe"`.
+
+    Attributes:
+        offset: of the first byte of `data` in the whole of the attempt's input. What has come before is taken once.
+        is_end: nothing follows `data`.
+        attempt: the only one that it is for; 0 is whichever there is.
+    """
 
     batch: BatchId
     index: Index
     offset: int
     data: bytes
     is_end: bool
+    attempt: int = 0
 
 
 # -- api to hub

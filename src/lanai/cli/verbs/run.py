@@ -83,7 +83,8 @@ def _run_list(asked: Asked, job_list: str, options: dict[str, Any], *, detach: b
 
 
 def _run_command(asked: Asked, words: list[str], options: dict[str, Any], *, detach: bool) -> int:
-    from lanai.cli.single import has_input, run_single
+    from lanai.cli.feeding import has_input
+    from lanai.cli.single import run_single
 
     is_piped = has_input() and not detach
     client, number = _submit_command(asked, words, options, is_piped=is_piped, follows=not detach)

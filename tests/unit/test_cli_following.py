@@ -69,6 +69,48 @@ def test_the_only_state_asked_for_is_left_to_the_hub(api: ScriptedApi, monkeypat
     assert (second["state"], second["ranges"], second["limit"]) == ("failed,done", "2-9", "5")
 
 
+def status_of(*running: dict[str, object], ended: list[dict[str, object]]) -> dict[str, object]:
+    return {"version": 1, "hub": {"pid": 1, "lanai": "x"}, "batches": list(running), "ended": ended, "nodes": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "running", "ended"),
+    [
+        ((), [7, 8], [6, 5]),
+        (("--limit", "1"), [7], []),
+        (("--limit", "0"), [], []),
+        (("--limit", "3"), [7, 8], [5]),
+        (("--filter", "failed>0"), [8], [5]),
+    ],
+)
+def test_status_in_json_has_one_shape_whatever_is_chosen(
+    api: ScriptedApi,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    running: list[int],
+    ended: list[int],
+) -> None:
+    """With --limit or --filter the hub, the nodes and the counts were missing."""
+    every = {7: batch(7, state="open"), 8: batch(8, state="open", failed=1), 6: batch(6), 5: batch(5, failed=2)}
+    answer = status_of(every[7], every[8], ended=[every[6], every[5]])
+    api.on("GET", "/v1/status", answer)
+    assert lanai(monkeypatch, "status", "--format", "json", *words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    chosen = {"batches": [every[number] for number in running], "ended": [every[number] for number in ended]}
+    assert shown == {**answer, **chosen}
+
+
+def test_status_in_json_with_columns_has_only_those_in_the_same_shape(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = status_of(batch(7, state="open", failed=1), ended=[batch(6)])
+    api.on("GET", "/v1/status", answer)
+    assert lanai(monkeypatch, "status", "--format", "json", "--columns", "batch,failed") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {**answer, "batches": [{"batch": 7, "failed": 1}], "ended": [{"batch": 6, "failed": 0}]}
+
+
 def test_output_goes_on_where_the_connection_to_the_node_broke(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -40,6 +40,49 @@ def test_a_paused_batch_ends_the_watch_with_its_reason(
     assert "try: lanai release 7" in said
 
 
+def failure_group(count: int, **values: object) -> dict[str, object]:
+    examples = [{"id": "7/1", "index": 1, "reason": values.get("reason"), "stderr": ""}]
+    group = {"outcome": "exit", "exit_code": 1, "signal": None, "count": count, "reason": None, "examples": examples}
+    return group | values
+
+
+def test_what_the_summary_does_not_show_is_counted(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.on("GET", "/v1/batches/7", batch(7, failed=16))
+    reason = "output check exists: outA does not exist"
+    groups = [failure_group(7, outcome="check", exit_code=0, reason=reason), failure_group(2)]
+    api.on("GET", "/v1/batches/7/failures", {"version": 1, "groups": groups, "more_groups": 3, "more_jobs": 7})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "  7 x output check exists failed: 7/1, ..." in lines
+    assert "  7 x 3 further causes (not shown): lanai job list 7@failed" in lines
+
+
+def test_at_a_pause_the_groups_add_up_to_the_failed_jobs(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A count is told before what it counts is on disk, and the last jobs end after the pause."""
+    paused = batch(7, state="paused", reason="sick", failed=26, queued=74)
+    later = batch(7, state="paused", reason="sick", change=2, failed=27, queued=73)
+    api.on("GET", "/v1/batches/7", lambda query, body: later if "after" in query else paused)
+    found = iter([25, 27])
+    api.on("GET", "/v1/batches/7/failures", lambda query, body: {"version": 1, "groups": [failure_group(next(found))]})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    said = capsys.readouterr().err
+    assert "batch 7: 27 failed, 73 queued" in said
+    assert "27 x exit code 1" in said
+
+
+def test_where_they_never_agree_the_difference_is_said(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.on("GET", "/v1/batches/7", batch(7, state="paused", reason="sick", failed=26, queued=74))
+    api.on("GET", "/v1/batches/7/failures", {"version": 1, "groups": [failure_group(25)]})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    assert "  1 x failed while this was looked up: lanai job list 7@failed" in capsys.readouterr().err
+
+
 def test_wait_asks_again_only_for_what_it_has_not_seen(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = iter([batch(change=1, queued=1), batch(change=5, running=1), batch(change=9, done=1)])
     api.on("GET", "/v1/batches/1", lambda query, body: {**next(shown), "state": "open"} | _ended(api))

@@ -245,7 +245,7 @@ class Handlers:
         """GET /v1/batches/{batch}/failures."""
         row = await self._row(request)
         limit = _number(request, "limit", 10, 1, 100)
-        return answer({"batch": row.batch, "groups": await self._jobs.failures(row, limit)})
+        return answer({"batch": row.batch, **await self._jobs.failures(row, limit)})
 
     async def job(self, request: Request) -> Response:
         """GET /v1/jobs/{batch}/{index}."""

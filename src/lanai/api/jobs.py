@@ -118,10 +118,11 @@ class Jobs:
             )
         return job, attempts
 
-    async def failures(self, row: BatchRow, limit: int) -> list[dict[str, Any]]:
-        """Failed jobs by cause, the largest group first, with the first of each as examples."""
-        groups = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
-        return [_group_shown(row.batch, group) for group in groups]
+    async def failures(self, row: BatchRow, limit: int) -> dict[str, Any]:
+        """Failed jobs by cause, the largest group first, with the first of each as examples; and how many are left."""
+        found = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
+        groups = [_group_shown(row.batch, group) for group in found.groups]
+        return {"groups": groups, "more_groups": found.more_groups, "more_jobs": found.more_jobs}
 
     async def output(self, job: Mapping[str, Any], wanted: WantedOutput, *, tail_only: bool) -> AsyncIterator[Piece]:
         """The output of a job's attempt, from where it is."""

@@ -123,6 +123,14 @@ def request_of(uses: Iterable[Sequence[bytes]]) -> JobRequest:
     return JobRequest(**known, named=tuple(sorted(named.items())))  # type: ignore[arg-type]
 
 
+def checks_at(line: bytes) -> Iterator[tuple[int, Check]]:
+    """The checks of a line that `ClauseParser.parse` takes, each with the byte (from 0) at which its file is named."""
+    for clause in _CLAUSE.finditer(line):
+        if clause[1] == b"check":
+            when, rule, file = clause[2].split()
+            yield clause.start(2) + clause[2].rindex(file), Check(_WHENS[when], _RULES[rule], file)
+
+
 def faults(line: bytes) -> Iterator[Fault]:
     """What is wrong with a line that `ClauseParser.parse` did not take, from left to right, at least one."""
     is_faulty = False

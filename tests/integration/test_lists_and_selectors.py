@@ -164,6 +164,15 @@ def test_an_ended_batch_has_nothing_to_change(site: Site, ended: int) -> None:
     assert site.lanai("set", "999999", "--priority", "5", ok=False).returncode == 5
 
 
+@pytest.mark.parametrize("verb", ["job list", "logs", "why", "cancel", "hold", "release", "retry"])
+def test_jobs_that_are_not_there_are_said_plainly(site: Site, ended: int, verb: str) -> None:
+    for selector in (f"{ended}/51", f"{ended}/49-51@failed", f"{ended}/0"):
+        refused = site.lanai(*verb.split(), selector, ok=False)
+        assert (refused.returncode, refused.stdout) == (5, ""), selector
+        assert "the batch has 1 to 50" in refused.stderr
+    assert site.lanai(*verb.split(), f"{ended}/1-50@held").returncode == 0
+
+
 @pytest.mark.parametrize("words", [["wait", "1/3"], ["watch", "@failed"], ["batch", "show", "1/1"], ["cancel", "x/1"]])
 def test_what_a_selector_cannot_mean_is_refused(site: Site, words: list[str]) -> None:
     assert site.lanai(*words, ok=False).returncode == 2

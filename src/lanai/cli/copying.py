@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from lanai.cli.terminal import say, write_bytes
+from lanai.cli.terminal import say, talk_bytes, write_bytes
 from lanai.model.errors import OtherEnd
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Copy:
         for which, data in pieces:
             if which == END:
                 return str(json.loads(data)["problem"] or "")
-            _write(which, data)
+            write(which, data)
             self._offsets[which - 1] += len(data)
         return ""
 
@@ -110,7 +110,10 @@ class Copy:
         return job["state"] not in AT_NODE or job["attempts"] > self._attempt
 
 
-def _write(which: int, data: bytes) -> None:
-    stream = sys.stdout if which == OUT else sys.stderr
-    write_bytes(data, stream)
-    stream.flush()
+def write(which: int, data: bytes) -> None:
+    """Write what a job wrote to where it belongs, at once."""
+    if which == OUT:
+        write_bytes(data, sys.stdout)
+        sys.stdout.flush()
+    else:
+        talk_bytes(data)

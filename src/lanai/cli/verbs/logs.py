@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Final
 
 import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
-from lanai.cli.copying import END, ENDED, OUT, Copy
+from lanai.cli.copying import END, ENDED, OUT, Copy, write
 from lanai.cli.terminal import say
 
 MANY: Final = 20
@@ -43,7 +42,7 @@ def command(
         say("lanai: no such jobs")
     for batch, index in jobs[:limit]:
         if len(jobs) > 1:
-            _write(b"==> %s/%d <==\n" % (str(batch).encode(), index), OUT)
+            write(OUT, b"==> %s/%d <==\n" % (str(batch).encode(), index))
         if follow and not tail and client.job(batch, index)["state"] not in ENDED:
             Copy(client, batch, index, attempt=attempt or 0, stream=stream).to_end()
             continue
@@ -58,12 +57,6 @@ def command(
 
 def _take(which: int, data: bytes) -> None:
     if which != END:
-        _write(data, which)
+        write(which, data)
     elif problem := json.loads(data or b"{}").get("problem"):
         say(f"lanai: {problem}")
-
-
-def _write(data: bytes, which: int) -> None:
-    stream = (sys.stdout if which == OUT else sys.stderr).buffer
-    stream.write(data)
-    stream.flush()

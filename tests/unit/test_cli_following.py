@@ -175,6 +175,21 @@ def test_output_goes_on_where_the_connection_to_the_node_broke(
     assert json.loads(head)["settings"]["shell"] == "words"
 
 
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+def test_the_output_of_each_of_several_jobs_begins_on_a_line_of_its_own(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], follow: list[str]
+) -> None:
+    api.on("GET", "/v1/batches/1/jobs", {"version": 1, "jobs": [job(1), job(2)], "next": None})
+    states = iter(["running", "done", "running", "done"])
+    for index, pieces in ((1, [(1, b"no newline"), (2, b"none")]), (2, [(1, b"one\n"), (2, b"one\n")])):
+        api.on("GET", f"/v1/jobs/1/{index}/output", frames(*pieces))
+        api.on("GET", f"/v1/jobs/1/{index}", lambda query, body: job(state=next(states)))
+    assert lanai(monkeypatch, "logs", *follow, "1/1-2") == 0
+    written = capfdbinary.readouterr()
+    assert written.out == b"==> 1/1 <==\nno newline\n==> 1/2 <==\none\n"
+    assert written.err == b"none\none\n"
+
+
 def test_the_next_attempt_to_show() -> None:
     def listed(*attempts: tuple[int, str, str | None]) -> list[dict[str, object]]:
         return [{"attempt": number, "state": state, "started_at": at} for number, state, at in attempts]

@@ -95,6 +95,22 @@ def test_a_verb_that_needs_a_hub_says_that_there_is_none(tmp_path: Path) -> None
     assert "try: lanai run jobs.txt" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus", "0"], "--cpus: found '0', accepted is a number such as 2 or 0.5, more than 0"),
+        (["--resource", "mem=1"], "--resource: found 'mem', accepted is the name of a resource"),
+    ],
+)
+def test_a_node_that_nothing_could_use_is_refused_and_leaves_nothing(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    ended = lanai("agent", "start", "--hub", "unix:/nowhere", *words, home=tmp_path / "home")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert not (tmp_path / "home").exists()
+
+
 def run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def raising(**_: object) -> int:
         raise error

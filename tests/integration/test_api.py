@@ -247,7 +247,8 @@ def test_states_of_jobs(api: Api) -> None:
     (group,) = client.failures(1)["groups"]
     assert (group["outcome"], group["exit_code"], group["count"]) == ("exit", 3, 1)
     assert group["examples"][0]["id"] == "1/2" and group["examples"][0]["stderr"] == "boom\nagain"
-    assert [each["attempt"] for each in client.job(1, 3)["attempts_list"]] == [1, 2]
+    attempts = client.job(1, 3)["attempts_list"]
+    assert [(each["attempt"], each["state"]) for each in attempts] == [(1, "failed"), (2, "running")]
 
 
 def test_a_long_poll_answers_on_a_change_and_shares_one_subscription(api: Api) -> None:

@@ -12,6 +12,7 @@ from lanai.cli.filters import filter_test
 from lanai.cli.listings import BATCHES, JOBS, NODES
 from lanai.cli.tables import Listing, View, for_people, print_rows, pushed_limit, view_of
 from lanai.cli.terminal import write_bytes
+from lanai.model.batch import Counts
 from lanai.model.job import JobState, Outcome
 from lanai.model.node import NodeState
 
@@ -162,6 +163,11 @@ def test_filters_compare_by_what_a_column_holds(monkeypatch: pytest.MonkeyPatch,
 def test_the_words_of_columns_are_those_of_the_model() -> None:
     assert JOBS.words == {"state": tuple(JobState), "outcome": tuple(Outcome)}
     assert NODES.words == {"state": tuple(state for state in NodeState if state != NodeState.REMOVED)}
+
+
+def test_the_table_of_batches_shows_every_count() -> None:
+    """Without those that are locked, its rows did not add up to the jobs."""
+    assert set(Counts.__struct_fields__) <= set(BATCHES.shown)
 
 
 def test_columns_and_filters_name_columns_that_there_are() -> None:

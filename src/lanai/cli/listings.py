@@ -21,7 +21,7 @@ BATCHES: Final = Listing(
         *("batch", "state", "jobs", *COUNTS, "name", "user", "priority", "max_running", "labels", "cwd", "reason"),
         *("submitted_at", "ended_at", "mean_run_s", "first_line", "title"),
     ),
-    shown=("batch", "state", "jobs", "done", "failed", "cancelled", "running", "queued", "held", "title"),
+    shown=("batch", "state", "jobs", *COUNTS, "title"),
     numbers=frozenset(("batch", "jobs", *COUNTS, "priority", "max_running")),
     words={"state": BATCH_STATES},
 )

@@ -19,7 +19,7 @@ from lanai.cli.listings import JOBS
 from lanai.client import Client, Target
 from lanai.hub import identity
 from lanai.model.batch import Counts
-from lanai.model.errors import LanaiError, NotAllowed, OtherEnd, Refusal, StoreFull, TimedOut, UserError
+from lanai.model.errors import LanaiError, NotAllowed, NothingThere, OtherEnd, Refusal, StoreFull, TimedOut, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.records import SaveAttempts, SaveProgress, SaveTail, SetBatch
 from lanai.wire import messages, unix
@@ -264,7 +264,8 @@ def test_states_of_jobs(api: Api) -> None:
     (group,) = client.failures(1)["groups"]
     assert (group["outcome"], group["exit_code"], group["count"]) == ("exit", 3, 1)
     assert group["examples"][0]["id"] == "1/2" and group["examples"][0]["stderr"] == "boom\nagain"
-    assert [each["attempt"] for each in client.job(1, 3)["attempts_list"]] == [1, 2]
+    attempts = client.job(1, 3)["attempts_list"]
+    assert [(each["attempt"], each["state"]) for each in attempts] == [(1, "failed"), (2, "running")]
 
 
 def test_batches_and_nodes_that_the_hub_tells_in_pieces_are_shown_together(api: Api) -> None:
@@ -344,6 +345,8 @@ def test_a_wait_ends_when_the_batch_does_or_its_time_is_up(api: Api) -> None:
         ("/v1/batches?before=9223372036854775808", 400),
         ("/v1/batches/1/jobs?limit=0", 400),
         ("/v1/batches/1/jobs?ranges=9-1", 400),
+        ("/v1/batches/1/jobs?ranges=1-2", 404),
+        ("/v1/batches/1/jobs?ranges=0&format=ndjson", 404),
         ("/v1/jobs/1/2", 404),
         ("/v1/jobs/1/1/output?stream=all", 400),
         ("/v1/nodes/none", 404),
@@ -372,10 +375,21 @@ def test_the_hubs_own_words_come_through(api: Api) -> None:
         api.client().stop()
     assert (caught.value.code, caught.value.hint, caught.value.facts) == ("jobs_running", "--now", {"running": 3})
     api.hub.verbs["cancel"] = lambda said: {"changed": len(said["ranges"])}
-    api.client().submit([b"a\n"], {}, env=ENV)
+    api.client().submit([b"a\n" * 8001], {}, env=ENV)
     assert api.client().cancel(1, ranges="1-9:4,20-30") == 4
-    # More ranges than one message to the hub can hold.
-    assert api.client().cancel(1, ranges="1-1999999:2") == 1_000_000
+    # More ranges than go to the hub at once.
+    assert api.client().cancel(1, ranges="1-8001:2") == 4001
+
+
+def test_jobs_that_a_batch_does_not_have_are_not_passed_over(api: Api) -> None:
+    """`retry 109/99` changed nothing and said so with exit code 0."""
+    client = api.client()
+    client.submit([b"a\n" * 5], {}, env=ENV)
+    for change in (client.cancel, client.hold, client.release, client.retry):
+        with pytest.raises(NothingThere, match="there is no job 1/6; the batch has 1 to 5"):
+            change(1, ranges="2-6", states=["failed"])
+    with pytest.raises(NothingThere, match="there is no job 1/0"):
+        list(client.jobs(1, ranges="0-3"))
 
 
 # -- output

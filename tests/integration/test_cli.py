@@ -63,6 +63,14 @@ def test_failures_are_grouped_by_cause_with_what_they_wrote(site: Site) -> None:
     assert f"try: lanai retry {batch}@failed" in ended.stderr
 
 
+def test_checks_of_many_files_are_one_group(site: Site) -> None:
+    lines = [f"true {{check out exists out{letter}}}" for letter in "ABCDEFGHIJKLMNOP"]
+    ended = site.lanai("run", list_file(site, *lines), ok=False)
+    assert ended.returncode == 1
+    assert "  16 x output check exists failed: " in ended.stderr
+    assert ended.stderr.count(" x ") == 1
+
+
 def test_a_list_from_standard_input(site: Site) -> None:
     ended = site.lanai("run", "-", stdin="# nothing\ntrue\r\n\ntrue\n")
     assert "2 done" in ended.stderr

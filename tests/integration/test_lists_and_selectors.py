@@ -165,6 +165,15 @@ def test_an_ended_batch_has_nothing_to_change(site: Site, ended: int) -> None:
     assert site.lanai("set", "999999", "--priority", "5", ok=False).returncode == 5
 
 
+@pytest.mark.parametrize("verb", ["job list", "logs", "why", "cancel", "hold", "release", "retry"])
+def test_jobs_that_are_not_there_are_said_plainly(site: Site, ended: int, verb: str) -> None:
+    for selector in (f"{ended}/51", f"{ended}/49-51@failed", f"{ended}/0"):
+        refused = site.lanai(*verb.split(), selector, ok=False)
+        assert (refused.returncode, refused.stdout) == (5, ""), selector
+        assert "the batch has 1 to 50" in refused.stderr
+    assert site.lanai(*verb.split(), f"{ended}/1-50@held").returncode == 0
+
+
 @pytest.mark.parametrize("words", [["wait", "1/3"], ["watch", "@failed"], ["batch", "show", "1/1"], ["cancel", "x/1"]])
 def test_what_a_selector_cannot_mean_is_refused(site: Site, words: list[str]) -> None:
     assert site.lanai(*words, ok=False).returncode == 2
@@ -196,13 +205,36 @@ def test_a_reader_that_has_enough_is_no_error(site: Site, format_: str) -> None:
 
 def test_output_that_nobody_takes(site: Site, ended: int) -> None:
     for script, code, said in (
-        ("lanai node list >&-", 0, ""),
+        ("lanai node list >&-", 1, "lanai: cannot write: standard output is closed\n"),
+        ("lanai job list --format ndjson >&-", 1, "lanai: cannot write: standard output is closed\n"),
+        (f"lanai cancel {ended} >&-", 0, f"batch {ended}: 0 jobs cancelled\n"),
         ("lanai job list >/dev/full", 1, "lanai: cannot write: No space left on device\n"),
         ("lanai logs last/1 2>&-", 0, ""),
         ("lanai status <&-", 0, ""),
     ):
         done = shell(site, script)
         assert (done.returncode, done.stderr) == (code, said), script
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("run good", 0),
+        ("run bad", 1),
+        ("run -- sh -c 'echo e >&2; exit 3'", 3),
+        ("run -- sh -c 'kill -9 $$'", 137),
+        ("cancel last", 0),
+        ("logs last", 0),
+        ("cancel 999999", 5),
+        ("nosuchverb", 2),
+    ],
+)
+@pytest.mark.parametrize("to", ["2>/dev/full", "2>&-"])
+def test_talk_that_cannot_be_written_changes_no_exit_code(site: Site, words: str, code: int, to: str) -> None:
+    """A batch that was done, and a command's own exit code, became 1."""
+    (site.work / "good").write_text("true\n" * 3)
+    (site.work / "bad").write_text("false\n")
+    assert shell(site, f"lanai {words} {to}").returncode == code
 
 
 def test_a_command_whose_output_nobody_reads_any_more_is_cancelled(site: Site) -> None:

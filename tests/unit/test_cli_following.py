@@ -40,6 +40,49 @@ def test_a_paused_batch_ends_the_watch_with_its_reason(
     assert "try: lanai release 7" in said
 
 
+def failure_group(count: int, **values: object) -> dict[str, object]:
+    examples = [{"id": "7/1", "index": 1, "reason": values.get("reason"), "stderr": ""}]
+    group = {"outcome": "exit", "exit_code": 1, "signal": None, "count": count, "reason": None, "examples": examples}
+    return group | values
+
+
+def test_what_the_summary_does_not_show_is_counted(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.on("GET", "/v1/batches/7", batch(7, failed=16))
+    reason = "output check exists: outA does not exist"
+    groups = [failure_group(7, outcome="check", exit_code=0, reason=reason), failure_group(2)]
+    api.on("GET", "/v1/batches/7/failures", {"version": 1, "groups": groups, "more_groups": 3, "more_jobs": 7})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "  7 x output check exists failed: 7/1, ..." in lines
+    assert "  7 x 3 further causes (not shown): lanai job list 7@failed" in lines
+
+
+def test_at_a_pause_the_groups_add_up_to_the_failed_jobs(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A count is told before what it counts is on disk, and the last jobs end after the pause."""
+    paused = batch(7, state="paused", reason="sick", failed=26, queued=74)
+    later = batch(7, state="paused", reason="sick", change=2, failed=27, queued=73)
+    api.on("GET", "/v1/batches/7", lambda query, body: later if "after" in query else paused)
+    found = iter([25, 27])
+    api.on("GET", "/v1/batches/7/failures", lambda query, body: {"version": 1, "groups": [failure_group(next(found))]})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    said = capsys.readouterr().err
+    assert "batch 7: 27 failed, 73 queued" in said
+    assert "27 x exit code 1" in said
+
+
+def test_where_they_never_agree_the_difference_is_said(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.on("GET", "/v1/batches/7", batch(7, state="paused", reason="sick", failed=26, queued=74))
+    api.on("GET", "/v1/batches/7/failures", {"version": 1, "groups": [failure_group(25)]})
+    assert lanai(monkeypatch, "watch", "7") == 1
+    assert "  1 x failed while this was looked up: lanai job list 7@failed" in capsys.readouterr().err
+
+
 def test_wait_asks_again_only_for_what_it_has_not_seen(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = iter([batch(change=1, queued=1), batch(change=5, running=1), batch(change=9, done=1)])
     api.on("GET", "/v1/batches/1", lambda query, body: {**next(shown), "state": "open"} | _ended(api))
@@ -69,6 +112,48 @@ def test_the_only_state_asked_for_is_left_to_the_hub(api: ScriptedApi, monkeypat
     assert (second["state"], second["ranges"], second["limit"]) == ("failed,done", "2-9", "5")
 
 
+def status_of(*running: dict[str, object], ended: list[dict[str, object]]) -> dict[str, object]:
+    return {"version": 1, "hub": {"pid": 1, "lanai": "x"}, "batches": list(running), "ended": ended, "nodes": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "running", "ended"),
+    [
+        ((), [7, 8], [6, 5]),
+        (("--limit", "1"), [7], []),
+        (("--limit", "0"), [], []),
+        (("--limit", "3"), [7, 8], [5]),
+        (("--filter", "failed>0"), [8], [5]),
+    ],
+)
+def test_status_in_json_has_one_shape_whatever_is_chosen(
+    api: ScriptedApi,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    running: list[int],
+    ended: list[int],
+) -> None:
+    """With --limit or --filter the hub, the nodes and the counts were missing."""
+    every = {7: batch(7, state="open"), 8: batch(8, state="open", failed=1), 6: batch(6), 5: batch(5, failed=2)}
+    answer = status_of(every[7], every[8], ended=[every[6], every[5]])
+    api.on("GET", "/v1/status", answer)
+    assert lanai(monkeypatch, "status", "--format", "json", *words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    chosen = {"batches": [every[number] for number in running], "ended": [every[number] for number in ended]}
+    assert shown == {**answer, **chosen}
+
+
+def test_status_in_json_with_columns_has_only_those_in_the_same_shape(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = status_of(batch(7, state="open", failed=1), ended=[batch(6)])
+    api.on("GET", "/v1/status", answer)
+    assert lanai(monkeypatch, "status", "--format", "json", "--columns", "batch,failed") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {**answer, "batches": [{"batch": 7, "failed": 1}], "ended": [{"batch": 6, "failed": 0}]}
+
+
 def test_output_goes_on_where_the_connection_to_the_node_broke(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -88,6 +173,21 @@ def test_output_goes_on_where_the_connection_to_the_node_broke(
     head, _, line = api.bodies("POST", "/v1/batches")[0].partition(b"\n")
     assert line == b"true"
     assert json.loads(head)["settings"]["shell"] == "words"
+
+
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+def test_the_output_of_each_of_several_jobs_begins_on_a_line_of_its_own(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], follow: list[str]
+) -> None:
+    api.on("GET", "/v1/batches/1/jobs", {"version": 1, "jobs": [job(1), job(2)], "next": None})
+    states = iter(["running", "done", "running", "done"])
+    for index, pieces in ((1, [(1, b"no newline"), (2, b"none")]), (2, [(1, b"one\n"), (2, b"one\n")])):
+        api.on("GET", f"/v1/jobs/1/{index}/output", frames(*pieces))
+        api.on("GET", f"/v1/jobs/1/{index}", lambda query, body: job(state=next(states)))
+    assert lanai(monkeypatch, "logs", *follow, "1/1-2") == 0
+    written = capfdbinary.readouterr()
+    assert written.out == b"==> 1/1 <==\nno newline\n==> 1/2 <==\none\n"
+    assert written.err == b"none\none\n"
 
 
 def test_the_next_attempt_to_show() -> None:

@@ -77,10 +77,38 @@ def test_status_where_nothing_was_ever_started_says_so_and_starts_nothing(tmp_pa
     assert not home.exists()
 
 
+def test_status_where_nothing_was_ever_started_has_the_line_of_names_in_csv(tmp_path: Path) -> None:
+    ended = lanai("status", "--format", "csv", "--columns", "batch,state", home=tmp_path / "home")
+    assert (ended.returncode, ended.stdout) == (0, "batch,state\n")
+
+
+@pytest.mark.parametrize("verb", [["status"], ["job", "list"], ["batch", "list"], ["node", "list"]])
+def test_a_filter_that_is_not_understood_is_refused_before_a_hub_is_asked(tmp_path: Path, verb: list[str]) -> None:
+    ended = lanai(*verb, "--filter", "state=bogus", home=tmp_path / "home")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--filter state=bogus: found 'bogus', accepted is" in ended.stderr
+
+
 def test_a_verb_that_needs_a_hub_says_that_there_is_none(tmp_path: Path) -> None:
     ended = lanai("wait", "3", home=tmp_path / "home")
     assert ended.returncode == 3
     assert "try: lanai run jobs.txt" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus", "0"], "--cpus: found '0', accepted is a number such as 2 or 0.5, more than 0"),
+        (["--resource", "mem=1"], "--resource: found 'mem', accepted is the name of a resource"),
+    ],
+)
+def test_a_node_that_nothing_could_use_is_refused_and_leaves_nothing(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    ended = lanai("agent", "start", "--hub", "unix:/nowhere", *words, home=tmp_path / "home")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert not (tmp_path / "home").exists()
 
 
 def run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:

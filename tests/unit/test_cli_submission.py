@@ -94,6 +94,9 @@ def test_how_lines_are_started(words: list[str], is_single: bool, expected: str)
         (["--gpus", "-1"], "--gpus"),
         (["--resource", "lic"], "--resource"),
         (["--resource", "lic=x"], "--resource lic"),
+        (["--resource", "mem=1"], "--resource: found 'mem', accepted is the name of a resource"),
+        (["--resource", "cpu=1"], "--resource: found 'cpu'"),
+        (["--resource", "1x=1"], "--resource: found '1x'"),
         (["--retries", "many"], "--retries"),
         (["--retries", "sleep=1"], "--retries"),
         (["--priority", "0"], "--priority"),
@@ -194,10 +197,33 @@ def test_every_input_file_that_is_not_in_order_is_told(tmp_path: Path) -> None:
         check(joblist(tmp_path, "\n".join(lines).encode()), tmp_path)
     path = tmp_path / "jobs.txt"
     assert caught.value.facts["problems"] == [
-        f"{path}:2: input file missing does not exist",
-        f"{path}:3: input file empty is empty",
-        f"{path}:4: input file cut does not end with a newline",
+        f"{path}:2:20: input file missing does not exist",
+        f"{path}:3:21: input file empty is empty",
+        f"{path}:4:18: input file cut does not end with a newline",
+        f"{path}:5:19: input file missing does not exist",
     ]
+
+
+def test_every_line_with_a_missing_file_is_told_with_its_column(tmp_path: Path) -> None:
+    """Only the first line that named a file was told, and without a column; bad clauses came before all of them."""
+    lines = [
+        b"\xef\xbb\xbf# {check in exists gone}",
+        "  caf\u00e9 {check in exists gone} {check in exists+ gone}\r".encode(),
+        b"b {use ram much} {check in exists gone}",
+        b"c {check out exists gone} {check in exists gone}",
+    ]
+    with pytest.raises(ListErrors) as caught:
+        check(joblist(tmp_path, b"\n".join(lines)), tmp_path)
+    path = tmp_path / "jobs.txt"
+    problems = caught.value.facts["problems"]
+    assert isinstance(problems, list)
+    assert [problem.partition(" ")[0] for problem in problems] == [
+        f"{path}:2:25:",
+        f"{path}:2:49:",
+        f"{path}:3:12:",
+        f"{path}:4:44:",
+    ]
+    assert caught.value.message == f"{path} has 4 problems; nothing was submitted"
 
 
 def test_bad_lines_are_told_together_with_bad_files(tmp_path: Path) -> None:

@@ -57,8 +57,11 @@ def test_config_files_without_home() -> None:
 
 
 def test_a_directory_for_state_is_made_for_one_user_alone(tmp_path: Path) -> None:
-    made = places.make(tmp_path / "deep" / "home")
-    assert made.stat().st_mode & 0o777 == 0o700
+    """$LANAI_HOME and agents/ were 0755, although all that is in them was not."""
+    tmp_path.chmod(0o755)
+    made = places.make(tmp_path / "home" / "agents" / "n1")
+    modes = [path.stat().st_mode & 0o777 for path in (made, made.parent, made.parent.parent, tmp_path)]
+    assert modes == [0o700, 0o700, 0o700, 0o755]
     assert places.make(made) == made
 
 

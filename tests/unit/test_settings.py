@@ -2,8 +2,10 @@
 
 import pytest
 
+from lanai.model.clauses import ACCEPTED_RESOURCE
 from lanai.model.errors import UserError
 from lanai.model.settings import AgentSettings, Settings, settings_from
+from lanai.model.units import ACCEPTED_BYTES, ACCEPTED_DURATION, ACCEPTED_MILLI
 
 
 def test_nothing_gives_the_defaults() -> None:
@@ -28,6 +30,15 @@ def test_later_files_win_key_by_key() -> None:
         ({"agent": 3}, "c.toml: agent: expected `object`, got `int`"),
         ({"submit": {"priority": "high"}}, "c.toml: submit.priority: expected `int | null`, got `str`"),
         ({"agent": {"resources": {"x": "y"}}}, "c.toml: agent.resources[...]: expected `int`, got `str`"),
+        ({"submit": {"memory": "2Q"}}, f"c.toml: submit.memory: found '2Q', accepted is {ACCEPTED_BYTES}"),
+        ({"submit": {"time": "soon"}}, f"c.toml: submit.time: found 'soon', accepted is {ACCEPTED_DURATION}"),
+        ({"submit": {"priority": 0}}, "c.toml: submit.priority: expected `int` >= 1"),
+        ({"submit": {"retries": -1}}, "c.toml: submit.retries: expected `int` >= 0"),
+        ({"agent": {"cpus": 0}}, f"c.toml: agent.cpus: found '0', accepted is {ACCEPTED_MILLI}, more than 0"),
+        (
+            {"agent": {"resources": {"mem": 1}}},
+            f"c.toml: agent.resources: found 'mem', accepted is {ACCEPTED_RESOURCE}",
+        ),
     ],
 )
 def test_refused(parsed: dict[str, object], problem: str) -> None:

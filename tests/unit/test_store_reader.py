@@ -26,7 +26,7 @@ from lanai.model.records import (
     SetBatch,
 )
 from lanai.model.resources import Capacity, Shape
-from lanai.store.failures import reason_class
+from lanai.store.failures import Cause, cause_of, reason_class
 from lanai.store.reader import SqliteReader
 from lanai.store.sqlite import SqliteWriter
 
@@ -163,7 +163,7 @@ def test_a_retried_job_waits_again(writer: SqliteWriter, reader: SqliteReader) -
     assert states(reader) == {1: "failed", 2: "queued"}
     assert states(reader, ("failed",)) == {1: "failed"}
     assert states(reader, ("queued",)) == {2: "queued"}
-    assert [group.count for group in reader.failures(1)] == [1]
+    assert [group.count for group in reader.failures(1).groups] == [1]
     writer.commit([SaveAttempts([row(3, 2, "failed", attempt=2)])])
     assert states(reader, ("failed",)) == {1: "failed", 2: "failed"}
 
@@ -238,7 +238,7 @@ def test_failures_are_grouped_by_cause(writer: SqliteWriter, reader: SqliteReade
     missing = [row(n, n, "failed", "check", exit_code=0, reason=f"/data/{n}.gz is not there") for n in range(1, 6)]
     others = [row(6, 6, "failed"), row(7, 7, "failed", exit_code=2), row(8, 8, "queued"), row(9, 9, "done", "ok")]
     writer.commit([SaveAttempts([*missing, *others]), SaveTail(1, 2, 1, True, b"", b"oh no\n", 0, 6)])
-    groups = reader.failures(1)
+    groups = reader.failures(1).groups
     assert [(group.outcome, group.exit_code, group.count) for group in groups] == [
         ("check", 0, 5),
         ("exit", 1, 1),
@@ -249,7 +249,25 @@ def test_failures_are_grouped_by_cause(writer: SqliteWriter, reader: SqliteReade
         (n, "n2", f"run {n} \udcff") for n in (1, 2, 3)
     ]
     assert [each.tail.err if each.tail else None for each in groups[0].examples] == [None, b"oh no\n", None]
-    assert len(reader.failures(1, limit=1)) == 1
+    some = reader.failures(1, limit=1)
+    assert (len(some.groups), some.more_groups, some.more_jobs) == (1, 2, 2)
+
+
+def test_checks_are_grouped_by_their_kind_and_what_ran_out_of_time_is_one_group() -> None:
+    """Sixteen lines with `{check out exists outX}` gave sixteen groups, and two signals two groups of late jobs."""
+
+    def check(reason: str) -> Cause:
+        return cause_of("check", 0, 0, reason)
+
+    assert check("output check exists: outA does not exist") == check("output check exists: b c is empty")
+    assert check("output check line+: a is empty") != check("output check line: a does not end with a newline")
+    assert check("input check exists: a does not exist") != check("output check exists: a does not exist")
+    both = "output check exists: a does not exist; output check line: b does not end with a newline"
+    assert check(both) == check(both.replace("a does", "other does")) != check("output check exists: a does not exist")
+    assert cause_of("time", None, 15, "over 1s") == cause_of("time", 1, 9, "over 2s")
+    assert cause_of("notfound", 127, 0, "abc: no such file") == cause_of("notfound", 127, 0, "xyz: no such file")
+    assert cause_of("exit", 1, 0, "") != cause_of("exit", 2, 0, "")
+    assert cause_of("signal", None, 9, "") != cause_of("signal", None, 11, "")
 
 
 def test_reasons_that_differ_in_numbers_and_files_are_one() -> None:

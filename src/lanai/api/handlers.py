@@ -225,7 +225,7 @@ class Handlers:
             unknown = [state for state in said.states if state not in frozenset(JobState)]
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
-            ranges = None if said.ranges is None else _ranges(said.ranges)
+            ranges = None if said.ranges is None else _ranges(said.ranges, row)
             changed = _Changed()
             pieces = list(_pieces_of(ranges))
             for number, some in enumerate(pieces, 1):
@@ -245,7 +245,7 @@ class Handlers:
             after=_number(request, "after", 0, 0, 1 << 63),
             limit=_number(request, "limit", PAGE_LIMIT, 1, PAGE_LIMIT),
             states=frozenset(_listed(request, "state")),
-            ranges=_ranges(request.query_params["ranges"]) if request.query_params.get("ranges") else None,
+            ranges=_ranges(request.query_params["ranges"], row) if request.query_params.get("ranges") else None,
         )
         as_lines = request.query_params.get("format") == "ndjson"
         page, following = await self._jobs.page(caller(request), row, wanted, as_lines=as_lines)
@@ -258,7 +258,7 @@ class Handlers:
         """GET /v1/batches/{batch}/failures."""
         row = await self._row(request)
         limit = _number(request, "limit", 10, 1, 100)
-        return answer({"batch": row.batch, "groups": await self._jobs.failures(row, limit)})
+        return answer({"batch": row.batch, **await self._jobs.failures(row, limit)})
 
     async def job(self, request: Request) -> Response:
         """GET /v1/jobs/{batch}/{index}."""
@@ -427,11 +427,15 @@ async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield data[start : start + INPUT_PIECE_BYTES]
 
 
-def _ranges(text: str) -> Ranges:
+def _ranges(text: str, row: BatchRow) -> Ranges:
+    """The jobs that were named one by one. Raises UserError, and NothingThere where the batch has not all of them."""
     try:
-        return parse_ranges(text)
+        ranges = parse_ranges(text)
     except RangeError as error:
         raise UserError(str(error), code="bad_ranges", facts={"found": error.found}) from None
+    _existing(row, ranges[0][0])
+    _existing(row, ranges[-1][1])
+    return ranges
 
 
 def _pieces_of(ranges: Ranges | None) -> Iterator[Ranges | None]:
@@ -444,7 +448,10 @@ def _pieces_of(ranges: Ranges | None) -> Iterator[Ranges | None]:
 
 
 def _index(request: Request, row: BatchRow) -> Index:
-    index = _whole("index", request.path_params["index"])
+    return _existing(row, _whole("index", request.path_params["index"]))
+
+
+def _existing(row: BatchRow, index: int) -> Index:
     if not 1 <= index <= row.total:
         raise NothingThere(f"there is no job {row.batch}/{index}; the batch has 1 to {row.total}", code="no_such_job")
     return Index(index)

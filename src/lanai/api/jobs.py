@@ -18,7 +18,7 @@ from lanai.api.hublink import HubLink
 from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
 from lanai.api.view import View
 from lanai.model.ids import BatchId, Index
-from lanai.model.job import FINAL, JobState
+from lanai.model.job import FINAL, JobState, Outcome
 from lanai.model.ranges import Ranges
 from lanai.store.failures import FailureGroup
 from lanai.store.reader import AttemptView, BatchRow, JobView
@@ -28,6 +28,10 @@ SPAN_JOBS: Final = 20_000
 
 STDERR_LINES: Final = 5
 STDERR_CHARACTERS: Final = 2_000
+
+
+_ENDED_AS: Final[dict[str, JobState]] = {Outcome.OK: JobState.DONE, Outcome.CANCELLED: JobState.CANCELLED}
+"""How an attempt itself ended. What is stored with it is how its job stood afterwards: `queued` where it is retried."""
 
 
 class InFlight(msgspec.Struct, frozen=True):
@@ -118,10 +122,11 @@ class Jobs:
             )
         return job, attempts
 
-    async def failures(self, row: BatchRow, limit: int) -> list[dict[str, Any]]:
-        """Failed jobs by cause, the largest group first, with the first of each as examples."""
-        groups = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
-        return [_group_shown(row.batch, group) for group in groups]
+    async def failures(self, row: BatchRow, limit: int) -> dict[str, Any]:
+        """Failed jobs by cause, the largest group first, with the first of each as examples; and how many are left."""
+        found = await self._view.ask(lambda reader: reader.failures(row.batch, limit=limit))
+        groups = [_group_shown(row.batch, group) for group in found.groups]
+        return {"groups": groups, "more_groups": found.more_groups, "more_jobs": found.more_jobs}
 
     async def output(self, job: Mapping[str, Any], wanted: WantedOutput, *, tail_only: bool) -> AsyncIterator[Piece]:
         """The output of a job's attempt, from where it is."""
@@ -210,7 +215,7 @@ def _is_current(job: JobView, flying: InFlight) -> bool:
 def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
     return {
         "attempt": attempt["attempt"],
-        "state": attempt["state"],
+        "state": _ENDED_AS.get(attempt["outcome"] or "", JobState.FAILED),
         "outcome": attempt["outcome"],
         "exit_code": attempt["exit_code"],
         "signal": attempt["signal"],

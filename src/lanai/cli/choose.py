@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lanai.model.ranges import RangeError, Ranges, format_ranges, iterate, parse_selector, union
+from lanai.model.ranges import RangeError, Ranges, canonical, format_ranges, iterate, parse_selector
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -51,25 +51,23 @@ def choose(texts: Sequence[str]) -> list[Chosen]:
     """
     if not texts:
         return [Chosen(batch=LAST)]
-    gathered: dict[tuple[int | str, tuple[str, ...]], Ranges | None] = {}
+    # Joined once at the end: a union with each of a long list of jobs would cost the square of their number.
+    gathered: dict[tuple[int | str, tuple[str, ...]], list[tuple[int, int]] | None] = {}
     for text in _expanded(texts):
         try:
             selector = parse_selector(text)
         except RangeError as error:
             raise click.UsageError(f"selector {text!r}: {error}") from None
         key = (selector.batch or LAST, selector.states)
-        if selector.ranges is None or gathered.get(key, ()) is None:
+        pairs = gathered.setdefault(key, [])
+        if selector.ranges is None:
             gathered[key] = None
-        else:
-            gathered[key] = _joined(gathered.get(key) or (), selector.ranges)
-    return [Chosen(batch=batch, ranges=ranges, states=states) for (batch, states), ranges in gathered.items()]
-
-
-def _joined(ranges: Ranges, more: Ranges) -> Ranges:
-    # Lists come in order, and a union of everything so far with each single job would cost the square of their number.
-    if len(more) == 1 and ranges and more[0][0] == ranges[-1][1] + 1:
-        return (*ranges[:-1], (ranges[-1][0], more[0][1]))
-    return union(ranges, more)
+        elif pairs is not None:
+            pairs += selector.ranges
+    return [
+        Chosen(batch=batch, ranges=None if pairs is None else canonical(pairs), states=states)
+        for (batch, states), pairs in gathered.items()
+    ]
 
 
 def jobs_of(client: Client, chosen: Chosen, limit: int) -> Iterator[tuple[int | str, int]]:

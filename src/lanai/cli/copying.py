@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from lanai.cli.terminal import say, write_bytes
+from lanai.cli.terminal import say, talk_bytes, write_bytes
 from lanai.model.errors import OtherEnd
 
 if TYPE_CHECKING:
@@ -31,14 +31,25 @@ class Copy:
     Args:
         attempt: 0 is the current or next one.
         stream: `out`, `err` or `both`.
+        to: where it is written to.
     """
 
-    def __init__(self, client: Client, batch: int | str, index: int, *, attempt: int, stream: str = "both") -> None:
+    def __init__(
+        self,
+        client: Client,
+        batch: int | str,
+        index: int,
+        *,
+        attempt: int,
+        stream: str = "both",
+        to: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self._client = client
         self._batch = batch
         self._index = index
         self._attempt = attempt
         self._stream = stream
+        self._write = to or write
         self._offsets = [0, 0]
 
     def to_end(self) -> dict[str, Any]:
@@ -100,7 +111,7 @@ class Copy:
         for which, data in pieces:
             if which == END:
                 return str(json.loads(data)["problem"] or "")
-            _write(which, data)
+            self._write(which, data)
             self._offsets[which - 1] += len(data)
         return ""
 
@@ -110,7 +121,29 @@ class Copy:
         return job["state"] not in AT_NODE or job["attempts"] > self._attempt
 
 
-def _write(which: int, data: bytes) -> None:
-    stream = sys.stdout if which == OUT else sys.stderr
-    write_bytes(data, stream)
-    stream.flush()
+def write(which: int, data: bytes) -> None:
+    """Write what a job wrote to where it belongs, at once."""
+    if which == OUT:
+        write_bytes(data, sys.stdout)
+        sys.stdout.flush()
+    else:
+        talk_bytes(data)
+
+
+class Lines:
+    """Writes the outputs of several jobs one after the other, each beginning on a line of its own."""
+
+    def __init__(self) -> None:
+        self._is_cut = {OUT: False, ERR: False}
+
+    def write(self, which: int, data: bytes) -> None:
+        """As `write` does."""
+        if data:
+            write(which, data)
+            self._is_cut[which] = not data.endswith(b"\n")
+
+    def end(self) -> None:
+        """End the lines that a job left without a newline."""
+        for which, is_cut in self._is_cut.items():
+            if is_cut:
+                self.write(which, b"\n")

@@ -13,11 +13,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lanai.cli.terminal import is_terminal, say
 from lanai.model.errors import ListErrors, UserError
+
+if TYPE_CHECKING:
+    from lanai.model.joblist import JobBlock, JobListParser
 
 PIECE_BYTES: Final = 1 << 18
 SPOOL_BYTES: Final = 64 << 20
@@ -115,28 +119,69 @@ def check_inputs(jobs: JobList, directory: str) -> None:
     """Look at every file that a `{check in ...}` of the list names, relative ones from `directory`.
 
     Raises:
-        ListErrors: some are not in order, or lines are bad; names all of them.
+        ListErrors: some are not in order, or lines are bad; names all of them in the order of the list, with line and
+            column.
     """
     if jobs.is_single or not _mentions_checks(jobs):
         return
     from lanai.model.joblist import JobListParser
 
     parser = JobListParser(jobs.name)
-    wanted: dict[tuple[bytes, str], str] = {}
-    blocks = [block for piece in jobs.pieces() for block in parser.feed(piece)] + parser.finish()
-    for block in blocks:
-        for position, checks in block.checks.items():
-            for check in checks:
-                if check.when == "in":
-                    wanted.setdefault((check.file, check.rule), f"{jobs.name}:{block.line_of(position)}")
-    problems = [problem.text for problem in parser.problems]
-    problems += _bad_inputs(wanted, os.fsencode(directory))
-    if problems:
-        found = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-        raise ListErrors(
-            f"{jobs.name} has {found}; nothing was submitted",
-            facts={"problems": problems[:PROBLEMS_SHOWN]},
-        )
+    wanted: dict[tuple[bytes, str], None] = {}  # a set that keeps its order
+    for block in _blocks(parser, jobs):
+        for checks in block.checks.values():
+            wanted.update(((check.file, check.rule), None) for check in checks if check.when == "in")
+    where = os.fsencode(directory)
+    bad = {(file, rule): said for file, rule in wanted if (said := _problem(os.path.join(where, file), rule))}
+    if not bad and not parser.problem_count:
+        return
+    problems = [(problem.line, problem.column, problem.text) for problem in parser.problems]
+    places = _places(jobs, bad) if bad else iter(())
+    named = list(islice(places, PROBLEMS_SHOWN))
+    count = parser.problem_count + len(named) + sum(1 for _ in places)
+    found = "1 problem" if count == 1 else f"{count:,} problems"
+    raise ListErrors(
+        f"{jobs.name} has {found}; nothing was submitted",
+        facts={"problems": [text for _, _, text in sorted(problems + named)[:PROBLEMS_SHOWN]]},
+    )
+
+
+def _blocks(parser: JobListParser, jobs: JobList) -> Iterator[JobBlock]:
+    for piece in jobs.pieces():
+        yield from parser.feed(piece)
+    yield from parser.finish()
+
+
+def _places(jobs: JobList, bad: Mapping[tuple[bytes, str], str]) -> Iterator[tuple[int, int, str]]:
+    """(line, column, what is wrong) wherever a good line names a bad input file.
+
+    The list is read once more for it: to keep the place of each name of a list in order would cost more than the list.
+    """
+    from lanai.model.clauses import BLANKS, ClauseParser, checks_at
+
+    parser = ClauseParser()
+    for number, line in enumerate(_lines(jobs), 1):
+        command = line.lstrip(BLANKS)
+        if _CLAUSE not in line or command.startswith(b"#") or parser.parse(command) is None:
+            continue
+        for offset, check in checks_at(line):
+            problem = bad.get((check.file, check.rule)) if check.when == "in" else None
+            if problem:
+                column = len(line[:offset].decode("utf-8", "replace")) + 1
+                place = f"{jobs.name}:{number}:{column}"
+                yield number, column, f"{place}: input file {os.fsdecode(check.file)} {problem}"
+
+
+def _lines(jobs: JobList) -> Iterator[bytes]:
+    """The lines as the parser of lists sees them. Raises UserError where the list cannot be read on."""
+    try:
+        jobs.file.seek(0)
+        mark = codecs.BOM_UTF8
+        for line in jobs.file:
+            yield line.removeprefix(mark).removesuffix(b"\n").removesuffix(b"\r")
+            mark = b""
+    except OSError as error:
+        raise _unreadable(jobs.name, error) from None
 
 
 def _mentions_checks(jobs: JobList) -> bool:
@@ -147,15 +192,6 @@ def _mentions_checks(jobs: JobList) -> bool:
             return True
         carried = searched[1 - len(_CLAUSE) :]
     return False
-
-
-def _bad_inputs(wanted: Mapping[tuple[bytes, str], str], directory: bytes) -> Iterator[str]:
-    named: set[bytes] = set()
-    for (file, rule), place in wanted.items():
-        problem = "" if file in named else _problem(os.path.join(directory, file), rule)
-        if problem:
-            named.add(file)
-            yield f"{place}: input file {os.fsdecode(file)} {problem}"
 
 
 def _problem(path: bytes, rule: str) -> str:

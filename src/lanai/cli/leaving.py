@@ -6,14 +6,13 @@ A terminal that is closed detaches at once. The batch goes on in any case but th
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from lanai.cli.terminal import say
+from lanai.cli.terminal import let_go, say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
@@ -67,10 +66,8 @@ def interruptible(client: Client, batch: int | str, work: Callable[[], int], *, 
 
 def _hung_up() -> int:
     """What is still in our buffers has nobody to be written to, and would spoil the exit code."""
-    null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
+        let_go(descriptor)
     return DETACHED
 
 

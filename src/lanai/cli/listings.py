@@ -7,6 +7,11 @@ from typing import Any, Final
 
 from lanai.cli.tables import Listing
 
+# Words of the model, here once more: to import it for them would double the time that a list takes to start.
+JOB_STATES: Final = ("held", "blocked", "queued", "locked", "running", "suspended", "done", "failed", "cancelled")
+OUTCOMES: Final = ("ok", "exit", "signal", "time", "memory", "check", "notfound", "node", "lost", "cancelled")
+NODE_STATES: Final = ("up", "silent", "away")
+BATCH_STATES: Final = ("open", "held", "paused", "ended", "arriving")
 COUNTS: Final = ("done", "failed", "cancelled", "running", "locked", "queued", "held")
 
 BATCHES: Final = Listing(
@@ -16,7 +21,9 @@ BATCHES: Final = Listing(
         *("batch", "state", "jobs", *COUNTS, "name", "user", "priority", "max_running", "labels", "cwd", "reason"),
         *("submitted_at", "ended_at", "mean_run_s", "first_line", "title"),
     ),
-    shown=("batch", "state", "jobs", "done", "failed", "cancelled", "running", "queued", "held", "title"),
+    shown=("batch", "state", "jobs", *COUNTS, "title"),
+    numbers=frozenset(("batch", "jobs", *COUNTS, "priority", "max_running")),
+    words={"state": BATCH_STATES},
 )
 
 JOBS: Final = Listing(
@@ -28,6 +35,8 @@ JOBS: Final = Listing(
         "reason",
     ),
     shown=("id", "state", "attempts", "exit_code", "outcome", "node", "wall_s", "memory_peak_bytes", "command"),
+    numbers=frozenset(("batch", "index", "attempts", "exit_code", "signal")),
+    words={"state": JOB_STATES, "outcome": OUTCOMES},
 )
 
 NODES: Final = Listing(
@@ -38,6 +47,8 @@ NODES: Final = Listing(
         *("trouble", "started_by", "avoided_by", "free", "version", "escaped"),
     ),
     shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
+    numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),
+    words={"state": NODE_STATES},
 )
 
 

@@ -13,12 +13,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from lanai import __version__
 from lanai.cli.context import Asked
+from lanai.cli.terminal import let_go, say
 
 if TYPE_CHECKING:
     from lanai.model.errors import LanaiError
@@ -137,10 +139,12 @@ def main() -> int:
     try:
         return _run()
     finally:
+        _end_talk()
         gc.freeze()
 
 
 def _run() -> int:
+    is_closed = sys.stdout is None
     _open_closed_streams()
     for stream in (sys.stdin, sys.stdout):
         if reconfigure := getattr(stream, "reconfigure", None):
@@ -156,38 +160,50 @@ def _run() -> int:
     except click.ClickException as error:
         return _say(error.format_message(), "", error.exit_code)
     except (BrokenPipeError, SystemExit):  # click makes the first into the second, and raises it for nothing else
-        _let_go_of_output()  # whoever read our output has enough; that is no error of ours
+        let_go(1)  # whoever read our output has enough; that is no error of ours
         return 141
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS and not (is_closed and error.errno == errno.EBADF):
             return _say_error(error)
-        _let_go_of_output()
-        return _say(f"cannot write: {error.strerror}", "", 1)
+        let_go(1)
+        return _say(f"cannot write: {'standard output is closed' if is_closed else error.strerror}", "", 1)
     except Exception as error:  # the last place to catch it
         return _say_error(error)
 
 
 def _open_closed_streams() -> None:
-    """What the caller has closed (`>&-`) takes what is written and gives nothing."""
-    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    """What the caller has closed gives nothing (`<&-`), refuses data (`>&-`) and drops talk (`2>&-`).
+
+    A descriptor left closed would be given to the next file that is opened.
+    """
+    streams = ((0, "stdin", "r", os.O_RDWR), (1, "stdout", "w", os.O_RDONLY), (2, "stderr", "w", os.O_RDWR))
+    for descriptor, name, mode, flags in streams:
         if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)
+            null = os.open(os.devnull, flags)
             if null != descriptor:
                 os.dup2(null, descriptor)
                 os.close(null)
             setattr(sys, name, os.fdopen(descriptor, mode))
 
 
-def _let_go_of_output() -> None:
-    """Keep Python from writing what is left when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _end_talk() -> None:
+    """Talk that cannot be written changes no exit code, as it would where Python finds it when it ends."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        let_go(2)
 
 
 def _say(message: str, hint: str, code: int) -> int:
-    print(f"lanai: {message}", file=sys.stderr)
+    _tell(f"lanai: {message}")
     if hint:
-        print(f"try: {hint}", file=sys.stderr)
+        _tell(f"try: {hint}")
     return code
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # nobody is there to read it; the exit code says what there is to say
+        say(line)
 
 
 def _say_usage(error: click.UsageError) -> int:
@@ -210,7 +226,7 @@ def _say_lanai(error: LanaiError) -> int:
     problems = error.facts.get("problems")
     if isinstance(problems, list) and problems != [error.message]:
         for problem in problems:
-            print(f"  {problem}", file=sys.stderr)
+            _tell(f"  {problem}")
     if error.hint:
-        print(f"try: {error.hint}", file=sys.stderr)
+        _tell(f"try: {error.hint}")
     return error.exit_code

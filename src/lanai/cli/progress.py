@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Final, Self
 
-from lanai.cli.terminal import CLEAR_LINE, coloured, has_cursor, shortened, width
+from lanai.cli.terminal import CLEAR_LINE, coloured, has_cursor, shortened, talk, width
 from lanai.model.units import format_duration
 
 FINAL: Final = ("done", "failed", "cancelled")
@@ -203,5 +203,4 @@ class Live:
             self._is_drawn = False
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        talk(text)

@@ -145,7 +145,11 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 def resources_of(texts: Sequence[str]) -> dict[str, int]:
     """The counts that `--resource NAME=N` options give, by name. Raises UserError."""
-    pairs = (_pair("--resource", text) for text in texts)
+    from lanai.model.clauses import named_resource
+
+    pairs = [_pair("--resource", text) for text in texts]
+    for name, _ in pairs:
+        understood("--resource", name, named_resource)
     return {name: understood(f"--resource {name}", value, parse_count) for name, value in pairs}
 
 

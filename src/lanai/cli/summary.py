@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GROUPS: Final = 10
 EXAMPLES: Final = 3
 ERROR_LINES: Final = 3
+SETTLE_TRIES: Final = 5
+SETTLE_S: Final = 0.2
 
 
 def exit_code(batch: Mapping[str, Any]) -> int:
@@ -29,19 +31,52 @@ def exit_code(batch: Mapping[str, Any]) -> int:
 def summarize(client: Client, batch: Mapping[str, Any], *, took_s: float | None = None) -> int:
     """Say on standard error what came of a batch; returns the exit code that follows from it."""
     number = batch["batch"]
+    failures: Mapping[str, Any] = {"groups": []}
+    if batch["counts"].get("failed"):
+        batch, failures = _settled(client, batch)
     took = "" if took_s is None else f" in {format_duration(took_s)}"
     say(f"batch {number}: {counts_text(batch['counts'])}{took}")
     if batch["state"] == "paused":
         say(coloured(f"batch {number} is paused: {batch.get('reason') or 'no reason given'}", "red", sys.stderr))
     elif batch.get("reason"):
         say(f"batch {number}: {batch['reason']}")
-    if batch["counts"].get("failed"):
-        groups = client.failures(number, limit=GROUPS)
-        for line in failure_lines(groups["groups"]):
-            say(line)
-    for line in next_commands(batch):
+    for line in [*failure_lines(failures["groups"]), *_further_lines(batch, failures), *next_commands(batch)]:
         say(line)
     return exit_code(batch)
+
+
+def _settled(client: Client, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A batch with the counts of a moment at which its failures were looked up, and these.
+
+    A batch that is paused goes on changing while its last jobs end, and a count is told before the failures behind it
+    are on disk. So both are asked again until they agree, for a second at most.
+    """
+    number = batch["batch"]
+    for _ in range(SETTLE_TRIES):
+        failures = client.failures(number, limit=GROUPS)
+        if _jobs_of(failures) == batch["counts"]["failed"]:
+            break
+        now = client.batch(number, after=batch["change"], timeout_s=SETTLE_S)
+        batch = {**batch, "counts": now["counts"], "change": now["change"]}
+    return batch, failures
+
+
+def _jobs_of(failures: Mapping[str, Any]) -> int:
+    shown: int = sum(group["count"] for group in failures["groups"])
+    return shown + int(failures.get("more_jobs", 0))
+
+
+def _further_lines(batch: Mapping[str, Any], failures: Mapping[str, Any]) -> list[str]:
+    """What the groups that are shown leave out."""
+    lines = []
+    if jobs := failures.get("more_jobs", 0):
+        groups = failures["more_groups"]
+        causes = "1 further cause" if groups == 1 else f"{groups:,} further causes"
+        lines.append(f"  {jobs:,} x {causes} (not shown): lanai job list {batch['batch']}@failed")
+    late = batch["counts"].get("failed", 0) - _jobs_of(failures)
+    if late > 0:
+        lines.append(f"  {late:,} x failed while this was looked up: lanai job list {batch['batch']}@failed")
+    return lines
 
 
 def failure_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:

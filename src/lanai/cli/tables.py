@@ -7,31 +7,20 @@ how wide its columns are. Machine formats carry the values as they are; a table 
 from __future__ import annotations
 
 import json
-import operator
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO, Any, Final, TypeVar
 
 import click
 
+from lanai.cli.filters import Row, filter_test, known_column, plain
 from lanai.cli.terminal import coloured, printable, shortened, width
 
-Row = Mapping[str, Any]
 FORMATS: Final = ("table", "json", "ndjson", "csv", "quiet")
 JSON_VERSION: Final = 1
 _ROWS_MEASURED: Final = 500
-_FILTER: Final = re.compile(r"([a-z_]+)\s*(!=|<=|>=|=|<|>|~)(.*)", re.DOTALL)
-_COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _STATE_COLOURS: Final = {"failed": "red", "paused": "red", "running": "green", "done": "dim", "away": "red"}
 
 
@@ -44,12 +33,16 @@ class Listing:
         columns: all names of values, in their order.
         shown: the columns of a table where none are asked for.
         key: the column that `quiet` prints.
+        numbers: the columns that hold plain numbers; those with a unit at their end do so anyway.
+        words: the columns that hold one of some words, and these.
     """
 
     kind: str
     columns: tuple[str, ...]
     shown: tuple[str, ...]
     key: str
+    numbers: frozenset[str] = frozenset()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +80,23 @@ def view_options(function: F) -> F:
     return function
 
 
-def view_of(format_: str, columns: str | None, filters: Sequence[str], limit: int | None) -> View:
-    """What `view_options` gave, as a value."""
+def view_of(
+    listing: Listing,
+    format_: str,
+    columns: str | None = None,
+    filters: Sequence[str] = (),
+    limit: int | None = None,
+) -> View:
+    """What `view_options` gave, as a value.
+
+    Raises:
+        click.UsageError: a column that the list does not have, or a filter that cannot be understood.
+    """
     names = None if columns is None else tuple(name.strip().lower() for name in columns.split(",") if name.strip())
-    return View(format=format_, columns=names, filters=tuple(filters), limit=limit)
+    view = View(format=format_, columns=names, filters=tuple(filters), limit=limit)
+    _columns(listing, view)
+    selected(listing, (), view)
+    return view
 
 
 def pushed_limit(view: View) -> int:
@@ -106,7 +112,7 @@ def print_rows(listing: Listing, rows: Iterable[Row], view: View) -> None:
     """
     out = sys.stdout
     columns = _columns(listing, view)
-    chosen = islice(filtered(listing, rows, view.filters), view.limit)
+    chosen = selected(listing, rows, view)
     match view.format:
         case "json":
             _print_json(listing, columns, chosen, out)
@@ -122,12 +128,15 @@ def print_rows(listing: Listing, rows: Iterable[Row], view: View) -> None:
             _print_table(columns, chosen, out)
 
 
-def filtered(listing: Listing, rows: Iterable[Row], filters: Sequence[str]) -> Iterable[Row]:
-    """The rows for which all `filters` hold, as they come."""
-    tests = [_test(listing, text) for text in filters]
-    if not tests:
-        return rows
-    return (row for row in rows if all(test(row) for test in tests))
+def selected(listing: Listing, rows: Iterable[Row], view: View) -> Iterable[Row]:
+    """The rows for which all filters hold, as they come, up to the limit.
+
+    Raises:
+        click.UsageError: a filter that cannot be understood.
+    """
+    tests = [filter_test(listing, text) for text in view.filters]
+    found = (row for row in rows if all(test(row) for test in tests)) if tests else rows
+    return islice(found, None if view.limit is None else min(view.limit, sys.maxsize))
 
 
 def print_object(kind: str, value: Row) -> None:
@@ -137,64 +146,8 @@ def print_object(kind: str, value: Row) -> None:
 
 def _columns(listing: Listing, view: View) -> tuple[str, ...]:
     for name in view.columns or ():
-        _known(listing, name)
+        known_column(listing, name)
     return view.columns or (listing.shown if view.format == "table" else listing.columns)
-
-
-def _known(listing: Listing, name: str) -> str:
-    if name in listing.columns:
-        return name
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, listing.columns, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "there are " + ", ".join(listing.columns)
-    raise click.UsageError(f"there is no column {name!r}; {advice}")
-
-
-# -- filters
-
-
-def _test(listing: Listing, text: str) -> Callable[[Row], bool]:
-    match = _FILTER.fullmatch(text.strip())
-    if match is None:
-        raise click.UsageError(f"--filter {text!r} is not understood; accepted is NAME=VALUE, also with != < <= > >= ~")
-    name, comparison, value = _known(listing, match[1]), match[2], match[3].strip()
-    if comparison == "~":
-        return _matches(name, value)
-    compare = _COMPARISONS[comparison]
-    wanted = _number(name, value)
-
-    def holds(row: Row) -> bool:
-        found = row.get(name)
-        if found is None:
-            return comparison == "!=" if value else comparison == "="
-        if isinstance(found, bool):
-            return compare(str(found).lower(), value.lower())
-        if isinstance(found, int | float):
-            return comparison == "!=" if wanted is None else compare(found, wanted)
-        return compare(_plain(found), value)
-
-    return holds
-
-
-def _matches(name: str, value: str) -> Callable[[Row], bool]:
-    try:
-        search = re.compile(value).search
-    except re.error as error:
-        raise click.UsageError(f"--filter {name}~{value}: {error}") from None
-    return lambda row: search(_plain(row.get(name))) is not None
-
-
-def _number(name: str, value: str) -> float | None:
-    """`value` as a number of the unit that ends the column's name, or None where it is none."""
-    from lanai.model.units import UnitError, parse_bytes, parse_duration
-
-    try:
-        if name.endswith("_bytes"):
-            return parse_bytes(value)
-        return parse_duration(value) if name.endswith("_s") else float(value)
-    except (UnitError, ValueError):
-        return None
 
 
 # -- formats
@@ -215,7 +168,7 @@ def _print_csv(columns: tuple[str, ...], rows: Iterable[Row], out: IO[str]) -> N
 
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_plain(row.get(name)) for name in columns] for row in rows)
+    writer.writerows([plain(row.get(name)) for name in columns] for row in rows)
 
 
 def _print_table(columns: tuple[str, ...], rows: Iterable[Row], out: IO[str]) -> None:
@@ -269,7 +222,7 @@ def for_people(name: str, value: Any) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
     if name.endswith("_at") and isinstance(value, str):
         return _local(value)
-    return printable(_plain(value))
+    return printable(plain(value))
 
 
 def _local(time_text: str) -> str:
@@ -277,17 +230,3 @@ def _local(time_text: str) -> str:
     from datetime import datetime
 
     return datetime.fromisoformat(time_text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _plain(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case dict():
-            return ",".join(f"{key}={_plain(part)}" for key, part in value.items())
-        case list():
-            return ",".join(map(_plain, value))
-        case _:
-            return str(value)

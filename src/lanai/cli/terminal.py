@@ -6,9 +6,12 @@ harmless before it reaches a terminal.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Final
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -71,10 +74,45 @@ def write_bytes(data: bytes, stream: IO[str]) -> None:
 
 
 def say(text: str) -> None:
-    """Talk: one line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Talk: one line on standard error, see `talk`."""
+    talk(text + "\n")
 
 
 def interject(text: str) -> None:
     """Talk while something else may be drawn there: takes the place of a live line, which is drawn anew below."""
     say(CLEAR_LINE + text if has_cursor(sys.stderr) else text)
+
+
+def talk(text: str) -> None:
+    """Write to standard error. Where no more fits there (a full disk) it is dropped, as is all that follows.
+
+    Raises:
+        BrokenPipeError, OSError with EIO: nobody is at the other end any more.
+    """
+    with _dropped_where_full():
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def talk_bytes(data: bytes) -> None:
+    """The same for what a command has written to its standard error."""
+    with _dropped_where_full():
+        write_bytes(data, sys.stderr)
+        sys.stderr.flush()
+
+
+@contextmanager
+def _dropped_where_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            raise
+        let_go(2)
+
+
+def let_go(descriptor: int) -> None:
+    """Give a descriptor of ours to /dev/null, with what our buffers still hold for it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -28,6 +28,10 @@ BEGIN: Final = re.compile(rb"\{(check|use)(?=[\s}]|$)")
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 """What a named resource may be called."""
 
+ACCEPTED_RESOURCE: Final = (
+    "the name of a resource (a letter, then letters, digits, _ . -); cpus, memory, gpus and time are no such names"
+)
+
 _CLAUSE: Final = re.compile(rb"\{(check|use)(?=[\s}])([^}]*)\}")
 # Splitting by it leaves a text, then kind, body and the next text for every clause.
 _CACHE_LIMIT: Final = 4096
@@ -123,6 +127,14 @@ def request_of(uses: Iterable[Sequence[bytes]]) -> JobRequest:
     return JobRequest(**known, named=tuple(sorted(named.items())))  # type: ignore[arg-type]
 
 
+def checks_at(line: bytes) -> Iterator[tuple[int, Check]]:
+    """The checks of a line that `ClauseParser.parse` takes, each with the byte (from 0) at which its file is named."""
+    for clause in _CLAUSE.finditer(line):
+        if clause[1] == b"check":
+            when, rule, file = clause[2].split()
+            yield clause.start(2) + clause[2].rindex(file), Check(_WHENS[when], _RULES[rule], file)
+
+
 def faults(line: bytes) -> Iterator[Fault]:
     """What is wrong with a line that `ClauseParser.parse` did not take, from left to right, at least one."""
     is_faulty = False
@@ -168,6 +180,17 @@ def _use_fault(words: list[tuple[int, bytes]]) -> Fault | None:
 
 def _count_fault(words: list[tuple[int, bytes]], accepted: str) -> Fault:
     return Fault(words[0][0] - 1, "{" + " ".join(_text(word) for _, word in words) + "}", accepted)
+
+
+def named_resource(name: str) -> str:
+    """The name itself, where a resource of one's own may be called so.
+
+    Raises:
+        UnitError: it is no name, or is one of, or is mistaken for one of, cpus, memory, gpus and time.
+    """
+    if name in _MISTAKEN or name in _MISTAKEN.values() or not NAME.fullmatch(name):
+        raise UnitError(name, ACCEPTED_RESOURCE)
+    return name
 
 
 def _accepted_name(name: str) -> str:

@@ -52,9 +52,14 @@ def join_file(home: Path) -> Path:
 
 
 def make(directory: Path) -> Path:
-    """Have a directory for state, this user's alone where it is new. Raises StoreError where it cannot be."""
+    """Have a directory for state. Raises StoreError where it cannot be.
+
+    Whatever is new, the directories above it as well, is this user's alone; what was there keeps its mode.
+    """
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        missing = [each for each in directory.parents if not each.exists()]
+        for each in (*reversed(missing), directory):
+            each.mkdir(exist_ok=True, mode=0o700)
         is_usable = os.access(directory, os.W_OK | os.X_OK)
         problem = "" if is_usable else "not writable by you"
     except OSError as error:

@@ -11,19 +11,31 @@
     [keep]                           # of `lanai hub start`: how long what is over is kept
     batches_days = 90
 
-Values of sizes and times are texts as the command line takes them; who uses them reads them.
+Values of sizes and times are texts as the command line takes them; who uses them reads them, but whether they can be
+read is looked at here, where file and key are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 
 from lanai.model.errors import UserError
+from lanai.model.units import (
+    UnitError,
+    parse_bytes,
+    parse_count,
+    parse_duration,
+    parse_gpu_ids,
+    parse_milli,
+    parse_offered_milli,
+)
 
 Quantity = int | float | str
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Priority = Annotated[int, msgspec.Meta(ge=1, le=10000)]
 
 
 class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,9 +45,9 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     memory: Quantity | None = None
     gpus: Quantity | None = None
     time: Quantity | None = None
-    retries: int | None = None
-    priority: int | None = None
-    max_running: int | None = None
+    retries: Count | None = None
+    priority: Priority | None = None
+    max_running: Count | None = None
     shell: bool | None = None
 
 
@@ -46,7 +58,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cpus: Quantity | None = None
     memory: Quantity | None = None
     gpus: int | str | None = None
-    resources: dict[str, int] = {}
+    resources: dict[str, Count] = {}
 
 
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]
@@ -75,6 +87,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings, "keep": KeepSettings}
+_READ_BY: dict[str, dict[str, Callable[[str], object]]] = {
+    "submit": {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_count, "time": parse_duration},
+    "agent": {"cpus": parse_offered_milli, "memory": parse_bytes, "gpus": parse_gpu_ids},
+}
 
 
 def settings_from(files: Sequence[tuple[str, Mapping[str, object]]]) -> Settings:
@@ -84,11 +100,12 @@ def settings_from(files: Sequence[tuple[str, Mapping[str, object]]]) -> Settings
         files: (name for errors, what was parsed), the weakest first.
 
     Raises:
-        UserError: a key that is not known (with the nearest that is) or a value of a wrong type; names file and key.
+        UserError: a key that is not known (with the nearest that is), a value of a wrong type, or one that cannot be
+            read; names file and key.
     """
     merged: dict[str, object] = {}
     for name, parsed in files:
-        problems = [*_unknown(name, "", parsed, Settings)] or [*_wrong(name, parsed)]
+        problems = [*_unknown(name, "", parsed, Settings)] or [*_wrong(name, parsed)] or [*_unread(name, parsed)]
         if problems:
             raise UserError("; ".join(problems), code="bad_config", facts={"file": name, "problems": problems})
         for key, value in parsed.items():
@@ -117,3 +134,25 @@ def _wrong(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
         text, _, path = str(error).partition(" - at `$.")
         key = path.rstrip("`") or "the file"
         yield f"{name}: {key}: {text[:1].lower()}{text[1:]}"
+
+
+def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
+    """Values of the right type that nobody could make sense of."""
+    settings = msgspec.convert(parsed, Settings)
+    for table, readers in _READ_BY.items():
+        for key, read in readers.items():
+            value = getattr(getattr(settings, table), key)
+            if value is not None:
+                yield from _problem(f"{name}: {table}.{key}", read, str(value))
+    if settings.agent.resources:
+        from lanai.model.clauses import named_resource
+
+        for resource in settings.agent.resources:
+            yield from _problem(f"{name}: agent.resources", named_resource, resource)
+
+
+def _problem(place: str, read: Callable[[str], object], text: str) -> Iterator[str]:
+    try:
+        read(text)
+    except UnitError as error:
+        yield f"{place}: {error}"

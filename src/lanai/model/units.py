@@ -104,6 +104,18 @@ def parse_milli(text: str) -> int:
     return milli
 
 
+def parse_offered_milli(text: str) -> int:
+    """The same for cpus that a node offers, which must be more than none.
+
+    Raises:
+        UnitError: as `parse_milli`, and for 0.
+    """
+    milli = parse_milli(text)
+    if not milli:
+        raise UnitError(text, ACCEPTED_MILLI + ", more than 0")
+    return milli
+
+
 def parse_count(text: str) -> int:
     """Read a whole number that is not negative.
 

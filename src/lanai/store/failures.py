@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ SQL: Final = statements("read")
 ROWS_AT_ONCE: Final = 2000
 EXAMPLES: Final = 3
 
+_CHECK: Final = re.compile(r"\b((?:in|out)put check [a-z]+\+?): ")
 _FILE: Final = re.compile(r"\S*/\S*")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 
@@ -38,8 +39,8 @@ class FailureGroup(msgspec.Struct, frozen=True):
     """Jobs that failed for one cause.
 
     Attributes:
-        exit_code, signal: None where the outcome has none.
-        reason: of the first of them; the others' differ in numbers and file names only.
+        exit_code, signal: None where they are not part of the cause, as for jobs that ran out of time.
+        reason: of the first of them.
     """
 
     outcome: str
@@ -50,12 +51,29 @@ class FailureGroup(msgspec.Struct, frozen=True):
     examples: list[FailureExample]
 
 
+class FailuresFound(msgspec.Struct, frozen=True):
+    """The commonest groups, and how many further groups there are with how many jobs together."""
+
+    groups: list[FailureGroup]
+    more_groups: int
+    more_jobs: int
+
+
+class Cause(NamedTuple):
+    """What failures have in common that stand in one group; `signal` 0 is none."""
+
+    outcome: str
+    exit_code: int | None
+    signal: int
+    text: str
+
+
 class Failures:
     """The groups of one batch, while its pages are read one after the other."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int | None, int, str], int] = {}
-        self._examples: dict[tuple[str, int | None, int, str], list[tuple[int, int, int, str]]] = {}
+        self._counts: dict[Cause, int] = {}
+        self._examples: dict[Cause, list[tuple[int, int, int, str]]] = {}
 
     def read_page(self, db: sqlite3.Connection, batch: BatchId, after: int, budget_s: float) -> int | None:
         """Takes in failed jobs beyond index `after` for `budget_s`; the index to go on after, None at the end."""
@@ -79,14 +97,15 @@ class Failures:
         names: Mapping[int, str],
         command_of: Callable[[int], str],
         tail_of: Callable[[int, int], SaveTail | None],
-    ) -> list[FailureGroup]:
-        """The commonest groups, with their examples' commands and tails."""
-        commonest = sorted(self._counts, key=lambda cause: (-self._counts[cause], self._examples[cause][0]))
-        return [
+    ) -> FailuresFound:
+        """At most `limit` groups, the commonest first, with their examples' commands and tails."""
+        by_count = sorted(self._counts, key=lambda cause: (-self._counts[cause], self._examples[cause][0]))
+        rest = by_count[limit:]
+        groups = [
             FailureGroup(
-                outcome=cause[0],
-                exit_code=cause[1],
-                signal=cause[2] or None,
+                outcome=cause.outcome,
+                exit_code=cause.exit_code,
+                signal=cause.signal or None,
                 reason=self._examples[cause][0][3],
                 count=self._counts[cause],
                 examples=[
@@ -96,17 +115,33 @@ class Failures:
                     for index, attempt, node, reason in self._examples[cause]
                 ],
             )
-            for cause in commonest[:limit]
+            for cause in by_count[:limit]
         ]
+        return FailuresFound(groups, len(rest), sum(self._counts[cause] for cause in rest))
 
     def _add(
         self, index: int, attempt: int, node: int, outcome: str, exit_code: int | None, signal: int, reason: str
     ) -> None:
-        cause = (outcome, exit_code, signal, reason_class(reason))
+        cause = cause_of(outcome, exit_code, signal, reason)
         self._counts[cause] = self._counts.get(cause, 0) + 1
         examples = self._examples.setdefault(cause, [])
         if len(examples) < EXAMPLES:
             examples.append((index, attempt, node, reason))
+
+
+def cause_of(outcome: str, exit_code: int | None, signal: int, reason: str) -> Cause:
+    """The group of a failure: by kind of check, by exit code or signal where the command ended so, else by outcome.
+
+    Which signal ended a command that ran out of time, and what the file or the program was called, is not its cause.
+    """
+    match outcome:
+        case "exit" | "signal" | "node":
+            return Cause(outcome, exit_code, signal, reason_class(reason))
+        case "check":
+            kinds = sorted(set(_CHECK.findall(reason)))
+            return Cause(outcome, exit_code, 0, "; ".join(kinds) or reason_class(reason))
+        case _:
+            return Cause(outcome, None, 0, "")
 
 
 def reason_class(reason: str) -> str:

@@ -26,7 +26,7 @@ from lanai.model.job import JobState
 from lanai.model.ranges import Ranges
 from lanai.model.records import SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail
 from lanai.model.resources import Shape
-from lanai.store.failures import FailureGroup, Failures
+from lanai.store.failures import Failures, FailuresFound
 from lanai.store.packing import unpack_checks, unpack_counts, unpack_nodes, unpack_runs, unpack_settings, unpack_shape
 from lanai.store.queries import statements
 from lanai.store.recovering import read_nodes
@@ -248,7 +248,7 @@ class SqliteReader:
             (request,) = db.execute(SQL["shape"], (batch, shape)).fetchone()
         return JobDetail(job=view, attempts=attempts, shape=unpack_shape(request))
 
-    def failures(self, batch: BatchId, *, limit: int = 10) -> list[FailureGroup]:
+    def failures(self, batch: BatchId, *, limit: int = 10) -> FailuresFound:
         """Failed jobs by cause, the commonest first, at most `limit` groups with up to three examples each."""
         failures = Failures()
         after: int | None = 0

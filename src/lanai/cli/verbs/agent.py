@@ -68,10 +68,10 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
         say(f"lanai: agent {called} runs already")
         _print({"pid": running[1], "name": called, "directory": os.fspath(directory)}, format_)
         return 0
-    places.make(directory)
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
     arguments += _offer(options, configured)
+    places.make(directory)
     log = directory / "agent.log"
     keeps_trying = foreground or (directory / JOINED_FILE).exists()
     started = daemon.start(
@@ -191,10 +191,14 @@ def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
 def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     """What the agent shall say that it has. Raises UserError for what the agent would not understand."""
     from lanai.cli.submission import resources_of, understood
-    from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
+    from lanai.model.units import parse_bytes, parse_gpu_ids, parse_offered_milli
 
     words = []
-    parsers: dict[str, Callable[[str], object]] = {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_gpu_ids}
+    parsers: dict[str, Callable[[str], object]] = {
+        "cpus": parse_offered_milli,
+        "memory": parse_bytes,
+        "gpus": parse_gpu_ids,
+    }
     for option, parse in parsers.items():
         value = getattr(configured, option) if options[option] is None else options[option]
         if value is not None:

@@ -36,7 +36,7 @@ def list_(asked: Asked, format_: str, columns: str | None, filters: tuple[str, .
       lanai batch list --filter failed>0 --format quiet
       lanai batch list --columns batch,jobs,name --format csv
     """
-    view = view_of(format_, columns, filters, limit)
+    view = view_of(BATCHES, format_, columns, filters, limit)
     batches = asked.connect().batches(limit=pushed_limit(view))
     print_rows(BATCHES, map(batch_row, batches), view)
     return 0
@@ -58,7 +58,7 @@ def show(asked: Asked, batch: tuple[str, ...], format_: str) -> int:
     if format_ == "json":
         print_object("batch", shown)
     elif format_ != "table":
-        print_rows(BATCHES, [batch_row(shown)], view_of(format_, None, (), None))
+        print_rows(BATCHES, [batch_row(shown)], view_of(BATCHES, format_))
     else:
         _print_fields(shown)
     return 0

@@ -64,7 +64,7 @@ def list_(
       lanai job list last --format ndjson
       lanai job list 417 --filter exit_code=2 --format quiet | lanai retry -
     """
-    view = view_of(format_, columns, filters, limit)
+    view = view_of(JOBS, format_, columns, filters, limit)
     chosen = choose(selectors)
     client = asked.connect()
     if view.format == "ndjson" and not view.columns and not view.filters:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Final
 
 import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
-from lanai.cli.copying import END, ENDED, OUT, Copy
+from lanai.cli.copying import END, ENDED, OUT, Copy, Lines
 from lanai.cli.terminal import say
 
 MANY: Final = 20
@@ -41,29 +40,25 @@ def command(
     jobs = [job for each in choose(selectors) for job in jobs_of(client, each, limit + 1)]
     if not jobs:
         say("lanai: no such jobs")
+    lines = Lines()
     for batch, index in jobs[:limit]:
         if len(jobs) > 1:
-            _write(b"==> %s/%d <==\n" % (str(batch).encode(), index), OUT)
+            lines.end()
+            lines.write(OUT, b"==> %s/%d <==\n" % (str(batch).encode(), index))
         if follow and not tail and client.job(batch, index)["state"] not in ENDED:
-            Copy(client, batch, index, attempt=attempt or 0, stream=stream).to_end()
+            Copy(client, batch, index, attempt=attempt or 0, stream=stream, to=lines.write).to_end()
             continue
         for which, data in client.output(
             batch, index, stream=stream, attempt=attempt or 0, follow=follow, tail_only=tail
         ):
-            _take(which, data)
+            _take(lines, which, data)
     if len(jobs) > limit:
         say(f"lanai: there are more; these are the first {limit} (--limit)")
     return 0
 
 
-def _take(which: int, data: bytes) -> None:
+def _take(lines: Lines, which: int, data: bytes) -> None:
     if which != END:
-        _write(data, which)
+        lines.write(which, data)
     elif problem := json.loads(data or b"{}").get("problem"):
         say(f"lanai: {problem}")
-
-
-def _write(data: bytes, which: int) -> None:
-    stream = (sys.stdout if which == OUT else sys.stderr).buffer
-    stream.write(data)
-    stream.flush()

@@ -36,7 +36,7 @@ def list_(asked: Asked, format_: str, columns: str | None, filters: tuple[str, .
       lanai node list
       lanai node list --filter state!=up --format quiet
     """
-    view = view_of(format_, columns, filters, limit)
+    view = view_of(NODES, format_, columns, filters, limit)
     print_rows(NODES, map(node_row, asked.connect().nodes()), view)
     return 0
 
@@ -56,7 +56,7 @@ def show(asked: Asked, name: str, format_: str) -> int:
     if format_ == "json":
         print_object("node", node_row(node))
     elif format_ != "table":
-        print_rows(NODES, [node_row(node)], view_of(format_, None, (), None))
+        print_rows(NODES, [node_row(node)], view_of(NODES, format_))
     else:
         _print_fields(node_row(node))
     return 0

@@ -4,6 +4,7 @@ import pytest
 
 from core_recorder import GIB, Recorder, capacity, grant
 from lanai.core.effects import RecallJobs, StartAttempts
+from lanai.core.events import NodeTookStock
 from lanai.core.schedule.decide import MOST_STARTS
 from lanai.model.ids import BatchId
 from lanai.model.records import SaveReason
@@ -140,3 +141,42 @@ def test_what_can_never_fit_says_how_large_the_largest_is(hub: Recorder, asked: 
     batch = hub.submit(1, shape=asked)
     hub.decide()
     assert reason(hub, batch) == text
+
+
+def test_way_is_made_on_as_many_nodes_as_jobs_wait_and_once_a_pass(hub: Recorder) -> None:
+    """A batch of one job called back the surplus of two hundred nodes, and so did each that came with it."""
+    nodes = [hub.join(f"n{number}", capacity(cpus=1)) for number in range(6)]
+    hub.submit(5000)
+    for start in hub.start():
+        hub.end(start.node, int(start.grant) & (1 << 40) - 1, start.spans[0][0], wall_us=10_000)
+    hub.take_all()
+    assert all(hub.node(node).surplus_count for node in nodes)
+    hub.submit(1, user="bob")
+    hub.decide()
+    assert [recall.node for recall in hub.take(RecallJobs)] == nodes[:1]
+    hub.submit(2, user="eve")
+    hub.submit(4, user="dan")
+    hub.decide()
+    assert {recall.node for recall in hub.take(RecallJobs)} == set(nodes[:4])
+    hub.take_all()
+
+
+def test_every_line_has_a_ticket(hub: Recorder) -> None:
+    """Turns went to a batch's first line until that was used up, and the lines behind it were not looked at."""
+    node = hub.join("n", capacity(cpus=4))
+    batch = hub.submit(90, shapes=((60, Shape(cpu_milli=4000)), (30, Shape(cpu_milli=1000))))
+    hub.start()
+    hub.decide()
+    tickets = hub.core.world.cell_of(hub.node(node)).tickets
+    assert [(line.shape_id, count >= 1) for line, count in tickets.items()] == [(0, True), (1, True)]
+    assert hub.batch(batch).waiting == 89
+
+
+def test_a_cell_goes_with_its_last_node(hub: Recorder) -> None:
+    """Each capacity that a node ever had left a cell, and passes cost by their number."""
+    node = hub.join("n", capacity(gib=8))
+    for gib in range(9, 20):
+        hub.hello("n", capacity(gib=gib))
+        hub.feed(NodeTookStock(node, []))
+    assert len(hub.core.world.cells) == 1
+    hub.take_all()

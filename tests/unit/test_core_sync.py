@@ -5,7 +5,7 @@ import pytest
 from core_recorder import LEASE_US, SECOND, Recorder, capacity
 from lanai.agent.lease import Lease
 from lanai.core.effects import DismissNode
-from lanai.core.events import NodeWished
+from lanai.core.events import NodeDisconnected, NodeWished
 from lanai.core.sync import hub_lease_us
 
 
@@ -50,6 +50,23 @@ def test_a_node_told_of_a_planned_stop_keeps_its_jobs_until_it_is_back(hub: Reco
     stopped_on_purpose(hub)
     hub.wait(3600)
     hub.restart()
+    hub.wait(3600)
+    assert hub.counts(batch) == {"locked": 1}
+    assert hub.take_all() == []
+
+
+def test_a_node_whose_welcome_after_a_planned_stop_was_lost_keeps_its_jobs(hub: Recorder) -> None:
+    """It said hello, and the network went away again: it still runs on without an end, as it was told to.
+
+    A hello was taken for the end of the suspension. A minute later the jobs began elsewhere, and ran twice.
+    """
+    node = hub.join("n", capacity(cpus=1))
+    batch = hub.submit(1)
+    hub.start()
+    stopped_on_purpose(hub)
+    connection = hub.hello("n", capacity(cpus=1))
+    hub.feed(NodeDisconnected(node, connection))
+    hub.take_all()
     hub.wait(3600)
     assert hub.counts(batch) == {"locked": 1}
     assert hub.take_all() == []

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from lanai.cli.follow import LONG_POLL_S
 from lanai.cli.terminal import say, talk_bytes, write_bytes
+from lanai.client.client import END, ERR, OUT
 from lanai.model.errors import OtherEnd
 
 if TYPE_CHECKING:
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 
 RETRY_PAUSE_S: Final = 0.2
 REST_TRIES: Final = 10
-LONG_POLL_S: Final = 10.0
 ENDED: Final = ("done", "failed", "cancelled")
 AT_NODE: Final = ("locked", "running")
-OUT, ERR, END = 1, 2, 0
 
 
 class Copy:

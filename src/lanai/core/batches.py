@@ -204,8 +204,10 @@ class Batch:
 
     def progress_is_due(self, now_us: int) -> bool:
         """Whether to record it now: once a second, less often where its waiting jobs make up very many spans."""
+        if not self.is_dirty:
+            return False
         pieces = self.held.pieces + sum(line.waiting.pieces for line in self.lines.values())
-        return self.is_dirty and now_us - self.recorded_us >= max(RECORD_US, pieces * RECORD_PIECE_US)
+        return now_us - self.recorded_us >= max(RECORD_US, pieces * RECORD_PIECE_US)
 
     def standing(self, ended_at_us: int = 0) -> SetBatch:
         """Its state, limits and reason as a record."""

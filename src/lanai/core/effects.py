@@ -31,7 +31,7 @@ class RejectNode(Effect, frozen=True):
 
 
 class StartAttempts(Effect, frozen=True):
-    """Send a grant. `again`: the node may have it already (after a reconnect)."""
+    """Send a grant. After a reconnect the node may have it already, which changes nothing there."""
 
     node: NodeId
     grant: GrantId

@@ -24,7 +24,7 @@ from lanai.core.schedule.tickets import refill
 from lanai.core.world import World
 from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
-from lanai.model.records import AttemptRow, DropGrant, DropOverrides, Record, SaveAttempts, SaveOverride, SaveShape
+from lanai.model.records import AttemptRow, DropOverrides, SaveAttempts, SaveOverride, SaveShape
 from lanai.model.resources import Shape
 
 SICK_NODE_FAILURES: Final = 3
@@ -141,10 +141,8 @@ def put_back(world: World, grant: Grant, index: Index) -> None:
         counts.cancelled += 1
         batch.cancelled.add(index, index)
     elif index in batch.hold_wishes:
-        batch.hold_wishes.discard(index)
         counts.queued -= 1
-        counts.held += 1
-        batch.held.add(index, index)
+        put_back_held(batch, index)
     else:
         # A node where its command was not found is still to be kept from it.
         batch.line(batch.shape_of(index), grant.line.not_on).waiting.add(index, index)
@@ -259,16 +257,6 @@ def finish_if_over(world: World, batch: Batch, wall_us: int) -> None:
     world.keep(batch.standing(wall_us))
     del world.batches[batch.id]
     world.do(BatchMoved(batch.id, has_ended=True))
-
-
-def dropped(grant: GrantId) -> Record:
-    """The record that a grant is no more."""
-    return DropGrant(grant)
-
-
-def as_grant(number: int) -> GrantId:
-    """A number read from the store as a grant's id."""
-    return GrantId(number)
 
 
 def release_delayed(world: World) -> None:

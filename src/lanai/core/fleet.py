@@ -46,13 +46,13 @@ def on_joined(world: World, event: NodeJoined) -> None:
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
         ends.lose_everything(world, node, "the node has been booted again")
-    world.lift_suspension(node)
+        world.lift_suspension(node)
     _take_facts(world, node, event)
     world.do(AcceptNode(event.connection, node.id))
 
 
 def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
-    world.cell_of(node).drop(node)
+    world.unindex(node)
     used = node.total - node.free
     node.connection = event.connection
     node.boot_id = event.boot_id
@@ -77,6 +77,8 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     node = world.nodes[event.node]
     if not node.connection:
         return  # the last word of a connection that we have given up
+    # It answers the welcome, which is what ends a suspension at the agent: a join alone may go unanswered.
+    world.lift_suspension(node)
     has: dict[GrantId, dict[Index, str]] = {}
     for grant_id, index, state in event.items:
         has.setdefault(grant_id, {})[index] = state

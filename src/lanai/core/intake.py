@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lanai.core import ends
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -11,9 +10,18 @@ from lanai.core.queue import Span, Spans
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import LanaiError, NothingThere, UserError
-from lanai.model.ids import BatchId, Index, NodeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
-from lanai.model.records import CloseBatch, DropBatch, OpenBatch, RecoveredBatch, SaveChunk, SaveEnv, SaveShape
+from lanai.model.records import (
+    CloseBatch,
+    DropBatch,
+    DropGrant,
+    OpenBatch,
+    RecoveredBatch,
+    SaveChunk,
+    SaveEnv,
+    SaveShape,
+)
 
 REOPENED = "reopened"
 
@@ -145,6 +153,7 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     counts.queued, counts.held = pending.count, batch.held.count
     counts.failed, counts.cancelled = batch.failed.count, batch.cancelled.count
     counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
+    batch.has_begun = bool(batch.sent or counts.done or counts.failed)
     return batch
 
 
@@ -157,7 +166,7 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
         node = world.nodes.get(saved.node)
         members = {Index(index) for first, last in saved.ranges for index in range(first, last + 1)}
         if node is None or not members:
-            world.keep(ends.dropped(saved.grant))
+            world.keep(DropGrant(saved.grant))
             continue
         for index in members:
             pending.remove(index, index)
@@ -173,7 +182,7 @@ def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
     line = batch.line(batch.shape_of(min(members)))
-    adopted = Grant(ends.as_grant(grant), node, batch, line, attempt, members, world.now_us)
+    adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us)
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)
     line.sent += count

@@ -98,7 +98,10 @@ class Node:
         """`count` attempts of the line wait at the agent."""
         self.surplus[line] = self.surplus.get(line, 0) + count
         self.surplus_count += count
-        self._stacked.append((line, count))
+        if self._stacked and self._stacked[-1][0] is line:
+            self._stacked[-1] = line, self._stacked[-1][1] + count
+        else:
+            self._stacked.append((line, count))
         line.book(0, count)
 
     def vacate(self, line: Line, count: int, guard: int) -> None:

@@ -8,6 +8,7 @@ from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
 from lanai.core.world import World
 from lanai.model.ids import GrantId, NodeId
+from lanai.model.vector import Vector
 
 
 def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
@@ -23,14 +24,21 @@ def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
             world.do(RecallJobs(node_id, items))
 
 
-def make_way(world: World, batch: Batch, request: int) -> None:
+def make_way(world: World, batch: Batch, request: Vector, asked: set[NodeId]) -> None:
     """A batch that has had nothing yet finds no room: take the surplus of others back where it could go.
 
-    It then begins as soon as any attempt there ends, and not after half a second of other people's work.
+    It then begins as soon as any attempt there ends, and not after half a second of other people's work. As many nodes
+    are asked as it has jobs waiting, and none that stands in `asked`, to which they are added.
     """
+    wanted = batch.waiting
     for node in world.nodes.values():
+        if wanted < 1:
+            return
         if node.surplus_count and node.is_open() and not (node.total - request) & world.layout.guard:
-            _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
+            wanted -= 1
+            if node.id not in asked:
+                asked.add(node.id)
+                _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
 
 
 def _recall_items(world: World, node: Node, grants: list[Grant]) -> None:

@@ -136,14 +136,22 @@ class World:
 
     def reindex(self, node: Node) -> None:
         """Put the node where its free amount belongs, or take it out if it is not open."""
-        cell = self.cell_of(node)
         if node.is_open():
-            cell.put(node, self.layout.guard)
+            self.cell_of(node).put(node, self.layout.guard)
         else:
+            self.unindex(node)
+
+    def unindex(self, node: Node) -> None:
+        """Take the node out; a cell goes with its last node, since passes cost by the number of cells."""
+        key = node.total, node.features
+        cell = self.cells.get(key)
+        if cell is not None:
             cell.drop(node)
+            if cell.is_empty:
+                del self.cells[key]
 
     def total(self) -> Vector:
-        """All capacity of the nodes that are not away."""
+        """All capacity of the nodes that have taken stock and are connected."""
         return sum(node.total for node in self.nodes.values() if node.is_in_step)
 
     # -- grants

@@ -21,8 +21,9 @@ A line has at most 1 MiB, and what it is checked for stood in it: the files once
 """
 
 CHECK_BYTES: Final = 20
+"""What a check takes on the wire beside its file, at most."""
 RANGE_BYTES: Final = 20
-"""What a check beside its file, and a range, take on the wire at most."""
+"""What a range of indices takes there, at most."""
 
 
 

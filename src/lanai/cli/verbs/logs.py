@@ -9,8 +9,9 @@ import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
-from lanai.cli.copying import END, ENDED, OUT, Copy, Lines
+from lanai.cli.copying import ENDED, Copy, Lines
 from lanai.cli.terminal import say
+from lanai.client.client import END, OUT
 
 MANY: Final = 20
 

@@ -29,13 +29,17 @@ class Cell:
         """Turns that the last pass has left each line here, in the order of their first; 0 or less where used up."""
         self.ended = 0
         """Attempts that ended here since the last pass: how many tickets to leave."""
-        self.size = 0
         self._step_milli = max(1000, -(-field(total, CPU) // (_BUCKETS - 1)))
         self._levels: dict[int, _Level] = {}
         self._places: dict[int, tuple[int, int, tuple[int, int]]] = {}
         self._indexed: dict[int, Vector] = {}
         """The free amount by which a node has its place."""
         self._nodes: dict[int, Node] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """No node is in it."""
+        return not self._nodes
 
     def put(self, node: Node, guard: int) -> None:
         """Index the node by what is free on it now; also when it is indexed already. An overfull one is left out."""

@@ -18,7 +18,7 @@ from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.shares import Turns, price, weigh_users
 from lanai.core.world import World
-from lanai.model.ids import BatchId
+from lanai.model.ids import BatchId, NodeId
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 MOST_STARTS: Final = 256
@@ -46,6 +46,7 @@ def _start(world: World, waiting: list[Batch]) -> int:
     refused: list[Vector] = []
     booked: dict[tuple[Node, Line], int] = {}
     taken: Counter[Line | BatchId] = Counter()
+    asked: set[NodeId] = set()
     starts = 0
     while starts < MOST_STARTS and (batch := turns.next()) is not None:
         lines = candidates[batch.id]
@@ -61,7 +62,7 @@ def _start(world: World, waiting: list[Batch]) -> int:
             explain.no_room(world, batch, line)
             if not batch.has_begun:
                 batch.has_begun = True
-                make_way(world, batch, line.vector)
+                make_way(world, batch, line.vector, asked)
             lines.pop(0)
         else:
             node.occupy(line, 1)
@@ -143,23 +144,24 @@ def _forget_reasons(world: World) -> None:
 def _deal(world: World, cell: Cell) -> None:
     """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass.
 
-    At the least one for each line, so that none is left out because those before it do not fit into what becomes free.
-    A batch at its own limit has them too: the next end may be one of its own.
+    And one for each line before that, so that none is left out because those before it do not fit into what becomes
+    free. A batch at its own limit has them too: the next end may be one of its own.
     """
-    cell.tickets.clear()
     guard = world.layout.guard
     lines = {
         batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
         for batch in world.batches.values()
         if batch.state == "open"
     }
-    wanted, cell.ended = max(2 * cell.ended, sum(map(len, lines.values()))) + MIN_TICKETS, 0
+    wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
     left = {line: line.waiting.count for own in lines.values() for line in own}
+    in_order = sorted(lines, key=lambda batch: world.batches[batch].leaf.claim())
+    cell.tickets = {line: 1 for batch in in_order for line in lines[batch]}
     turns = Turns([world.batches[b] for b, own in lines.items() if own])
     while wanted > 0 and (batch := turns.next()) is not None:
         line = lines[batch.id][0]
         count = min(wanted, left[line]) if len(left) == 1 else 1
-        cell.tickets[line] = cell.tickets.get(line, 0) + count
+        cell.tickets[line] += count
         turns.charge(line, count)
         wanted -= count
         left[line] -= count

@@ -23,8 +23,8 @@ from lanai.core.world import World
 from lanai.model.vector import fit_count
 
 LOOKED_AT: Final = 8
-PASSED_OVER: Final = 256
-"""Lines with a ticket that are passed over on the way, because no single end makes room for their jobs."""
+PASSED_OVER: Final = 32
+"""Lines with a ticket that one end may pass over: no end makes room for their jobs, or their batch is at its limit."""
 SURPLUS_JOBS: Final = 256
 SHARED_SURPLUS_US: Final = 100_000
 LONGEST_SURPLUS_US: Final = 60_000_000
@@ -40,16 +40,18 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
         return
     cell = world.cell_of(node)
     guard = world.layout.guard
-    while lines := [line for line in _candidates(world, cell, node, own) if not (node.free - line.vector) & guard]:
-        line = lines[0]
+    lines = _candidates(world, cell, node, own)
+    while fitting := [line for line in lines if not (node.free - line.vector) & guard]:
+        line = fitting[0]
         most = min(_most(world, line), SURPLUS_JOBS)
-        rival = _rival(line, lines)
+        rival = _rival(line, fitting)
         if rival is not None:
             most = min(most, max(1, line.leaf.turns_before(rival.leaf, line.cost)))
         count = fit_count(node.free, line.vector, guard, most)
         node.occupy(line, count)
         _send(world, cell, node, line, count, is_urgent=True)
-    _fill_surplus(world, cell, node, own)
+        lines = _candidates(world, cell, node, own)
+    _fill_surplus(world, cell, node, own, lines)
     cell.put(node, guard)
 
 
@@ -67,11 +69,10 @@ def is_pressing(surplus: int, slots: int, mean_us: int) -> bool:
     return surplus * mean_us < soon_us and mean_us < SELDOM * soon_us
 
 
-def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None:
+def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: list[Line]) -> None:
     surplus_before = node.surplus_count
     slots = sum(node.active.values())
     for _ in range(LOOKED_AT):
-        lines = _candidates(world, cell, node, own)
         window_us = _window_us(lines, slots)
         line = next((line for line in lines if surplus_target(slots, line.mean_run_us, window_us)), None)
         if line is None:
@@ -84,6 +85,7 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line]) -> None
         _send(world, cell, node, line, count, is_urgent=is_pressing(surplus_before, slots, line.mean_run_us))
         if count == room:
             return
+        lines = _candidates(world, cell, node, own)
 
 
 def _window_us(lines: list[Line], slots: int) -> int:
@@ -139,7 +141,16 @@ def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[L
     def could_go(line: Line) -> bool:
         return any(not (room - line.vector) & guard for room in rooms) and _may_start(world, node, line)
 
-    lines = list(islice(filter(could_go, islice(cell.tickets, PASSED_OVER)), LOOKED_AT))
+    tickets = cell.tickets
+    lines: list[Line] = []
+    passed: list[Line] = []
+    for line in islice(tickets, PASSED_OVER):
+        (lines if could_go(line) else passed).append(line)
+        if len(lines) == LOOKED_AT:
+            break
+    if len(tickets) > PASSED_OVER:
+        for line in passed:
+            tickets[line] = tickets.pop(line)  # who is behind them is looked at the next time
     lines += [line for line in own if line not in lines and could_go(line)]
     if len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
         had = {line.batch for line in own}

@@ -18,8 +18,13 @@ GRACE_S = 2.0
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps tests away from the state and configuration of the person who runs them."""
+    """Keeps tests away from the state and configuration of the person who runs them, and from his Python's settings.
+
+    An environment that has Python write at once hides output that nobody has flushed.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+            patch.delenv(name, raising=False)
         patch.delenv("LANAI_HOME", raising=False)
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))

@@ -207,9 +207,9 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target | 
 
 
 def _answering(where: Here) -> Target:
-    from lanai.client.private import is_answering
+    from lanai.client.private import is_answering, is_up
 
-    if not is_answering(where.directory):
+    if not (is_answering(where.directory) or is_up(where.directory)):
         raise OtherEnd(f"the hub in {where.directory} does not answer", hint="lanai hub start")
     return where.target
 

@@ -34,6 +34,8 @@ READY_WITHIN_S: Final = 60.0
 
 POLL_S: Final = 0.005
 
+API_WITHIN_S: Final = 5.0
+
 END_WITH_HUB_S: Final = 60.0
 """How long the agent waits for a hub that was killed to be started again, once nothing runs any more."""
 
@@ -78,12 +80,26 @@ def is_answering(directory: Path) -> bool:
 
 
 def is_up(directory: Path) -> bool:
-    """Whether the hub in `directory` runs and answers: the API process of a killed one listens a moment longer."""
+    """Whether the hub in `directory` runs and answers: the API process of a killed one listens a moment longer.
+
+    Where the hub runs, its API process is waited for a moment: it comes up after the hub, and again where it was killed.
+    """
+    until_s = time.monotonic() + API_WITHIN_S
+    while _lives(directory):
+        if is_answering(directory):
+            return True
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(POLL_S)
+    return False
+
+
+def _lives(directory: Path) -> bool:
     try:
         pid = int((directory / "lock").read_text())
     except (OSError, ValueError):
         return False
-    return daemon.is_module(pid, "lanai.hub") and is_answering(directory)
+    return daemon.is_module(pid, "lanai.hub")
 
 
 def is_whole(directory: Path) -> bool:

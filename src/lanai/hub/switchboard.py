@@ -93,6 +93,7 @@ class Switchboard:
             self._store,
             post=heart.post,
             aside=heart.aside,
+            afterwards=heart.afterwards,
             answer=lambda request, error: self._answer(do.Answer(request, error=error)),
             expect=self._expect_command,
             facts=self._facts,

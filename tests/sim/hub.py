@@ -110,6 +110,7 @@ class Hub:
         )
         self.board.attach(self)  # type: ignore[arg-type]
         self._inbox: list[Event] = []
+        self._afterwards: list[Callable[[], None]] = []
         self._is_awake = False
         self._group = Group()
         self._is_busy = False
@@ -156,6 +157,9 @@ class Hub:
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         self._later(delay_s * SECOND_US, call)
 
+    def afterwards(self, call: Callable[[], None]) -> None:
+        self._afterwards.append(call)
+
     def aside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         done = work()
         self._later(SECOND_US // 10, lambda: then(done))
@@ -172,6 +176,9 @@ class Hub:
         events, self._inbox = self._inbox, []
         decision = self.core.handle(self.world.hub_us(), events)
         self.world.promises.decided(self.core, decision)
+        calls, self._afterwards = self._afterwards, []
+        for call in calls:
+            call()
         self.take(decision)
 
     def _pass_if_due(self) -> None:

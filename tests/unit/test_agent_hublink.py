@@ -16,6 +16,7 @@ from lanai.agent.hublink import BACKOFF_LAST_US, CONNECT_TIMEOUT_US, Down, HubLi
 NAME = "hub.test"
 WITHIN_MS = 20_000
 BEGIN_US = 1_000_000
+TLS_HANDSHAKE = b"\x16"
 
 
 class Names:
@@ -158,3 +159,23 @@ def test_an_address_in_numbers_is_asked_of_nobody(names: Names, opened: ExitStac
     names.may_answer.clear()
     _, (host, port) = refusing(opened)
     assert go_on(link(opened, f"lanai://{host}:{port}"), BEGIN_US) == [Refused(BEGIN_US)]
+
+
+def test_a_hub_that_accepts_and_then_says_nothing_is_waited_for_and_not_polled(names: Names, opened: ExitStack) -> None:
+    """A connected socket can always be written: to be woken by that cost a core for as long as the hub was silent."""
+    listener, place = listening(opened)
+    names.places = [place]
+    made = link(opened)
+    assert made.on_time(BEGIN_US) == []
+    hub = opened.enter_context(listener.accept()[0])
+    hub.settimeout(20)
+    turns = 0
+    while not select.select([hub], [], [], 0)[0]:
+        assert is_ready(made)
+        assert made.on_ready(BEGIN_US) == []
+        turns += 1
+    assert turns <= 2
+    assert hub.recv(1 << 14)[:1] == TLS_HANDSHAKE
+    assert not is_ready(made, 0)
+    hub.close()
+    assert [type(one) for one in go_on(made, BEGIN_US)] == [Down]

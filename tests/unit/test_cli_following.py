@@ -202,6 +202,27 @@ def test_the_next_attempt_to_show() -> None:
     assert _next_attempt(given_back, 1) == 4
     both = {**job(attempts=3), "attempts_list": listed((1, "queued", "x"), (2, "queued", "x"), (3, "done", "x"))}
     assert _next_attempt(both, 1) == 2
+    assert _next_attempt(queued, 2) == 2
+
+
+def test_an_attempt_that_was_given_back_is_followed_again(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A node that gives back what it has not begun ends the stream without a word; the next one has the same number."""
+    api.on("POST", "/v1/batches", (201, {"batch": 7, "jobs": 1, "existed": False}))
+    api.on("GET", "/v1/batches/7", batch(7, queued=1))
+    again = {"attempts": 1, "attempts_list": [{"attempt": 1, "state": "failed", "started_at": "x"}]}
+    over = {
+        "attempts": 2,
+        "attempts_list": [*again["attempts_list"], {"attempt": 2, "state": "done", "started_at": "x"}],
+    }
+    jobs = iter([job(number=7, state="queued", **again)] * 2 + [job(number=7, **over)] * 2)
+    api.on("GET", "/v1/jobs/7/1", lambda query, body: next(jobs))
+    second = iter([frames(attempt=2), frames((1, b"two\n"), attempt=2)])
+    outputs = {"1": lambda: frames((1, b"one\n")), "2": lambda: next(second)}
+    api.on("GET", "/v1/jobs/7/1/output", lambda query, body: outputs[query["attempt"]]())
+    assert lanai(monkeypatch, "run", "--retries", "1", "--", "true") == 0
+    assert capfdbinary.readouterr().out == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize(

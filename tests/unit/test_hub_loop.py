@@ -90,6 +90,41 @@ def test_a_mistake_where_effects_are_carried_out_is_told_too() -> None:
     assert [type(fault) for fault in faults] == [IndexError]
 
 
+class NotingCore(HubCore):
+    """A core that notes how many events it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__(epoch=1, lease_us=LEASE_US)
+        self.handled = 0
+
+    def handle(self, now_us: int, events: Iterable[Event]) -> Decision:
+        handed = list(events)
+        self.handled += len(handed)
+        return super().handle(now_us, handed)
+
+
+def test_afterwards_is_when_the_core_has_handled_what_was_posted() -> None:
+    handled: list[int] = []
+
+    async def live() -> None:
+        called = asyncio.Event()
+        core = NotingCore()
+        heart = Heart(core, NotingStore(), perform=lambda _: None, on_fault=pytest.fail)
+
+        def note() -> None:
+            handled.append(core.handled)
+            called.set()
+
+        heart.post(TimePassed(1))
+        heart.afterwards(note)
+        heart.post(TimePassed(2))
+        await called.wait()
+        heart.stop()
+
+    asyncio.run(live())
+    assert handled == [2]
+
+
 def test_what_asyncio_says_of_one_connection_does_not_end_the_hub() -> None:
     faults: list[BaseException] = []
 

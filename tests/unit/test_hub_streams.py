@@ -1,4 +1,4 @@
-"""Where input goes, and what whoever gives it is told: nothing is kept here, so everything has to be said."""
+"""Where outputs come from and where input goes: nothing is kept here, so everything has to be said."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from lanai.core.hub import HubCore
 from lanai.hub.peers import Peer
-from lanai.hub.streams import Attempts, Streams
-from lanai.model.ids import BatchId, Index
-from lanai.wire.messages import Input, InputState, InputTaken
+from lanai.hub.streams import TOLD_AT_LEAST, Attempts, Streams
+from lanai.model.ids import BatchId, GrantId, Index
+from lanai.wire.messages import Fetch, Follow, Input, InputState, InputTaken, Output
 
 NODE = 3
 
@@ -38,18 +38,33 @@ class Hub:
         self.api = Far(1)
         self.agent = Far(2)
         self.is_connected = True
-        self.world = SimpleNamespace(grants={})
+        self.node = SimpleNamespace(id=NODE, grants={})
+        self.world = SimpleNamespace(grants={}, nodes={NODE: self.node}, batches={})
         self.has_ended = False
         core = SimpleNamespace(world=self.world, standing=lambda batch: None if self.has_ended else object())
-        self.streams = Streams(cast(HubCore, core), cast(Attempts, None), self._peer_of)
+        attempts = SimpleNamespace(node_of=lambda batch, index, attempt: self.ended)
+        self.ended: tuple[int, int, int] | None = None
+        self.streams = Streams(cast(HubCore, core), cast(Attempts, attempts), self._peer_of)
 
     def _peer_of(self, node: int) -> Peer | None:
         assert node == NODE
         return cast(Peer, self.agent) if self.is_connected else None
 
     def grant(self, attempt: int) -> None:
-        batch, node = SimpleNamespace(id=7), SimpleNamespace(id=NODE)
-        self.world.grants = {1: SimpleNamespace(batch=batch, node=node, members=[1], attempt=attempt)}
+        grant = SimpleNamespace(id=attempt, batch=SimpleNamespace(id=7), node=self.node, members=[1], attempt=attempt)
+        self.world.grants = self.node.grants = {attempt: grant}
+
+    def send_grant(self, attempt: int) -> None:
+        """What was granted is on disk, and on its way to the node."""
+        self.agent.send(f"attempt {attempt}")
+        self.streams.granted(NODE, GrantId(attempt), BatchId(7), ((1, 1),))
+
+    def follow(self, attempt: int, *, is_following: bool = True) -> None:
+        self.streams.follow(cast(Peer, self.api), Follow(5, BatchId(7), Index(1), attempt, 1, 0, is_following, 100))
+
+    def fetched(self) -> list[object]:
+        """What the node was sent: of a Fetch the attempt."""
+        return [one.attempt if isinstance(one, Fetch) else one for one in self.agent.take()]
 
     def give(self, attempt: int = 1, offset: int = 10) -> Input:
         piece = Input(BatchId(7), Index(1), offset, b"abc", False, attempt)
@@ -122,3 +137,59 @@ def test_nobody_is_asked_for_input_of_an_ended_batch_or_of_an_api_process_that_i
     hub.streams.lost_asker(cast(Peer, hub.api))
     hub.streams.lost_node(NODE)
     assert hub.told() == []
+
+
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_a_node_is_asked_for_the_output_of_an_attempt_after_it_was_sent_it(hub: Hub, attempt: int) -> None:
+    """Asked before, while the grant was on its way to disk, it answered that nothing was written, and all was lost."""
+    hub.ended = NODE, 1, 1
+    hub.grant(2)
+    hub.follow(attempt)
+    hub.streams.batch_moved(BatchId(7), has_ended=False)
+    assert (hub.fetched(), hub.api.take()) == ([], [])
+    hub.send_grant(2)
+    assert hub.fetched() == ["attempt 2", 2]
+    assert not hub.streams.awaits(BatchId(7))
+    hub.follow(attempt)
+    assert hub.fetched() == [2]
+
+
+def test_who_does_not_follow_is_told_that_there_is_nothing_yet(hub: Hub) -> None:
+    hub.grant(1)
+    hub.follow(1, is_following=False)
+    assert hub.api.take() == [Output(5, 1, 0, b"", True, "it has no attempt")]
+    assert hub.fetched() == []
+
+
+def test_after_a_new_connection_a_node_is_asked_for_what_it_has_or_is_sent_again(hub: Hub) -> None:
+    """The grant may have been lost on the way; what is there, is not sent again."""
+    hub.grant(1)
+    hub.send_grant(1)
+    hub.streams.lost_node(NODE)
+    hub.agent.take()
+    hub.follow(1)
+    assert hub.fetched() == []
+    hub.streams.took_stock(NODE, [(GrantId(1), Index(2), "running")])
+    hub.streams.batch_moved(BatchId(7), has_ended=False)
+    assert hub.fetched() == []
+    hub.streams.took_stock(NODE, [(GrantId(1), Index(1), "running")])
+    hub.streams.batch_moved(BatchId(7), has_ended=False)
+    assert hub.fetched() == [1]
+
+
+def test_a_stream_whose_node_is_away_does_not_wait(hub: Hub) -> None:
+    hub.grant(1)
+    hub.is_connected = False
+    hub.follow(1)
+    assert [(one.is_end, "away" in one.problem) for one in hub.api.take()] == [(True, True)]
+
+
+def test_of_grants_that_are_over_few_are_remembered(hub: Hub) -> None:
+    """A node is sent millions of them on one connection."""
+    for attempt in range(1, 1000):
+        hub.grant(attempt)
+        hub.send_grant(attempt)
+        assert len(hub.streams._told[NODE]) <= TOLD_AT_LEAST + 3
+    hub.agent.take()
+    hub.follow(999)
+    assert hub.fetched() == [999]

@@ -130,8 +130,12 @@ class HubLink:
         return -1 if self._socket is None else self._socket.fileno()
 
     def wants_write(self) -> bool:
-        """Whether to wake also when the descriptor can be written."""
-        return self._socket is not None and (not self.is_up or bool(self._out) or self._wants_write)
+        """Whether to wake also when the descriptor can be written.
+
+        A connected one nearly always can be, so it is asked for only while a write waits, or the connect itself.
+        """
+        is_connecting = not self.is_up and not self._is_shaking
+        return self._socket is not None and (is_connecting or bool(self._out) or self._wants_write)
 
     def is_idle(self) -> bool:
         """Whether everything sent so far has left."""

@@ -71,9 +71,12 @@ class Copy:
             time.sleep(RETRY_PAUSE_S)
 
     def left(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job once it has ended or waits for its next attempt. Asked for output before, it would give all again."""
+        """The job once it has ended or waits for its next attempt. Asked for output before, it would give all again.
+
+        A node may have given the attempt back before it began: then the job waits for the same one.
+        """
         change = None
-        while not self._has_left(job):
+        while not self._has_left(job) and not self._is_to_come(job):
             change = self._client.batch(self._batch, after=change, timeout_s=LONG_POLL_S)["change"]
             job = self._client.job(self._batch, self._index)
         return job
@@ -116,9 +119,17 @@ class Copy:
         return ""
 
     def _has_left(self, job: Mapping[str, Any]) -> bool:
-        if not self._attempt:
+        if not self._attempt or job["state"] in ENDED or self._is_to_come(job):
             return job["state"] in ENDED
         return job["state"] not in AT_NODE or job["attempts"] > self._attempt
+
+    def _is_to_come(self, job: Mapping[str, Any]) -> bool:
+        return is_to_come(job, self._attempt)
+
+
+def is_to_come(job: Mapping[str, Any], attempt: int) -> bool:
+    """Whether the job has not got that far: no node has this attempt, and none has ended it."""
+    return job["state"] not in ENDED and job["attempts"] < attempt
 
 
 def write(which: int, data: bytes) -> None:

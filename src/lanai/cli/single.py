@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.causes import cause
-from lanai.cli.copying import ENDED, Copy
+from lanai.cli.copying import ENDED, Copy, is_to_come
 from lanai.cli.feeding import Feeder, Source
 from lanai.cli.terminal import say
 
@@ -31,22 +31,26 @@ def run_single(client: Client, batch: int, input_client: Client | None) -> int:
     """
     feeder = None if input_client is None else Feeder(input_client, batch, INDEX, Source(0))
     attempt = 1
+    copy = Copy(client, batch, INDEX, attempt=attempt)
     while True:
-        copy = Copy(client, batch, INDEX, attempt=attempt)
         job = copy.left(copy.to_end())
         following = _next_attempt(job, attempt)
         if following is None:
             return _end(batch, job)
-        attempt = following
-        if feeder is not None:
-            feeder.turn_to(attempt)
+        if following != attempt:
+            attempt = following
+            copy = Copy(client, batch, INDEX, attempt=attempt)
+            if feeder is not None:
+                feeder.turn_to(attempt)
 
 
 def _next_attempt(job: Mapping[str, Any], shown: int) -> int | None:
     """The attempt to show after `shown`, which may have ended already or be still to come; None where there is none.
 
-    A grant that was given back leaves a number without an attempt.
+    A grant that was given back leaves a number without an attempt, or the number to the next one.
     """
+    if is_to_come(job, shown):
+        return shown
     begun = [each["attempt"] for each in job["attempts_list"] if each["started_at"] or each["state"] not in ENDED]
     later = min((each for each in begun if each > shown), default=None)
     if later is None and job["state"] not in ENDED:

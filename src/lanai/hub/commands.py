@@ -134,6 +134,7 @@ class Commands:
     Args:
         post: puts an event into the inbox.
         aside: does the first in a thread, and the second on the loop with what came of it.
+        afterwards: calls back once the core has handled what was posted.
         answer: answers a request that was registered, in the core's place.
         expect: registers who waits for a request and returns the number the core will answer under.
         facts: what the hub says of itself.
@@ -148,6 +149,7 @@ class Commands:
         *,
         post: Callable[[Event], None],
         aside: Callable[[Callable[[], Revival], Callable[[Revival], None]], None],
+        afterwards: Callable[[Callable[[], None]], None],
         answer: Callable[[int, ErrorBody], None],
         expect: Callable[[messages.Command], int],
         facts: Callable[[], dict[str, Any]],
@@ -158,9 +160,12 @@ class Commands:
         self._batches = batches
         self._post = post
         self._aside = aside
+        self._afterwards = afterwards
         self._answer = answer
         self._reviving: dict[BatchId, list[JobsRetried]] = {}
         """Ended batches that are being read, and the wishes that wait for it."""
+        self._revived_now: set[BatchId] = set()
+        """Batches that were read and that the core is about to take: what is wished of them comes after that."""
         self._expect = expect
         self._facts = facts
         self._stop = stop
@@ -246,7 +251,7 @@ class Commands:
         """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
         asked = _arguments(command, OfBatch)
         batch = asked.batch
-        is_over = batch not in self._core.world.batches
+        is_over = batch not in self._core.world.batches and batch not in self._revived_now
         if is_over and not self._batches.has_batch(batch):
             raise _no_batch(batch)
         wish = JobsRetried(self._number(command), batch, asked.ranges, asked.states, wall_us())
@@ -276,7 +281,10 @@ class Commands:
     def _revived(self, batch: BatchId, revival: Revival) -> None:
         wishes = self._reviving.pop(batch)
         if isinstance(revival, BatchRevived):
+            # Read again before the core has it, it could be revived a second time by what was on disk before the first.
+            self._revived_now.add(batch)
             self._post(revival)
+            self._afterwards(lambda: self._revived_now.discard(batch))
             for wish in wishes:
                 self._post(wish)
         else:

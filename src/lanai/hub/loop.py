@@ -88,6 +88,7 @@ class Heart:
         self._perform = perform
         self._on_fault = on_fault
         self._inbox: list[Event] = []
+        self._afterwards: list[Callable[[], None]] = []
         self._is_awake = False
         self._group = Group()
         self._gathering: asyncio.TimerHandle | None = None
@@ -120,6 +121,10 @@ class Heart:
         """Call back on the loop, unless the heart has stopped by then."""
         self._loop.call_later(delay_s, lambda: None if self._is_stopped else call())
 
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Call back on the loop once the core has handled what is in the inbox now."""
+        self._afterwards.append(call)
+
     def aside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Do what takes long in a thread, and give what came of it to `then` on the loop, unless the heart has stopped.
 
@@ -148,6 +153,9 @@ class Heart:
             return
         events, self._inbox = self._inbox, []
         self._gather(self.core.handle(boottime_us(), events))
+        calls, self._afterwards = self._afterwards, []
+        for call in calls:
+            call()
         self._group.tail_bytes += sum(size_of(event.tail) for event in events if type(event) is TailArrived)
         is_prompt = any(type(event) in _PROMPT for event in events)
         self._pass_if_due(min(PASS_US, self._pass_took_us * PROMPT_SHARE) if is_prompt else PASS_US)

@@ -2,21 +2,27 @@
 
 The hub holds none of it. Credit goes from the reader through to the agent, which sends no more than it was given; so a
 reader that stops reading stops his own agent's stream and nothing else.
+
+The core knows of a grant before it is on disk, and so before its node does. A node that is asked for the output of an
+attempt of which it was not told takes it for one that wrote nothing; so a stream waits until the grant has been sent.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 import msgspec
 
 from lanai.core.hub import HubCore
 from lanai.core.nodes import Grant
 from lanai.hub.peers import Peer
-from lanai.model.ids import BatchId, GrantId, Index
+from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.wire import messages
+
+TOLD_AT_LEAST: Final = 100
+"""So many grants that are over may be remembered of each node, and as many as it holds."""
 
 
 class Attempts(Protocol):
@@ -47,6 +53,8 @@ class Streams:
         self._by_asker: dict[tuple[int, int], _Stream] = {}
         self._by_number: dict[int, _Stream] = {}
         self._waiting: dict[BatchId, list[_Stream]] = {}
+        self._told: dict[int, dict[GrantId, set[Index] | None]] = {}
+        """What each node knows of on its present connection: the members it said it has; None where all were sent."""
         self._given: dict[BatchId, tuple[Peer, int, messages.Input]] = {}
         """Of batches that are given input: who gives it, the node it went to, and the last piece without its bytes."""
 
@@ -113,8 +121,17 @@ class Streams:
         if message.is_end:
             self._drop(stream)
 
+    def took_stock(self, node: int, items: Iterable[tuple[GrantId, Index, str]]) -> None:
+        """The node has said what it has."""
+        told = self._told.setdefault(node, {})
+        for grant, index, _ in items:
+            members = told.setdefault(grant, set())
+            if members is not None:
+                members.add(index)
+
     def lost_node(self, node: int) -> None:
         """The node's connection ended: its streams end with a word that says so, and input is to be sent again."""
+        self._told.pop(node, None)
         for stream in [stream for stream in self._by_number.values() if stream.node == node]:
             self._end(stream, "the connection to its node is lost; try again when it is back")
         for asker, _, piece in [given for given in self._given.values() if given[1] == node]:
@@ -126,6 +143,14 @@ class Streams:
     def awaits(self, batch: BatchId) -> bool:
         """Whether a stream waits for a job of this batch to begin."""
         return batch in self._waiting
+
+    def granted(self, node: int, grant: GrantId, batch: BatchId, spans: tuple[tuple[int, int], ...]) -> None:
+        """The node has been sent what it did not have of a grant: streams that wait for one of these jobs begin."""
+        self._told.setdefault(node, {})[grant] = None
+        self._forget_told(node)
+        for stream in list(self._waiting.get(batch, ())):
+            if any(first <= stream.asked.index <= last for first, last in spans) and self._begin(stream):
+                self._wait_no_more(stream)
 
     def batch_moved(self, batch: BatchId, *, has_ended: bool) -> None:
         """Jobs may have begun: streams that wait for one look again. Costs by the grants of all batches."""
@@ -165,12 +190,22 @@ class Streams:
     def _find(self, asked: messages.Follow) -> tuple[int, int] | None:
         for grant in self._core.world.grants.values():
             if grant.batch.id == asked.batch and asked.index in grant.members and asked.attempt in (0, grant.attempt):
-                return grant.node.id, grant.attempt
+                return (grant.node.id, grant.attempt) if self._is_told(grant, asked.index) else None
         standing = self._core.standing(asked.batch)
         ended = self._attempts.node_of(asked.batch, asked.index, asked.attempt)
         if ended is None or (standing is not None and asked.follow and not asked.attempt and self._waits(asked)):
             return None
         return ended[0], ended[1]
+
+    def _is_told(self, grant: Grant, index: Index) -> bool:
+        """Whether its node knows of the attempt, or is away, which is said at once."""
+        members = self._told.get(grant.node.id, {}).get(grant.id, ())
+        return members is None or index in members or self._peer_of(grant.node.id) is None
+
+    def _forget_told(self, node: int) -> None:
+        told, held = self._told[node], self._core.world.nodes[NodeId(node)].grants
+        if len(told) > TOLD_AT_LEAST + 2 * len(held):
+            self._told[node] = {grant: members for grant, members in told.items() if grant in held}
 
     def _waits(self, asked: messages.Follow) -> bool:
         """Whether a further attempt of the job is still to come."""
@@ -188,6 +223,9 @@ class Streams:
     def _drop(self, stream: _Stream) -> None:
         self._by_asker.pop((stream.asker.number, stream.asked.stream), None)
         self._by_number.pop(stream.number, None)
+        self._wait_no_more(stream)
+
+    def _wait_no_more(self, stream: _Stream) -> None:
         waiting = self._waiting.get(stream.asked.batch, [])
         if stream in waiting:
             waiting.remove(stream)

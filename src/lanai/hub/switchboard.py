@@ -93,6 +93,7 @@ class Switchboard:
             self._store,
             post=heart.post,
             aside=heart.aside,
+            afterwards=heart.afterwards,
             answer=lambda request, error: self._answer(do.Answer(request, error=error)),
             expect=self._expect_command,
             facts=self._facts,
@@ -199,6 +200,7 @@ class Switchboard:
                 if message.is_last:
                     items = [(GrantId(grant), Index(index), state) for grant, index, state in peer.inventory]
                     peer.inventory = []
+                    self._streams.took_stock(node, items)
                     post(events.NodeTookStock(node, items))
             case messages.Tail():
                 self._keep_tail(message)
@@ -394,6 +396,7 @@ class Switchboard:
             return
         self._tell_forgettable(effect.node)
         peer.send_as_read(self._grants(effect, spec))
+        self._streams.granted(effect.node, effect.grant, effect.batch, effect.spans)
 
     def _grants(self, effect: do.StartAttempts, spec: int) -> Iterator[messages.Grant]:
         """The grant in as many messages as it takes. Lines are read when a message is asked for."""

@@ -115,7 +115,7 @@ def ready(
 
 
 def stay(daemon: Daemon) -> int:
-    """Remain while a daemon that was not detached lives; returns its exit code. What was printed is seen from now on."""
+    """Remain while a daemon that was not detached lives; returns its exit code. What was printed is seen at once."""
     sys.stdout.flush()
     _, status = os.waitpid(daemon.pid, 0)
     code = os.waitstatus_to_exitcode(status)

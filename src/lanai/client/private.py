@@ -82,7 +82,7 @@ def is_answering(directory: Path) -> bool:
 def is_up(directory: Path) -> bool:
     """Whether the hub in `directory` runs and answers: the API process of a killed one listens a moment longer.
 
-    Where the hub runs, its API process is waited for a moment: it comes up after the hub, and again where it was killed.
+    Where the hub runs, its API process is waited for a moment: it comes up after the hub, and anew if it was killed.
     """
     until_s = time.monotonic() + API_WITHIN_S
     while _lives(directory):

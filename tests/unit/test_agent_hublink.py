@@ -167,6 +167,9 @@ def test_a_hub_that_accepts_and_then_says_nothing_is_waited_for_and_not_polled(n
     names.places = [place]
     made = link(opened)
     assert made.on_time(BEGIN_US) == []
+    while not select.select([listener], [], [], 0)[0]:
+        assert is_ready(made)
+        assert made.on_ready(BEGIN_US) == []
     hub = opened.enter_context(listener.accept()[0])
     hub.settimeout(20)
     turns = 0

@@ -14,6 +14,7 @@ import pytest
 
 MARK = "LANAI_TEST_MARK"
 GRACE_S = 2.0
+EXEC_LOOKS = 100
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,14 +53,23 @@ def _marked(mark: str) -> list[int]:
     wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                environment = Path(entry.path, "environ").read_bytes()
-            except OSError:  # gone meanwhile, or somebody else's
-                continue
-            if wanted in environment.split(b"\0"):
-                found.append(int(entry.name))
+        if entry.name.isdigit() and wanted in _environment(entry.path).split(b"\0"):
+            found.append(int(entry.name))
     return found
+
+
+def _environment(process: str) -> bytes:
+    """Of a process by its path in /proc; empty where it is gone meanwhile, or somebody else's."""
+    try:
+        # One that is just being exec'ed shows none for a moment; the kernel's own never have any, and no program.
+        for _ in range(EXEC_LOOKS):
+            environment = Path(process, "environ").read_bytes()
+            if environment or not os.readlink(f"{process}/exe"):
+                return environment
+            os.sched_yield()
+    except OSError:
+        pass
+    return b""
 
 
 def _ends_within(pid: int, grace_s: float) -> bool:

@@ -51,11 +51,8 @@ def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _marked(mark: str) -> list[int]:
     wanted = f"{MARK}={mark}".encode()
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and wanted in _environment(entry.path).split(b"\0"):
-            found.append(int(entry.name))
-    return found
+    numbered = (entry for entry in os.scandir("/proc") if entry.name.isdigit())
+    return [int(entry.name) for entry in numbered if wanted in _environment(entry.path).split(b"\0")]
 
 
 def _environment(process: str) -> bytes:

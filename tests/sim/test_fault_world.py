@@ -41,7 +41,8 @@ def keep(seed: int) -> None:
     """The corpus remembers it, with what broke; the file is to be committed with the mending."""
     path = CORPUS / f"{seed}.txt"
     if not path.exists():
-        path.write_text(f"{seed}\n{traceback.format_exc(limit=-3)}", encoding="utf-8")
+        broke = traceback.format_exc(limit=-3).replace(f"{Path.cwd()}/", "")
+        path.write_text(f"{seed}\n{broke}", encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.txt")), ids=lambda path: path.stem)

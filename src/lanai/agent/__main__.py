@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 import lanai
-from lanai.agent import detect
+from lanai.agent import detect, output_index
 from lanai.agent.hublink import HubLink, address
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
@@ -126,6 +126,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         log=_log,
         wake_fd=_wake_on_signals(),
         apart=state / "apart.ndjson",
+        index=output_index.moved(state / "starter" / "index", state / "index"),
     )
     facts = state / "agent.json"
     _write(facts, {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})

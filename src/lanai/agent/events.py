@@ -243,6 +243,4 @@ class Leave(Value, frozen=True):
 
 
 StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease
-Effect = (
-    Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
-)
+Effect = Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect

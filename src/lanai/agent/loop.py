@@ -21,19 +21,18 @@ from lanai.agent import events as ev
 from lanai.agent.hublink import Down, HubLink, LinkEvent, Refused, Up, WrongPin
 from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
-from lanai.agent.output import Outputs, Where
+from lanai.agent.output import CAP_BYTES, KEEP_S, Here, Outputs
+from lanai.agent.output_index import Noted, OutputIndex, Where
 from lanai.agent.spool import Spool
 from lanai.agent.starter_link import InputTaken
-from lanai.agent.starting import Running, StarterPort
+from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import GrantId, Index
 from lanai.wire import messages as wire
 
 RETRY_DISK_US: Final = 1_000_000
-LOOK_AT_OUTPUT_US: Final = 50_000
 PACE_US: Final = 30_000
 SWEEP_US: Final = 3_600_000_000
-TAILS_A_TURN: Final = 64
 UNREACHABLE_AFTER_US: Final = 3_000_000
 """How long a hub may be missing at the start before that is told: it may be starting just now itself."""
 
@@ -70,6 +69,7 @@ class Agent:
         log: Callable[[str], None],
         wake_fd: int,
         apart: Path,
+        index: OutputIndex,
     ) -> None:
         self._machine = machine
         self._spool = spool
@@ -81,7 +81,7 @@ class Agent:
         self._log = log
         self._wake_fd = wake_fd
         self._apart = apart
-        self._outputs = Outputs(starter.directory, self._find)
+        self._outputs = Outputs(index, self._find, self._port_of)
         self._inputs = Inputs(machine.live_member)
         self._events: deque[ev.Event] = deque()
         self._was_full = False
@@ -148,37 +148,41 @@ class Agent:
         if now >= self._sweep_us:
             self._sweep_us = now + SWEEP_US
             self._outputs.sweep(time.time())
+            self._starter.sweep(KEEP_S * 1_000_000, CAP_BYTES)
 
     def _flush(self, now: int) -> None:
         """Results first; outputs only when everything else has left."""
         self._starter.flush()
         self._hear_hub(now, self._hub.flush(now))
+        self._outputs.hear(now, self._starter.answers())
         self._look_us = NEVER_US
         if not self._hub.is_idle() or self._settled is not None:
             return
-        messages: list[wire.ToHub] = [*self._outputs.frames(), *self._outputs.tails(TAILS_A_TURN)]
+        messages = self._outputs.messages()
         for message in messages:
             self._hub.send(message)
-        if messages or self._outputs.has_tails():
+        if messages:
             self._hear_hub(now, self._hub.flush(now))
-            self._look_us = now
-        elif self._outputs.is_following():
-            self._look_us = now + LOOK_AT_OUTPUT_US
+        self._outputs.ask(now)
+        self._starter.flush()
+        self._look_us = self._outputs.due_us(now)
 
     # -- what is heard
 
     def _hear_starter(self, now: int) -> None:
         found = self._starter.on_ready(now)
         # While it has enough in line, it is heard seldom: what comes meanwhile is dealt with at once.
-        self._pace_us = now + PACE_US if self._machine.roster.has_reserve(3 * PACE_US) else 0
-        ended: list[tuple[Where, str, list[Any]]] = []
+        is_paced = self._machine.roster.has_reserve(3 * PACE_US) and not self._outputs.is_reading()
+        self._pace_us = now + PACE_US if is_paced else 0
+        noted: list[Noted] = []
         for written in self._starter.written:
             about = self._machine.about(written.member[0])
             if about is not None:
-                ended.append(((about[0], written.member[1], written.attempt), written.outcome, written.records))
+                where = about[0], written.member[1], written.attempt
+                noted.append(Noted(where, written.outcome, written.records))
         self._starter.written.clear()
-        if ended:
-            self._outputs.note(ended)
+        if noted:
+            self._outputs.note(noted)
         if self._starter.taken:
             self._say_taken()
         for event in found:
@@ -233,7 +237,7 @@ class Agent:
 
     def _miss_hub(self, problem: str) -> None:
         self._say(f"no connection to the hub: {problem}")
-        self._outputs.readers.clear()
+        self._outputs.unfetch_all()
         self._inputs.clear()
         if self._settled is not None and now_us() >= self._begun_us + UNREACHABLE_AFTER_US:
             message = f"the hub at {self._hub.url} does not answer: {problem}"
@@ -344,10 +348,11 @@ class Agent:
             self._retry_disk_us = now + RETRY_DISK_US
         self._tell(now, ev.DiskFilled() if self._was_full else ev.DiskFreed())
 
-    def _find(self, where: Where) -> tuple[bool, Running | None]:
-        member = self._machine.live_member(*where)
-        running = None if member is None else self._starter.running.get(member)
-        return self._machine.is_here(*where), running
+    def _find(self, where: Where) -> Here:
+        return Here(self._machine.is_here(*where), self._machine.live_member(*where))
+
+    def _port_of(self, user: str) -> StarterPort | None:
+        return None if user else self._starter
 
     def _say(self, text: str) -> None:
         """Log it, unless it is what was said last."""

@@ -37,11 +37,15 @@ class LinkError(Exception):
 
 
 class Hello(NamedTuple):
-    """The starter's answer to our hello; ``mark`` begins the environment marks of all its attempts."""
+    """The starter's answer to our hello; ``mark`` begins the environment marks of all its attempts.
+
+    ``features`` are those of its messages that not every starter of this protocol understands.
+    """
 
     protocol: int
     pid: int
     mark: str
+    features: frozenset[str] = frozenset()
 
 
 class Refused(NamedTuple):
@@ -123,7 +127,26 @@ class InputTaken(NamedTuple):
     missing_from: int | None = None
 
 
-Report = Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
+class Piece(NamedTuple):
+    """What was read of one output: the bytes in base64, how long the whole is, and why there are no bytes.
+
+    ``is_gone``: asked was about an attempt that neither runs nor waits there; its end has been told before.
+    """
+
+    data: str
+    length: int
+    is_gone: bool
+    problem: str | None
+
+
+class Data(NamedTuple):
+    """The answer to a read, or a part of it: the pieces of its next items, in their order."""
+
+    read: int
+    items: list[Piece]
+
+
+Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
 
 
 class StarterLink:
@@ -222,6 +245,18 @@ class StarterLink:
         message = {"m": "input", "grant": grant, "index": index, "data": base64.b64encode(data).decode("ascii")}
         return _frame({**message, "eof": is_end} | ({} if offset is None else {"offset": offset}))
 
+    def read(self, read: int, items: Sequence[Sequence[Any]]) -> bytes:
+        """Asks for pieces of outputs; answered by `Data`. At most 64 KiB each, together no more than 1 MiB on the way.
+
+        Items are rows of (what, offset, limit): what is (grant, index, 1 or 2) of an attempt that runs, or a record of
+        an end; offset None is for the last ``limit`` bytes.
+        """
+        return _frame({"m": "read", "id": read, "items": items})
+
+    def sweep(self, keep_us: int, cap_bytes: int) -> bytes:
+        """Has it remove outputs that are older, and then the oldest until the rest takes no more than that."""
+        return _frame({"m": "sweep", "keep_us": keep_us, "cap_bytes": cap_bytes})
+
     def quit_when_idle(self) -> bytes:
         """Lets the starter end as soon as nothing runs, waits or is unforgotten."""
         return _frame({"m": "quit_when_idle"})
@@ -266,6 +301,8 @@ def _report(message: dict[str, Any]) -> Report:
             return EndedMany([Ended(*row) for row in message["items"]])
         case "started":
             return Started([Running(*row) for row in message["items"]])
+        case "data":
+            return Data(message["id"], [Piece(*row) for row in message["items"]])
         case "recalled":
             return Recalled([_key(row) for row in message["returned"]], [_key(row) for row in message["begun"]])
         case "input":
@@ -276,7 +313,8 @@ def _report(message: dict[str, Any]) -> Report:
             waiting = [(row[0], row[1], row[2]) for row in message["waiting"]]
             return Inventory(running, waiting, message["ended"])
         case "hello":
-            return Hello(message["protocol"], message["pid"], message["mark"])
+            features = frozenset(map(str, message.get("features", ())))
+            return Hello(message["protocol"], message["pid"], message["mark"], features)
         case "refused":
             return Refused(message["protocol"], message["reason"])
         case name:

@@ -11,7 +11,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_command as command
@@ -20,14 +21,18 @@ from lanai.agent.starter_attempts import Attempts, now_us
 from lanai.agent.starter_input import Inputs
 from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
+from lanai.agent.starter_reading import Reading
 from lanai.agent.starter_reports import Key, Reports
 from lanai.agent.starter_signals import read_signals
 from lanai.agent.starter_spawn import Spawner
+from lanai.agent.starter_sweeping import outputs_in, sweeping
 
 PROTOCOL = 1
+FEATURES = ("read", "sweep")
 _HOUSE_US = 1_000_000
 _FAREWELL_US = 2_000_000
 _PEERS_AT_MOST = 16
+_OVER = object()
 _OUTCOMES_OF_KILL = frozenset({"cancelled", "node", "time", "memory", "lost"})
 
 
@@ -52,6 +57,8 @@ class Starter:
         slots = Output(settings.directory)
         spawner = Spawner(slots, self._inputs.open)
         self._attempts = Attempts(settings.mark, self._reports, slots, spawner)
+        self._reading = Reading(settings.directory, self._attempts.active, self._attempts.waiting)
+        self._sweep: Iterator[None] | None = None
         self._specs: dict[int, command.Spec] = {}
         self._peers: dict[int, Peer] = {}
         self._agent: Peer | None = None
@@ -71,6 +78,8 @@ class Starter:
             "forget": self._on_forget,
             "inventory": self._on_inventory,
             "input": self._on_input,
+            "read": self._on_read,
+            "sweep": self._on_sweep,
             "quit_when_idle": self._on_quit_when_idle,
         }
         status = os.stat(settings.directory)
@@ -107,6 +116,8 @@ class Starter:
                 attempts.settle()
             if now >= attempts.next_us:
                 attempts.tick(now)
+            if self._sweep is not None and next(self._sweep, _OVER) is _OVER:
+                self._sweep = None
             if now >= self._house_us and self._is_over(now):
                 break
             if self._reports.has_unsent:
@@ -116,7 +127,7 @@ class Starter:
     def _patience_s(self, now: int) -> float:
         # By the clock as it was before this turn: what is due a turn later than it should be is soon enough.
         attempts = self._attempts
-        if attempts.wants_fill:
+        if attempts.wants_fill or self._sweep is not None:
             return 0.0
         next_us = min(attempts.next_us, attempts.settle_us, attempts.lease_us, self._house_us)
         return max(0.0, (next_us - now) / 1_000_000)
@@ -257,7 +268,7 @@ class Starter:
         if former is not None and former is not peer:
             self._drop(former, BadPeer("another agent has taken over"))
         answer = {"m": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "mark": self._settings.mark}
-        self._send_to(peer, encode(answer))
+        self._send_to(peer, encode({**answer, "features": FEATURES}))
 
     # What the agent says
 
@@ -334,6 +345,16 @@ class Starter:
         if missing_from is not None:
             answer["missing_from"] = missing_from
         self._send(encode(answer))
+
+    def _on_read(self, message: dict[str, Any]) -> None:
+        # Ends first: whoever hears that an attempt is not here then knows already where its output went.
+        self._report()
+        for payload in self._reading.frames(int(message["id"]), message["items"]):
+            self._send(payload)
+
+    def _on_sweep(self, message: dict[str, Any]) -> None:
+        kept_since_s = time.time() - int(message["keep_us"]) / 1_000_000
+        self._sweep = sweeping(outputs_in(self._settings.directory), kept_since_s, int(message["cap_bytes"]))
 
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
         self._is_quitting = True

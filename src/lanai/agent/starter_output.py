@@ -121,6 +121,9 @@ class Output:
         if self._segment >= 0:
             os.close(self._segment)
             self._segment = -1
+        # After the last that there is: a number is not used again once its segment was swept, for there may be records
+        # of it still.
+        self._segment_number = max(segments_in(self._directory)[-1:], default=self._segment_number)
         while True:
             self._segment_number += 1
             try:
@@ -183,6 +186,15 @@ class Output:
 def segment_path(directory: str, number: int) -> str:
     """Returns the name of an output segment."""
     return os.path.join(directory, f"out-{number:06d}")
+
+
+def segments_in(directory: str) -> list[int]:
+    """Returns the numbers of the output segments that there are, lowest first; none where they cannot be listed."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return sorted(int(name[4:]) for name in names if name.startswith("out-") and name[4:].isdecimal())
 
 
 def expand(pattern: str, job: tuple[int, int, int]) -> str:

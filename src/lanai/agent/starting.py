@@ -16,6 +16,7 @@ from lanai.agent import events as ev
 from lanai.agent import starter_link as link
 from lanai.agent.events import Item, Member, StarterEvent
 from lanai.agent.lease import SUSPENDED
+from lanai.agent.reads import Answer, Ask, Reads, Record, checked
 from lanai.model.command import CommandError, argv
 from lanai.model.ids import GrantId, Index
 from lanai.model.job import AttemptResult, Outcome
@@ -30,7 +31,6 @@ ROW_BYTES: Final = 32
 NEVER_US: Final = 1 << 62
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
-Record = list[Any]
 
 
 class Written(NamedTuple):
@@ -42,20 +42,12 @@ class Written(NamedTuple):
     records: list[Record | None]
 
 
-class Running(NamedTuple):
-    """An attempt known to run: its process, and the slot whose files it writes; None if it has files of its user's."""
-
-    pid: int
-    slot: int | None
-
-
 class StarterPort:
     """The one starter of an agent, in a directory of its own.
 
     Attributes:
         due_us: when `on_time` wants to be called.
         written: outputs of attempts since the owner last emptied it.
-        running: attempts known to run.
         taken: what was said of standard inputs since the owner last emptied it.
     """
 
@@ -63,7 +55,6 @@ class StarterPort:
         self.directory = directory
         self.due_us = 0
         self.written: list[Written] = []
-        self.running: dict[Member, Running] = {}
         self.taken: list[link.InputTaken] = []
         self._socket: socket.socket | None = None
         self._link = link.StarterLink()
@@ -73,6 +64,9 @@ class StarterPort:
         self._early: list[link.Ended] = []
         self._specs: dict[int, Spec] = {}
         self._unstartable: list[AttemptResult] = []
+        self._reads = Reads()
+        self._sweep: tuple[int, int] | None = None
+        self._can_sweep = False
 
     def fileno(self) -> int:
         """The descriptor to watch, or -1 while there is none."""
@@ -90,7 +84,9 @@ class StarterPort:
             self._socket = self._reached()
         except OSError as error:
             self.due_us = now_us + RESTART_US
-            return [ev.StarterMissing(f"cannot start commands: {error.strerror or error}")]
+            problem = f"cannot start commands: {error.strerror or error}"
+            self._reads.on_missing(problem)
+            return [ev.StarterMissing(problem)]
         self.due_us = NEVER_US
         self._socket.setblocking(False)
         self._link = link.StarterLink()
@@ -220,6 +216,26 @@ class StarterPort:
         """Standard input for a job whose batch has it by pipe; `offset` counts from the attempt's beginning."""
         self._send(self._link.input(*member, data, offset=offset, is_end=is_end))
 
+    def read(self, asks: list[Ask]) -> None:
+        """Have pieces of outputs read, also by a starter that is yet to be started; `answers` has what came of it."""
+        self._reads.add(asks)
+        self._send(self._reads.words(self._link))
+
+    def answers(self) -> list[Answer]:
+        """What came of reads since this was last asked. To be taken after the events that were heard before."""
+        found, self._reads.answers = self._reads.answers, []
+        return found
+
+    def sweep(self, keep_us: int, cap_bytes: int) -> None:
+        """Have old outputs removed, also by a starter that is yet to be started."""
+        self._sweep = keep_us, cap_bytes
+        self._say_sweep()
+
+    def _say_sweep(self) -> None:
+        if self._can_sweep and self._sweep is not None:
+            self._send(self._link.sweep(*self._sweep))
+            self._sweep = None
+
     def quit_when_idle(self) -> None:
         """The agent leaves for good."""
         self._send(self._link.quit_when_idle())
@@ -252,8 +268,14 @@ class StarterPort:
                 self.taken.append(report)
             case link.Refused(_, reason):
                 raise link.LinkError(reason)
-            case link.Hello(_, pid, _):
+            case link.Data():
+                self._reads.take(report)
+            case link.Hello(_, pid, _, features):
                 self._pid = pid
+                self._can_sweep = "sweep" in features
+                self._reads.on_hello(features)
+                self._send(self._reads.words(self._link))
+                self._say_sweep()
 
     def _end_inventory(self, found: list[StarterEvent]) -> None:
         """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
@@ -267,21 +289,16 @@ class StarterPort:
         self._inventory, self._early = None, []
 
     def _began(self, items: list[link.Running]) -> list[tuple[GrantId, Index, int]]:
-        for one in items:
-            self.running[GrantId(one.grant), Index(one.index)] = Running(one.pid, one.slot)
         return [(GrantId(one.grant), Index(one.index), one.started_wall_us) for one in items]
 
     def _results(self, items: list[link.Ended]) -> list[AttemptResult]:
         results: list[AttemptResult] = []
-        running = self.running
         for row in items:
             _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
             grant, index = GrantId(g), Index(i)
             usage = (began or 0, wall, user, system, peak)
-            if running:
-                running.pop((grant, index), None)
             if output is not None:
-                self.written.append(Written((grant, index), attempt, outcome, output))
+                self.written.append(Written((grant, index), attempt, outcome, checked(output)))
             results.append(AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped))
         return results
 
@@ -297,7 +314,8 @@ class StarterPort:
         self._socket = None
         self._unsent.clear()
         self._inventory = None
-        self.running.clear()
+        self._reads.on_death()
+        self._can_sweep = False
         self._specs.clear()
         self.due_us = now_us + RESTART_US
         try:

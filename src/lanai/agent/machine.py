@@ -20,7 +20,7 @@ from lanai.agent.events import Effect, Event, Member, Send
 from lanai.agent.lanes import Lane
 from lanai.agent.lease import Lease
 from lanai.agent.roster import Roster
-from lanai.agent.spool import Remembered
+from lanai.agent.spool import Handed, Remembered
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, GrantId, Index, grant_epoch
 from lanai.model.job import AttemptResult, Outcome
@@ -105,6 +105,11 @@ class Machine:
             if is_it and (grant.grant, index) in self.roster.live:
                 return grant.grant, index
         return None
+
+    def owner_of(self, member: Member) -> str | None:
+        """Whose starter has the job; None where none has."""
+        lane = self.roster.live.get(member)
+        return None if lane is None else lane.owner
 
     def handle(self, now_us: int, event: Event) -> list[Effect]:
         """Take one event; what is to be done about it, in order."""

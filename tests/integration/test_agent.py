@@ -79,7 +79,7 @@ class AgentProcess:
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             gone(pid)
-        starter_link.kill_leftovers(self.state / "starter")
+        starter_link.kill_leftovers(starter_link.own_place(self.state / "starter"))
 
 
 @pytest.fixture

@@ -27,11 +27,11 @@ class Bench:
         self.directory = directory / "starter"
         self.work = directory / "work"
         self.work.mkdir()
-        self.pid = sl.start_starter(self.directory, idle_s=idle_s, python=python)
+        self.pid = sl.start_starter(sl.own_place(self.directory), idle_s=idle_s, python=python)
         self.is_reaped = False
         self.ended: list[sl.Ended] = []
         self.others: list[sl.Report] = []
-        self.connection = sl.Connection(self.directory)
+        self.connection = sl.Connection(sl.own_place(self.directory))
         self.link = self.connection.link
         self.say(self.link.inventory())
         self.until(lambda: self.find(sl.Inventory))
@@ -45,7 +45,7 @@ class Bench:
 
     def reconnect(self) -> sl.Inventory:
         self.connection.close()
-        self.connection = sl.Connection(self.directory)
+        self.connection = sl.Connection(sl.own_place(self.directory))
         self.link = self.connection.link
         self.others.clear()
         self.say(self.link.inventory())
@@ -120,7 +120,7 @@ class Bench:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         if self.directory.exists():
-            sl.kill_leftovers(self.directory)
+            sl.kill_leftovers(sl.own_place(self.directory))
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -447,7 +447,7 @@ import sys
 from pathlib import Path
 from lanai.agent import starter_link as sl
 directory, work = Path(sys.argv[1]), sys.argv[2]
-c = sl.Connection(directory)
+c = sl.Connection(sl.own_place(directory))
 c.send(c.link.inventory())
 c.send(c.link.spec(1, batch=7, cwd=work, env={"PATH": "/usr/bin:/bin"}))
 c.send(c.link.lane(1, 2))
@@ -566,7 +566,7 @@ def test_input_from_a_file(bench: Bench) -> None:
     ],
 )
 def test_garbage_disturbs_nobody(bench: Bench, garbage: bytes) -> None:
-    with sl.connect(bench.directory) as stranger:
+    with sl.connect(sl.own_place(bench.directory)) as stranger:
         stranger.settimeout(TIMEOUT_S)
         try:
             stranger.sendall(garbage)
@@ -601,7 +601,7 @@ def test_a_malformed_message_costs_the_connection_only(bench: Bench, message: An
 
 
 def test_another_protocol_is_refused(bench: Bench) -> None:
-    with sl.connect(bench.directory) as stranger:
+    with sl.connect(sl.own_place(bench.directory)) as stranger:
         stranger.sendall(sl._frame({"m": "hello", "protocol": 2, "agent_pid": 1}))
         stranger.settimeout(TIMEOUT_S)
         reports = list(sl.StarterLink().feed(stranger.recv(1000)))
@@ -609,7 +609,7 @@ def test_another_protocol_is_refused(bench: Bench) -> None:
 
 
 def test_a_new_agent_replaces_the_old_connection(bench: Bench) -> None:
-    new = sl.Connection(bench.directory)
+    new = sl.Connection(sl.own_place(bench.directory))
     try:
         with pytest.raises((sl.LinkError, OSError)):
             bench.until(lambda: False)
@@ -676,7 +676,7 @@ def test_leftovers_of_a_killed_starter(bench: Bench) -> None:
     pids = [bench.pid_in("pid"), bench.pid_in("stray")]
     os.kill(bench.pid, signal.SIGKILL)
     assert bench.wait_gone() == -signal.SIGKILL
-    assert sl.kill_leftovers(bench.directory) >= 2
+    assert sl.kill_leftovers(sl.own_place(bench.directory)) >= 2
     wait_for(lambda: not any(map(is_alive, pids)))
 
 

@@ -29,8 +29,8 @@ from lanai.agent import detect, output_index
 from lanai.agent.hublink import HubLink, address
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
+from lanai.agent.ports import Served, Starters, check_state
 from lanai.agent.spool import Spool
-from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
 from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
@@ -70,6 +70,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory", type=parse_bytes, help="default: the computer's, or the cgroup's limit")
     parser.add_argument("--gpus", type=parse_gpu_ids, help="how many, or their ids; default: what nvidia-smi lists")
     parser.add_argument("--resource", action="append", default=[], metavar="NAME=N", help="a named resource")
+    parser.add_argument("--as-users", action="store_true", help="run each job as its user; for root only")
+    parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
+    parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
     return parser.parse_args(arguments)
@@ -79,6 +82,8 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
     state = options.state.absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(state)
+    served = _served(options)
+    check_state(state, served)
     join = _join(options.join)
     url = options.hub or join.url
     hub = HubLink(address(url, join.pin), random.random)
@@ -91,6 +96,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         first_lane=now_us(),
         lease_us=lease_file.length_us,
         end_with_hub_us=round(options.end_with_hub * 1_000_000),
+        serves_users=served is not None,
     )
     machine.lease.take_over(lease_file.until_us)
 
@@ -108,6 +114,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
             wall_us=wall_us(),
             capacity=capacity,
             started_by=_user(),
+            facts=(("runs_as", _runs_as(served)),),
         )
 
     def settled(error: ErrorBody | None) -> None:
@@ -119,7 +126,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         machine=machine,
         spool=spool,
         hub=hub,
-        starter=StarterPort(state / "starter"),
+        starters=Starters(state, served, {handed.owner for handed in spool.remembered.handed}),
         lease_file=lease_file,
         hello=hello,
         settled=settled,
@@ -156,6 +163,26 @@ def _join(path: Path | None) -> Join:
         raise UserError(f"cannot read the join file {path}: {error.strerror}", code="bad_join") from None
     except msgspec.DecodeError as error:
         raise UserError(f"{path} is no join file: {error}", code="bad_join") from None
+
+
+def _served(options: argparse.Namespace) -> Served | None:
+    """Whom it serves, as themselves; None for everybody, as whoever started it."""
+    if not options.as_users:
+        return None
+    if os.geteuid() != 0:
+        raise Refusal(
+            "only root can run jobs as their users",
+            code="not_root",
+            hint="start it as root, or without --as-users: then everything runs as you",
+        )
+    return Served(options.min_uid, options.allow_root)
+
+
+def _runs_as(served: Served | None) -> str:
+    if served is None:
+        return f"{_user()}, whoever has submitted them"
+    root = "" if served.allow_root else ", not root"
+    return f"the users who have submitted them, from uid {served.min_uid} on{root}"
 
 
 def _capacity(options: argparse.Namespace) -> Capacity:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
 from lanai.agent.output import CAP_BYTES, KEEP_S, Here, Outputs
 from lanai.agent.output_index import Noted, OutputIndex, Where
+from lanai.agent.ports import Starters
 from lanai.agent.spool import Spool
 from lanai.agent.starter_link import InputTaken
 from lanai.agent.starting import StarterPort
@@ -62,7 +63,7 @@ class Agent:
         machine: Machine,
         spool: Spool,
         hub: HubLink,
-        starter: StarterPort,
+        starters: Starters,
         lease_file: LeaseFile,
         hello: Hello,
         settled: Settled,
@@ -74,14 +75,14 @@ class Agent:
         self._machine = machine
         self._spool = spool
         self._hub = hub
-        self._starter = starter
+        self._starters = starters
         self._lease_file = lease_file
         self._hello = hello
         self._settled: Settled | None = settled
         self._log = log
         self._wake_fd = wake_fd
         self._apart = apart
-        self._outputs = Outputs(index, self._find, self._port_of)
+        self._outputs = Outputs(index, self._find, starters.reading)
         self._inputs = Inputs(machine.live_member)
         self._events: deque[ev.Event] = deque()
         self._was_full = False
@@ -104,27 +105,28 @@ class Agent:
             if self._wake_fd in ready:
                 self._log("ending on a signal; running commands go on")
                 break
-            if self._starter.fileno() in ready:
-                self._hear_starter(now)
+            for port in self._starters:
+                if port.fileno() in ready:
+                    self._hear_starter(now, port)
             if self._hub.fileno() in ready:
                 self._hear_hub(now, self._hub.on_ready(now))
         self._hub.close()
-        self._starter.close()
+        self._starters.close()
         self._spool.close()
 
     def _poll(self, now: int) -> set[int]:
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        for one in (self._hub, self._starter):
+        for one in (self._hub, *self._starters):
             wanted = select.POLLOUT if one.wants_write() else 0
-            if one is not self._starter or now >= self._pace_us:
+            if one is self._hub or now >= self._pace_us:
                 wanted |= select.POLLIN
             if one.fileno() >= 0 and wanted:
                 poll.register(one.fileno(), wanted)
         due = min(
             self._machine.due_us,
             self._hub.due_us,
-            self._starter.due_us,
+            self._starters.due_us,
             self._retry_disk_us,
             self._look_us,
             self._pace_us if self._pace_us > now else NEVER_US,
@@ -134,10 +136,8 @@ class Agent:
         return {fd for fd, _ in poll.poll(max(0, -((now - due) // 1000)))}
 
     def _on_time(self, now: int) -> None:
-        for event in self._starter.on_time(now):
-            if isinstance(event, ev.StarterMissing):
-                self._say(event.problem)
-            self._tell(now, event)
+        for event in self._starters.on_time(now):
+            self._hear_event(now, event)
         if now >= self._hub.due_us:
             self._hear_hub(now, self._hub.on_time(now))
         if now >= self._retry_disk_us:
@@ -148,13 +148,13 @@ class Agent:
         if now >= self._sweep_us:
             self._sweep_us = now + SWEEP_US
             self._outputs.sweep(time.time())
-            self._starter.sweep(KEEP_S * 1_000_000, CAP_BYTES)
+            self._starters.sweep(KEEP_S * 1_000_000, CAP_BYTES)
 
     def _flush(self, now: int) -> None:
         """Results first; outputs only when everything else has left."""
-        self._starter.flush()
+        self._starters.flush()
         self._hear_hub(now, self._hub.flush(now))
-        self._outputs.hear(now, self._starter.answers())
+        self._outputs.hear(now, self._starters.answers())
         self._look_us = NEVER_US
         if not self._hub.is_idle() or self._settled is not None:
             return
@@ -164,40 +164,51 @@ class Agent:
         if messages:
             self._hear_hub(now, self._hub.flush(now))
         self._outputs.ask(now)
-        self._starter.flush()
+        self._starters.flush()
         self._look_us = self._outputs.due_us(now)
 
     # -- what is heard
 
-    def _hear_starter(self, now: int) -> None:
-        found = self._starter.on_ready(now)
+    def _hear_starter(self, now: int, port: StarterPort) -> None:
+        found = port.on_ready(now)
         # While it has enough in line, it is heard seldom: what comes meanwhile is dealt with at once.
         is_paced = self._machine.roster.has_reserve(3 * PACE_US) and not self._outputs.is_reading()
         self._pace_us = now + PACE_US if is_paced else 0
         noted: list[Noted] = []
-        for written in self._starter.written:
+        for written in port.written:
             about = self._machine.about(written.member[0])
-            if about is not None:
+            if about is not None and self._machine.owner_of(written.member) == port.owner:
                 where = about[0], written.member[1], written.attempt
-                noted.append(Noted(where, written.outcome, written.records))
-        self._starter.written.clear()
+                noted.append(Noted(where, written.outcome, written.records, port.owner))
+        port.written.clear()
         if noted:
             self._outputs.note(noted)
-        if self._starter.taken:
-            self._say_taken()
+        if port.taken:
+            self._say_taken(port)
         for event in found:
-            if isinstance(event, ev.StarterDied):
-                self._log("the starter has died; what it ran was killed")
-            self._tell(now, event)
+            self._hear_event(now, event)
 
-    def _say_taken(self) -> None:
+    def _hear_event(self, now: int, event: ev.StarterEvent) -> None:
+        match event:
+            case ev.StarterDied(""):
+                self._log("the starter has died; what it ran was killed")
+            case ev.StarterDied(owner):
+                self._log(f"the starter of {owner} has ended; what it ran was killed")
+            case ev.StarterMissing(problem):
+                self._say(problem)
+            case _:
+                pass
+        self._tell(now, event)
+
+    def _say_taken(self, port: StarterPort) -> None:
         """Before the machine is told of ends, for after that it does not know whose input it was."""
-        for one in self._starter.taken:
-            about = self._machine.about(GrantId(one.grant))
-            if about is not None:
+        for one in port.taken:
+            member = GrantId(one.grant), Index(one.index)
+            about = self._machine.about(member[0])
+            if about is not None and self._machine.owner_of(member) == port.owner:
                 batch, attempt = about
-                self._hub.send(wire.InputTaken(batch, Index(one.index), *_standing(one), attempt, _state(one)))
-        self._starter.taken.clear()
+                self._hub.send(wire.InputTaken(batch, member[1], *_standing(one), attempt, _state(one)))
+        port.taken.clear()
 
     def _hear_hub(self, now: int, found: list[LinkEvent]) -> None:
         for one in found:
@@ -233,7 +244,9 @@ class Agent:
                 case _:
                     self._tell(now, one)
         for member, piece in self._inputs.ready():
-            self._starter.input(member, piece.data, offset=piece.offset, is_end=piece.is_end)
+            owner = self._machine.owner_of(member)
+            if owner is not None:
+                self._starters.input(owner, member, piece.data, offset=piece.offset, is_end=piece.is_end)
 
     def _miss_hub(self, problem: str) -> None:
         self._say(f"no connection to the hub: {problem}")
@@ -266,12 +279,12 @@ class Agent:
                 self._hub.send(message)
             case ev.Hand():
                 self._hand(effect)
-            case ev.Keep(results, starter_upto):
-                self._keep(results, starter_upto)
-            case ev.Release(upto):
-                self._starter.release(upto)
+            case ev.Keep():
+                self._keep(effect)
+            case ev.Release(upto, owner):
+                self._starters.release(upto, owner)
             case ev.Widen(lane, width):
-                self._starter.widen(lane, width)
+                self._starters.widen(lane, width)
             case ev.ForgetResults(upto):
                 self._spool.forget(upto)
             case ev.NoteGone(items):
@@ -284,26 +297,12 @@ class Agent:
                 self._events.append(ev.HubLost())
             case ev.Leave(why):
                 self._log(f"leaving: {why}")
-                self._starter.quit_when_idle()
+                self._starters.quit_when_idle()
                 self._is_over = True
             case _:
-                self._do_at_starter(effect)
-
-    def _do_at_starter(self, effect: ev.StarterEffect) -> None:
-        match effect:
-            case ev.SetLease(until_us):
-                self._starter.set_lease(until_us)
-                self._lease_file.write(until_us, self._machine.lease.length_us)
-            case ev.OpenLane(lane, spec):
-                self._starter.open_lane(lane, spec)
-            case ev.CloseLane(lane):
-                self._starter.close_lane(lane)
-            case ev.TakeBack(items):
-                self._starter.take_back(items)
-            case ev.EndAttempts(items, grace_us, why):
-                self._starter.end(items, grace_us, why)
-            case _:
-                assert_never(effect)
+                self._starters.do(effect, now)
+                if isinstance(effect, ev.SetLease):
+                    self._lease_file.write(effect.until_us, self._machine.lease.length_us)
 
     def _hand(self, hand: ev.Hand) -> None:
         try:
@@ -312,17 +311,17 @@ class Agent:
             self._say(f"cannot write the spool: {error.strerror}")
             self._events.append(ev.HandFailed([(hand.handed.grant, index) for index in hand.handed.indices]))
             return
-        self._starter.hand(hand.lane, hand.handed.grant, hand.handed.attempt, hand.items)
-        self._events.extend(self._starter.unstartable())
+        self._starters.hand(hand)
+        self._events.extend(self._starters.unstartable())
 
-    def _keep(self, results: list[Any], starter_upto: int) -> None:
+    def _keep(self, keep: ev.Keep) -> None:
         try:
-            upto = self._spool.keep(results)
+            upto = self._spool.keep(keep.results)
         except OSError as error:
             self._say(f"cannot write the spool: {error.strerror}")
-            self._events.append(ev.ResultsNotKept(results))
+            self._events.append(ev.ResultsNotKept(keep.results, keep.owner))
         else:
-            self._events.append(ev.ResultsKept(upto, results, starter_upto))
+            self._events.append(ev.ResultsKept(upto, keep.results, keep.starter_upto, keep.owner))
 
     def _note_gone(self, items: list[ev.Member]) -> None:
         try:
@@ -349,10 +348,9 @@ class Agent:
         self._tell(now, ev.DiskFilled() if self._was_full else ev.DiskFreed())
 
     def _find(self, where: Where) -> Here:
-        return Here(self._machine.is_here(*where), self._machine.live_member(*where))
-
-    def _port_of(self, user: str) -> StarterPort | None:
-        return None if user else self._starter
+        member = self._machine.live_member(*where)
+        owner = None if member is None else self._machine.owner_of(member)
+        return Here(self._machine.is_here(*where), member, owner or "")
 
     def _say(self, text: str) -> None:
         """Log it, unless it is what was said last."""

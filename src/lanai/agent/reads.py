@@ -80,17 +80,27 @@ class Reads:
         """No starter can be started."""
         self._refuse(problem)
 
-    def on_death(self) -> None:
-        """The starter is gone. What it may have died of is not asked again of the next."""
+    def on_death(self, *, was_to_end: bool = False) -> None:
+        """The starter is gone. What it may have died of is not asked again of the next.
+
+        Args:
+            was_to_end: it had been told to, and then it died of nothing that was asked.
+        """
         self._can_read = None
         lost = [ask for _, asks in self._asked for ask in asks]
         self._asked.clear()
-        self._unasked[:0] = [ask._replace(is_repeatable=False) for ask in lost if _is_to_be_asked_again(ask)]
+        again = [ask for ask in lost if ask.is_repeatable and _may_be_repeated(ask.source, was_to_end)]
+        self._unasked[:0] = [ask._replace(is_repeatable=False) for ask in again]
         for ask in lost:
             if isinstance(ask.source, tuple):
                 self.answers.append(Answer(ask.number, is_gone=True))
-            elif not _is_to_be_asked_again(ask):
+            elif ask not in again:
                 self.answers.append(_cannot(ask, "what was to read it there has died"))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is anything that a starter is still to be asked."""
+        return bool(self._unasked)
 
     def words(self, words: link.StarterLink) -> bytes:
         """What is to be said to the starter now; nothing before its hello."""
@@ -126,9 +136,9 @@ class Reads:
         self._unasked.clear()
 
 
-def _is_to_be_asked_again(ask: Ask) -> bool:
-    """Files of the starter's own only: at one of its user's it may have hung, until it was killed."""
-    return ask.is_repeatable and not isinstance(ask.source, tuple) and ask.source[0] != "user"
+def _may_be_repeated(source: Source, was_to_end: bool) -> bool:
+    """An attempt has died with its starter; and at a file of its user's that may have hung, until it was killed."""
+    return not isinstance(source, tuple) and (was_to_end or source[0] != "user")
 
 
 def _cannot(ask: Ask, problem: str) -> Answer:

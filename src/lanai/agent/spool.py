@@ -35,7 +35,8 @@ _RESERVE: Final = "reserve"
 class Handed(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Jobs of one grant that were given to the starter. Written before they are.
 
-    `gpus` are those of each index, in the same order; empty where the shape has none.
+    `gpus` are those of each index, in the same order; empty where the shape has none. `owner` is the user whose starter
+    has them, "" for the agent's own.
     """
 
     grant: GrantId
@@ -44,6 +45,7 @@ class Handed(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     shape: Shape
     indices: list[Index]
     gpus: list[tuple[str, ...]] = []
+    owner: str = ""
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -65,6 +67,9 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=Fals
     next_seq: int
     handed: list[Handed]
 
+
+_About = tuple[BatchId, int, Shape, tuple[str, ...], str]
+"""Of one job at a starter: batch, attempt, shape, gpus, owner."""
 
 Record = Handed | Gone | Results | Checkpoint
 _encode = msgspec.msgpack.Encoder().encode
@@ -95,7 +100,7 @@ class Spool:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segments: deque[tuple[Path, int]] = deque()
-        self._live: dict[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]] = {}
+        self._live: dict[tuple[GrantId, Index], _About] = {}
         self._next_seq = 1
         self._number = 0
         self._fd = -1
@@ -188,9 +193,9 @@ class Spool:
 
     def _handed(self) -> list[Handed]:
         found: dict[GrantId, Handed] = {}
-        for (grant, index), (batch, attempt, shape, gpus) in self._live.items():
+        for (grant, index), (batch, attempt, shape, gpus, owner) in self._live.items():
             if grant not in found:
-                found[grant] = Handed(grant, batch, attempt, shape, [], [])
+                found[grant] = Handed(grant, batch, attempt, shape, [], [], owner)
             found[grant].indices.append(index)
             if gpus:
                 found[grant].gpus.append(gpus)
@@ -222,12 +227,12 @@ class Spool:
                     self._live.pop((result.grant, result.index), None)
 
 
-def _members(handed: Handed) -> Iterator[tuple[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]]]:
-    about = (handed.batch, handed.attempt, handed.shape, ())
+def _members(handed: Handed) -> Iterator[tuple[tuple[GrantId, Index], _About]]:
+    about = (handed.batch, handed.attempt, handed.shape, (), handed.owner)
     if not handed.gpus:
         return (((handed.grant, index), about) for index in handed.indices)
     pairs = zip(handed.indices, handed.gpus, strict=True)
-    return (((handed.grant, index), (*about[:3], gpus)) for index, gpus in pairs)
+    return (((handed.grant, index), (*about[:3], gpus, handed.owner)) for index, gpus in pairs)
 
 
 def _packed(record: Record) -> bytes:

@@ -7,6 +7,8 @@ already says which outcome the attempt has and whose fault it is.
 import errno
 import os
 import stat
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lanai.agent.starter_descriptors import open_files
@@ -99,7 +101,7 @@ class Spec:
         "variables",
     )
 
-    def __init__(self, message: dict[str, Any]) -> None:
+    def __init__(self, message: dict[str, Any], about_user: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
         self.batch = int(message["batch"])
         self.batch_text = str(self.batch)
         self.cwd = str(message["cwd"])
@@ -115,7 +117,7 @@ class Spec:
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
         self.programs: dict[bytes, bytes] = {}
-        self.variables = _base_variables(self, message)
+        self.variables = {**_base_variables(self, message), **about_user}
         self.environment: Environment | None = None
         self.flaw = ""
         try:

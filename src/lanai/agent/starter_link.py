@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_processes as processes
+from lanai.agent.starter_account import LOG_NAME
 
 PROTOCOL = 1
 SOCKET_NAME = "starter.sock"
 MARK_NAME = "starter.mark"
-LOG_NAME = "starter.log"
+PID_NAME = "starter.pid"
 INPUT_WINDOW_BYTES = 1 << 20
 _FRAME_LIMIT_BYTES = 16 << 20
+_REPORT_LIMIT_BYTES = 4 << 20
 _LENGTH = struct.Struct(">I")
 Key = tuple[int, int]
 
@@ -49,7 +51,7 @@ class Hello(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The starter speaks another protocol; it closes the connection after this."""
+    """The starter speaks another protocol, or cannot be this user's; it closes the connection after this."""
 
     protocol: int
     reason: str
@@ -279,7 +281,7 @@ class StarterLink:
         if len(received) < 4:
             return None
         size: int = _LENGTH.unpack_from(received)[0]
-        if size > _FRAME_LIMIT_BYTES:
+        if size > _REPORT_LIMIT_BYTES:
             raise LinkError(f"frame of {size} bytes")
         if len(received) < 4 + size:
             return None
@@ -328,6 +330,34 @@ def _key(row: list[int]) -> Key:
 # Starting and connecting
 
 
+class Place(NamedTuple):
+    """Where a starter is found.
+
+    Attributes:
+        directory: its own: outputs, and its log. Mode 0700; with an account it is that user's.
+        door: its socket, its mark and its process id. The agent's own, so that with an account no job can get there.
+    """
+
+    directory: Path
+    door: Path
+
+
+class Account(NamedTuple):
+    """Whom a starter that root starts is to become. The starter itself looks the name up, since that may take long.
+
+    ``min_uid`` is the lowest user id that is served, root's apart, for which there is ``allow_root``.
+    """
+
+    user: str
+    min_uid: int = 0
+    allow_root: bool = True
+
+
+def own_place(directory: Path) -> Place:
+    """The place of a starter that runs everything as whoever started it: all in one directory."""
+    return Place(directory, directory)
+
+
 @contextmanager
 def _short_name(directory: Path) -> Iterator[str]:
     # A socket's address has 107 bytes; a directory held open has a short name whatever its path.
@@ -338,64 +368,96 @@ def _short_name(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def start_starter(directory: Path, *, idle_s: float = 60.0, python: str = sys.executable) -> int:
-    """Starts a starter in a directory, which is made with mode 0700 and must not have a living starter.
+def start_starter(
+    place: Place, *, account: Account | None = None, idle_s: float = 60.0, python: str = sys.executable
+) -> int:
+    """Starts a starter in a place that has no living one; its directories are made with mode 0700.
 
     The socket is bound here, so that it can be connected to at once. The starter is in a session of its own and is not
-    waited for: whoever calls this reaps it, or ends before it.
+    waited for: whoever calls this reaps it, or ends before it. With an account (for root only) it becomes that user
+    before it listens to anybody, and makes its directory itself, whose parent has to be there.
 
     Returns:
         The starter's process id.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.door.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if account is None:
+        place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark = secrets.token_hex(8)
-    (directory / MARK_NAME).write_text(mark)
-    (directory / SOCKET_NAME).unlink(missing_ok=True)
+    (place.door / MARK_NAME).write_text(mark)
+    (place.door / SOCKET_NAME).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        with _short_name(directory) as name:
+        with _short_name(place.door) as name:
             listener.bind(name)
         listener.listen(16)
-        log_fd = os.open(directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        listen_fd = 3 if listener.fileno() != 3 else 4
-        program = str(Path(__file__).with_name("starter.py"))
-        words = [python, "-I", "-S", "-X", "utf8", program, str(listen_fd), str(directory), mark, str(idle_s)]
-        dup2 = os.POSIX_SPAWN_DUP2
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (dup2, log_fd, 1), (dup2, log_fd, 2)]
-        actions.append((dup2, listener.fileno(), listen_fd))
-        try:
-            return os.posix_spawn(
-                python,
-                words,
-                {"PATH": os.defpath},
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM),
-            )
-        finally:
-            os.close(log_fd)
+        pid = _spawn_starter(listener, place, mark, idle_s, account, python)
+    process = processes.read_process(pid)
+    if process is not None:
+        (place.door / PID_NAME).write_text(f"{pid} {process.started_ticks}")
+    return pid
 
 
-def connect(directory: Path) -> socket.socket:
-    """Connects to the starter of a directory; the socket is blocking, and nothing has been said on it yet.
+def _spawn_starter(
+    listener: socket.socket, place: Place, mark: str, idle_s: float, account: Account | None, python: str
+) -> int:
+    listen_fd = 3 if listener.fileno() != 3 else 4
+    program = str(Path(__file__).with_name("starter.py"))
+    words = [python, "-I", "-S", "-X", "utf8", program, str(listen_fd), str(place.directory), mark, str(idle_s)]
+    if account is not None:
+        words += [account.user, str(account.min_uid), str(int(account.allow_root))]
+    # A user's starter opens its log itself, as that user: in his directory root would follow his links.
+    log = os.devnull if account is not None else str(place.directory / LOG_NAME)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    dup2 = os.POSIX_SPAWN_DUP2
+    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (dup2, log_fd, 1), (dup2, log_fd, 2)]
+    actions.append((dup2, listener.fileno(), listen_fd))
+    try:
+        return os.posix_spawn(
+            python,
+            words,
+            {"PATH": os.defpath},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM),
+        )
+    finally:
+        os.close(log_fd)
+
+
+def connect(place: Place, timeout_s: float | None = None) -> socket.socket:
+    """Connects to the starter of a place; the socket is blocking, and nothing has been said on it yet.
 
     Raises:
-        OSError: there is none (no socket, or nobody listens on it).
+        OSError: there is none (no socket, or nobody listens on it), or it takes nobody in within the time.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)
     try:
-        with _short_name(directory) as name:
+        with _short_name(place.door) as name:
             connection.connect(name)
     except OSError:
         connection.close()
         raise
+    connection.settimeout(None)
     return connection
 
 
-def kill_leftovers(directory: Path) -> int:
-    """Kills what a dead starter of this directory left running; returns how many processes that were."""
+def kill_starter(place: Place) -> None:
+    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
     try:
-        mark = (directory / MARK_NAME).read_text()
+        pid, ticks = map(int, (place.door / PID_NAME).read_text().split())
+    except (OSError, ValueError):
+        return
+    process = processes.read_process(pid)
+    if process is not None and process.started_ticks == ticks:
+        processes.signal_all([process], signal.SIGKILL)
+
+
+def kill_leftovers(place: Place) -> int:
+    """Kills what a dead starter of this place left running; returns how many processes that were."""
+    try:
+        mark = (place.door / MARK_NAME).read_text()
     except FileNotFoundError:
         return 0
     killed: set[int] = set()
@@ -413,9 +475,9 @@ def kill_leftovers(directory: Path) -> int:
 class Connection:
     """A blocking client: for tests, benchmarks and people who look into a starter."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, place: Place) -> None:
         self.link = StarterLink()
-        self.socket = connect(directory)
+        self.socket = connect(place)
         self._reports: list[Report] = []
         self.send(self.link.hello())
         answer = self.receive(timeout_s=10.0)

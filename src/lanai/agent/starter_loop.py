@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_command as command
+from lanai.agent.starter_account import Account
 from lanai.agent.starter_attempt import NEVER
 from lanai.agent.starter_attempts import Attempts, now_us
 from lanai.agent.starter_input import Inputs
@@ -44,6 +45,7 @@ class Settings(NamedTuple):
     directory: str
     mark: str
     idle_us: int
+    account: Account | None = None
 
 
 class Starter:
@@ -60,6 +62,7 @@ class Starter:
         self._reading = Reading(settings.directory, self._attempts.active, self._attempts.waiting)
         self._sweep: Iterator[None] | None = None
         self._specs: dict[int, command.Spec] = {}
+        self._about_user = {} if settings.account is None else settings.account.variables()
         self._peers: dict[int, Peer] = {}
         self._agent: Peer | None = None
         self._lone_since_us = now_us()
@@ -273,7 +276,7 @@ class Starter:
     # What the agent says
 
     def _on_spec(self, message: dict[str, Any]) -> None:
-        self._specs[int(message["id"])] = command.Spec(message)
+        self._specs[int(message["id"])] = command.Spec(message, self._about_user)
 
     def _on_drop_spec(self, message: dict[str, Any]) -> None:
         self._specs.pop(int(message["id"]), None)

@@ -13,6 +13,7 @@ from typing import Any
 FRAME_LIMIT_BYTES = 16 << 20
 STRANGER_LIMIT_BYTES = 64 << 10
 UNREAD_LIMIT_BYTES = 64 << 20
+_TURN_AWAY_S = 10.0
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES = 64 << 10
 _LENGTH = struct.Struct(">I")
@@ -25,6 +26,23 @@ class BadPeer(Exception):
 def encode(message: dict[str, Any]) -> bytes:
     """Returns the payload of a frame."""
     return json.dumps(message, separators=(",", ":")).encode("ascii")
+
+
+def turn_away(listener: socket.socket, protocol: int, reason: str) -> None:
+    """Tells whoever waits at the door that there will be no starter, and why."""
+    payload = encode({"m": "refused", "protocol": protocol, "reason": reason})
+    listener.settimeout(_TURN_AWAY_S)
+    try:
+        connection, _ = listener.accept()
+        connection.settimeout(_TURN_AWAY_S)
+        connection.sendall(_LENGTH.pack(len(payload)) + payload)
+        # Closed with words unread, it would take ours along.
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(_READ_BYTES):
+            pass
+        connection.close()
+    except OSError:
+        return
 
 
 class Peer:

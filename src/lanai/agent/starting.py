@@ -2,6 +2,10 @@
 
 It decides nothing about jobs. It never blocks but for the short while that it takes to start a starter, or to kill what
 a dead one left behind. The words themselves are `starter_link`'s.
+
+What a user's starter says is not to be trusted, since he can do with it what he likes: what is no report, what nobody
+asked for and what is more than he was given ends the connection, and silence ends the starter, with all that it runs.
+Whether it speaks of its own attempts only is for the machine to see.
 """
 
 from __future__ import annotations
@@ -9,11 +13,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
+from lanai.agent.distrust import LOOK_US, Promised, Silence, are_numbers, is_sane
 from lanai.agent.events import Item, Member, StarterEvent
 from lanai.agent.lease import SUSPENDED
 from lanai.agent.reads import Answer, Ask, Reads, Record, checked
@@ -27,6 +31,12 @@ REASON_CHARACTERS: Final = 500
 PORTION_BYTES: Final = 1 << 20
 ROW_BYTES: Final = 32
 """A byte of a command may be six on the way to the starter, and a job has at most 1 MiB, its files twice: that fits."""
+
+PING_US: Final = 15_000_000
+CONNECT_S: Final = 1.0
+STARTS_AT_MOST: Final = 3
+REFUSED_US: Final = 10_000_000
+"""For how long a starter that could not become its user is not tried again."""
 
 NEVER_US: Final = 1 << 62
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
@@ -43,19 +53,31 @@ class Written(NamedTuple):
 
 
 class StarterPort:
-    """The one starter of an agent, in a directory of its own.
+    """One starter of an agent: its own, or that of a user whom it serves.
 
     Attributes:
+        owner: the user, "" for the agent's own.
         due_us: when `on_time` wants to be called.
         written: outputs of attempts since the owner last emptied it.
         taken: what was said of standard inputs since the owner last emptied it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, place: link.Place, account: link.Account | None = None) -> None:
+        self.owner = "" if account is None else account.user
+        self.directory = place.directory
         self.due_us = 0
         self.written: list[Written] = []
         self.taken: list[link.InputTaken] = []
+        self._place = place
+        self._account = account
+        self._is_wanted = account is None
+        self._not_before_us = self._ping_us = self._refused_until_us = 0
+        self._refusal = ""
+        self._is_new = self._is_greeted = self._is_ending = False
+        self._failed_starts = 0
+        self._unreaped: list[int] = []
+        self._promised = Promised()
+        self._silence = Silence()
         self._socket: socket.socket | None = None
         self._link = link.StarterLink()
         self._pid = 0
@@ -76,31 +98,97 @@ class StarterPort:
         """Whether to wake also when the descriptor can be written."""
         return bool(self._unsent)
 
+    def wake(self) -> None:
+        """It is wanted: `on_time` starts it where there is none."""
+        self._is_wanted = True
+        if self._socket is None:
+            self.due_us = self._not_before_us
+
+    def is_dormant(self) -> bool:
+        """Whether it is neither there nor wanted."""
+        return self._socket is None and not self._is_wanted
+
     def on_time(self, now_us: int) -> list[StarterEvent]:
-        """Find the starter, or start one, when that is due; where none can be started, it is due again soon."""
-        if self._socket is not None or now_us < self.due_us:
+        """Find the starter, or start one, when that is due; where none can be started, it is due again soon.
+
+        One that has answered nothing for too long is killed, and all that it ran.
+        """
+        if now_us < self.due_us:
             return []
+        if self._socket is not None:
+            return self._look_whether_alive(now_us)
+        self.due_us = NEVER_US
+        if now_us < self._refused_until_us and self._is_wanted:
+            return self._missing(now_us, self._refusal)
         try:
             self._socket = self._reached()
         except OSError as error:
-            self.due_us = now_us + RESTART_US
-            problem = f"cannot start commands: {error.strerror or error}"
-            self._reads.on_missing(problem)
-            return [ev.StarterMissing(problem)]
-        self.due_us = NEVER_US
+            return self._missing(now_us, f"cannot start commands: {error.strerror or error}")
+        if self._socket is None:
+            return []
         self._socket.setblocking(False)
         self._link = link.StarterLink()
+        self._refusal = ""
+        self._is_new, self._is_greeted = True, False
+        self._promised = Promised()
         self._send(self._link.hello())
         self._send(self._link.inventory())
+        self._silence.owe(now_us)
+        self._ping_us = now_us + PING_US
+        self.due_us = now_us + LOOK_US
         return []
 
-    def _reached(self) -> socket.socket:
+    def _reached(self) -> socket.socket | None:
         try:
-            return link.connect(self.directory)
+            return link.connect(self._place, CONNECT_S)
         except OSError:
-            link.kill_leftovers(self.directory)
-            self._pid = link.start_starter(self.directory)
-            return link.connect(self.directory)
+            link.kill_starter(self._place)  # one that takes nobody in
+            link.kill_leftovers(self._place)
+            if not self._is_wanted:
+                return None
+            self._reap()
+            self._unreaped.append(link.start_starter(self._place, account=self._account))
+            return link.connect(self._place, CONNECT_S)
+
+    def _reap(self) -> None:
+        """Take leave of starters of ours that have ended, so that the kernel can."""
+        for pid in list(self._unreaped):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._unreaped.remove(pid)
+            except ChildProcessError:
+                self._unreaped.remove(pid)
+
+    def _missing(self, now_us: int, problem: str) -> list[StarterEvent]:
+        """There is none: the agent's own is tried for again, a user's when he has jobs again."""
+        self._reap()
+        self._reads.on_missing(problem)
+        self._sweep = None
+        self._is_wanted = self._account is None
+        self.due_us = now_us + RESTART_US if self._is_wanted else NEVER_US
+        return [ev.StarterMissing(problem, self.owner)]
+
+    def _look_whether_alive(self, now_us: int) -> list[StarterEvent]:
+        if self._silence.is_too_long(now_us):
+            return [self._on_death(now_us)]
+        if now_us >= self._ping_us:
+            self._ping_us = now_us + PING_US
+            if not self._silence.is_owed:
+                self._ask(now_us)
+        self.due_us = now_us + LOOK_US if self._silence.is_owed else self._ping_us
+        return []
+
+    def _ask(self, now_us: int) -> None:
+        """Have it say anything: a recall of nothing is answered too."""
+        self._send(self._link.recall([]))
+        self._silence.owe(now_us)
+
+    def hurry(self, now_us: int) -> None:
+        """The lease is over: it has to show soon that it lives, and so that it has ended what it ran."""
+        if self._socket is not None:
+            self._ask(now_us)
+            self._silence.hurry()
+            self.due_us = now_us + LOOK_US
 
     def on_ready(self, now_us: int) -> list[StarterEvent]:
         """The descriptor is ready: read and write."""
@@ -111,12 +199,18 @@ class StarterPort:
         try:
             data = self._socket.recv(_READ_BYTES)
             for report in self._link.feed(data):
-                self._on_report(report, found)
+                self._on_report(report, found, now_us)
         except BlockingIOError:
             return self._with_unstartable(found)
         except (OSError, link.LinkError):
             data = b""
-        return self._with_unstartable(found) if data else [*found, self._on_death(now_us)]
+        if data:
+            return self._with_unstartable(found)
+        if self._refusal:
+            self._close_dead()
+            self._refused_until_us = now_us + REFUSED_US
+            return self._missing(now_us, self._refusal)
+        return [*found, self._on_death(now_us)]
 
     def flush(self) -> None:
         """Send what can be sent; a broken connection is noticed by reading."""
@@ -177,6 +271,7 @@ class StarterPort:
         for some in _portions(items):
             rows = self._rows(some, grant, attempt, shell)
             if rows:
+                self._promised.add(len(rows))
                 self._send(self._link.run(lane, lane, grant, rows))
 
     def _rows(self, items: list[Item], grant: GrantId, attempt: int, shell: str) -> list[tuple[Any, ...]]:
@@ -197,6 +292,7 @@ class StarterPort:
     def take_back(self, items: list[Member]) -> None:
         """Ask for those that have not begun."""
         self._send(self._link.recall(items))
+        self._silence.owe_later()
 
     def end(self, items: list[Member], grace_us: int, why: str) -> None:
         """End attempts; those not begun end as cancelled too."""
@@ -207,9 +303,11 @@ class StarterPort:
         """It may forget the ends up to this number."""
         self._send(self._link.forget(upto))
 
-    def set_lease(self, until_us: int) -> None:
-        """Until when it may run anything."""
-        if until_us:
+    def set_lease(self, until_us: int, now_us: int) -> None:
+        """Until when it may run anything; 0: it is over."""
+        if not until_us:
+            self.hurry(now_us)
+        else:
             self._send(self._link.lease(None if until_us == SUSPENDED else until_us))
 
     def input(self, member: Member, data: bytes, *, offset: int, is_end: bool) -> None:
@@ -217,9 +315,11 @@ class StarterPort:
         self._send(self._link.input(*member, data, offset=offset, is_end=is_end))
 
     def read(self, asks: list[Ask]) -> None:
-        """Have pieces of outputs read, also by a starter that is yet to be started; `answers` has what came of it."""
+        """Have pieces of outputs read, by a starter that is started for it if need be; see `answers`."""
         self._reads.add(asks)
-        self._send(self._reads.words(self._link))
+        self._say_what_waited()
+        if self._socket is None and not self._is_wanted:
+            self.wake()
 
     def answers(self) -> list[Answer]:
         """What came of reads since this was last asked. To be taken after the events that were heard before."""
@@ -227,17 +327,22 @@ class StarterPort:
         return found
 
     def sweep(self, keep_us: int, cap_bytes: int) -> None:
-        """Have old outputs removed, also by a starter that is yet to be started."""
+        """Have old outputs removed, by a starter that is started for it if need be."""
         self._sweep = keep_us, cap_bytes
-        self._say_sweep()
+        self._say_what_waited()
+        if self._socket is None and not self._is_wanted:
+            self.wake()
 
-    def _say_sweep(self) -> None:
+    def _say_what_waited(self) -> None:
+        self._send(self._reads.words(self._link))
         if self._can_sweep and self._sweep is not None:
             self._send(self._link.sweep(*self._sweep))
             self._sweep = None
 
     def quit_when_idle(self) -> None:
-        """The agent leaves for good."""
+        """Let it end once it has nothing to do; nothing more is given to it until it has."""
+        self._is_wanted = self._account is None
+        self._is_ending = True
         self._send(self._link.quit_when_idle())
 
     def _send(self, data: bytes) -> None:
@@ -247,35 +352,49 @@ class StarterPort:
 
     # -- what the starter says
 
-    def _on_report(self, report: link.Report, found: list[StarterEvent]) -> None:
+    def _on_report(self, report: link.Report, found: list[StarterEvent], now_us: int) -> None:
         match report:
             case link.EndedMany(items):
+                self._promised.ended(len(items))
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
                 elif found and isinstance(last := found[-1], ev.AttemptsEnded):
-                    found[-1] = ev.AttemptsEnded(last.results + self._results(items), items[-1].sequence)
-                else:
-                    found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence))
+                    found[-1] = ev.AttemptsEnded(last.results + self._results(items), items[-1].sequence, self.owner)
+                elif items:
+                    found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence, self.owner))
             case link.Started(items):
-                found.append(ev.AttemptsBegan(self._began(items)))
+                self._promised.began(len(items))
+                found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
-                found.append(ev.JobsGivenBack([(GrantId(grant), Index(index)) for grant, index in returned]))
+                self._silence.answered(now_us)
+                back = [(GrantId(grant), Index(index)) for grant, index in returned]
+                if not all(are_numbers(*member) for member in back):
+                    raise link.LinkError("jobs given back that cannot be")
+                if back:
+                    found.append(ev.JobsGivenBack(back, self.owner))
             case link.Inventory():
+                if not self._is_new:
+                    raise link.LinkError("an inventory that nobody asked for")
+                self._is_new = False
+                self._failed_starts = 0
+                self._silence.answered(now_us)
+                self._promised.holds(len(report.running) + len(report.waiting) + report.ended)
                 self._inventory, self._early = report, []
                 self._end_inventory(found)
             case link.InputTaken():
                 self.taken.append(report)
             case link.Refused(_, reason):
-                raise link.LinkError(reason)
+                # Only instead of a greeting: one that has attempts of ours cannot get rid of us by this word.
+                self._refusal = "" if self._is_greeted else _shown(str(reason)) or "refused"
+                raise link.LinkError("refused")
             case link.Data():
                 self._reads.take(report)
-            case link.Hello(_, pid, _, features):
-                self._pid = pid
-                self._can_sweep = "sweep" in features
+            case link.Hello(features=features):
+                self._is_greeted = True
                 self._reads.on_hello(features)
-                self._send(self._reads.words(self._link))
-                self._say_sweep()
+                self._can_sweep = "sweep" in features
+                self._say_what_waited()
 
     def _end_inventory(self, found: list[StarterEvent]) -> None:
         """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
@@ -283,17 +402,24 @@ class StarterPort:
         if len(self._early) < self._inventory.ended:
             return
         waiting = [(GrantId(grant), Index(index)) for grant, index, _ in self._inventory.waiting]
+        if not all(are_numbers(*member) for member in waiting):
+            raise link.LinkError("an inventory that cannot be")
         began = self._began(self._inventory.running)
         upto = self._early[-1].sequence if self._early else 0
-        found.append(ev.StarterUp(began, waiting, self._results(self._early), upto))
+        found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
         self._inventory, self._early = None, []
 
     def _began(self, items: list[link.Running]) -> list[tuple[GrantId, Index, int]]:
+        for one in items:
+            if not are_numbers(one.grant, one.index, one.attempt, one.pid, one.started_wall_us, one.slot or 0):
+                raise link.LinkError(f"an attempt that cannot be: {str(one)[:200]}")
         return [(GrantId(one.grant), Index(one.index), one.started_wall_us) for one in items]
 
     def _results(self, items: list[link.Ended]) -> list[AttemptResult]:
         results: list[AttemptResult] = []
         for row in items:
+            if not is_sane(row):
+                raise link.LinkError(f"an end that cannot be: {str(row)[:200]}")
             _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
             grant, index = GrantId(g), Index(i)
             usage = (began or 0, wall, user, system, peak)
@@ -304,26 +430,35 @@ class StarterPort:
 
     def _with_unstartable(self, found: list[StarterEvent]) -> list[StarterEvent]:
         if self._unstartable:
-            found.append(ev.AttemptsEnded(self._unstartable, 0))
+            found.append(ev.AttemptsEnded(self._unstartable, 0, self.owner))
             self._unstartable = []
         return found
 
     def _on_death(self, now_us: int) -> StarterEvent:
+        self._close_dead()
+        self._is_wanted = self._account is None or self._reads.is_waiting
+        self._not_before_us = now_us + RESTART_US
+        self.due_us = self._not_before_us if self._is_wanted else NEVER_US
+        link.kill_starter(self._place)
+        link.kill_leftovers(self._place)
+        self._reap()
+        if self._is_new:
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS_AT_MOST:
+                whose = self.owner or "this agent"
+                return self._missing(now_us, f"the starter of {whose} ends as soon as it begins")[0]
+        return ev.StarterDied(self.owner)
+
+    def _close_dead(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
         self._unsent.clear()
         self._inventory = None
-        self._reads.on_death()
-        self._can_sweep = False
+        self._reads.on_death(was_to_end=self._is_ending)
+        self._can_sweep = self._is_ending = False
+        self._silence = Silence()
         self._specs.clear()
-        self.due_us = now_us + RESTART_US
-        try:
-            os.waitpid(self._pid, os.WNOHANG)
-        except ChildProcessError:
-            pass  # an earlier agent had started it
-        link.kill_leftovers(self.directory)
-        return ev.StarterDied()
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

@@ -24,7 +24,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeJoined(Event, frozen=True):
-    """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name."""
+    """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name.
+
+    `facts` are what it can do on its computer, for people; nothing is decided by them.
+    """
 
     connection: int
     name: str
@@ -35,6 +38,7 @@ class NodeJoined(Event, frozen=True):
     started_by: str
     wall_us: int
     version: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 class NodeTookStock(Event, frozen=True):

@@ -60,6 +60,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     node.features = event.features
     node.started_by = event.started_by
     node.version = event.version
+    node.facts = event.facts
     node.total = world.layout.capacity(event.capacity)
     node.free = node.total - used
     node.is_in_step = False

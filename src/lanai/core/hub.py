@@ -149,6 +149,7 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     free: Amounts
     version: str
     escaped: int
+    facts: dict[str, str]
 
 
 class HubCore:
@@ -314,6 +315,7 @@ class HubCore:
                 free=self.world.layout.left(node.total, node.total - node.free),
                 version=node.version,
                 escaped=node.escaped,
+                facts=dict(node.facts),
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED

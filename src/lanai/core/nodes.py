@@ -60,7 +60,8 @@ class Node:
         self.features: tuple[str, ...] = ()
         self.started_by = ""
         self.version = ""
-        """Of the agent's program; like `escaped` not known until it has joined this hub process."""
+        """Of the agent's program; like `facts` and `escaped` not known until it has joined this hub process."""
+        self.facts: tuple[tuple[str, str], ...] = ()
         self.escaped = 0
         self.trouble = ""
         self.connection = 0

@@ -29,6 +29,10 @@ from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
 FORGET_S: Final = 0.25
+FACTS: Final = 20
+FACT_CHARACTERS: Final = 200
+"""Most that an agent may say of its computer, so that a page of nodes fits an answer."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -147,6 +151,7 @@ class Switchboard:
                     hello.started_by,
                     wall_us(),
                     hello.version[:100],
+                    tuple((name[:50], text[:FACT_CHARACTERS]) for name, text in hello.facts[:FACTS]),
                 )
             )
         else:

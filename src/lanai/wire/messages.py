@@ -44,6 +44,7 @@ class Hello(Message, frozen=True):
         key: proves that an agent of this name is the one that joined under it first.
         capacity: None but for agents.
         started_by: the user who runs the agent.
+        facts: what it can and cannot do on this computer, for people: (name, text), such as `runs_as`, `memory_limit`.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Hello(Message, frozen=True):
     capacity: Capacity | None = None
     features: tuple[str, ...] = ()
     started_by: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 class Welcome(Message, frozen=True):

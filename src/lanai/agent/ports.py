@@ -1,0 +1,223 @@
+"""All starters of an agent: one of its own, or one for each user whose jobs it runs. Which is whose, and where each is.
+
+It passes on the machine's effects to the starter that they are for, and the starters' events to the machine. It decides
+nothing; a starter that is wanted no more is let go of here once it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lanai.agent import events as ev
+from lanai.agent import starter_link as link
+from lanai.agent.events import Member, StarterEvent
+from lanai.agent.reads import Answer
+from lanai.agent.starting import NEVER_US, StarterPort
+from lanai.model.errors import Refusal
+
+OWN: Final = ""
+SWEPT_AT_ONCE: Final = 8
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Which users an agent of root's serves: those from `min_uid` on, and root where `allow_root`."""
+
+    min_uid: int = 0
+    allow_root: bool = True
+
+
+class Starters:
+    """The starters of one agent.
+
+    Args:
+        state: the agent's directory.
+        served: None for an agent that runs everything as whoever started it.
+        expected: whose starters had jobs of an earlier agent's, which have to be accounted for.
+
+    Attributes:
+        ports: the starters that there are, by owner.
+    """
+
+    def __init__(self, state: Path, served: Served | None, expected: Iterable[str] = ()) -> None:
+        self._state = state
+        self._served = served
+        self._lanes: dict[int, StarterPort] = {}
+        self.ports: dict[str, StarterPort] = {}
+        self._answers: list[Answer] = []
+        self._unswept: list[str] = []
+        if served is None:
+            self.ports[OWN] = StarterPort(link.own_place(state / "starter"))
+            return
+        for name in ("doors", "users"):
+            (state / name).mkdir(exist_ok=True)
+        os.chmod(state / "doors", 0o700)
+        os.chmod(state / "users", 0o711)
+        # Those that an earlier agent left may have something to tell, and what a dead one left running is ended.
+        for path in (state / "doors").iterdir():
+            self._port(path.name)
+        for owner in expected:
+            self.wake(owner)
+
+    def wake(self, owner: str) -> None:
+        """This starter is wanted; answered by StarterUp or StarterMissing when it is there, or cannot be."""
+        self._port(owner).wake()
+
+    def _port(self, owner: str) -> StarterPort:
+        port = self.ports.get(owner)
+        if port is None:
+            assert self._served is not None
+            place = link.Place(self._state / "users" / owner, self._state / "doors" / owner)
+            account = link.Account(owner, self._served.min_uid, self._served.allow_root)
+            port = self.ports[owner] = StarterPort(place, account)
+        return port
+
+    def find(self, owner: str) -> StarterPort | None:
+        """The starter of that owner, if there is any now."""
+        return self.ports.get(owner)
+
+    def reading(self, owner: str) -> StarterPort | None:
+        """The port to the starter that can read the outputs of that owner's; None where this agent cannot have it."""
+        return None if (owner == OWN) != (self._served is None) else self._port(owner)
+
+    def answers(self) -> list[Answer]:
+        """What came of the reads of all of them since this was last asked."""
+        found, self._answers = self._answers, []
+        for port in self.ports.values():
+            found += port.answers()
+        return found
+
+    def sweep(self, keep_us: int, cap_bytes: int) -> None:
+        """Have old outputs removed. For users without a starter one is started, for a few of them each time."""
+        for port in self.ports.values():
+            port.sweep(keep_us, cap_bytes)
+        if self._served is None:
+            return
+        if not self._unswept:
+            self._unswept = [path.name for path in (self._state / "users").iterdir()]
+        for _ in range(min(SWEPT_AT_ONCE, len(self._unswept))):
+            owner = self._unswept.pop()
+            if owner not in self.ports:
+                self._port(owner).sweep(keep_us, cap_bytes)
+
+    def __iter__(self) -> Iterator[StarterPort]:
+        return iter(list(self.ports.values()))
+
+    @property
+    def due_us(self) -> int:
+        """When `on_time` wants to be called."""
+        return min((port.due_us for port in self.ports.values()), default=NEVER_US)
+
+    def on_time(self, now_us: int) -> list[StarterEvent]:
+        """What is due at any of them."""
+        found: list[StarterEvent] = []
+        for port in self:
+            if now_us >= port.due_us:
+                found += port.on_time(now_us)
+                if self._served is not None and port.is_dormant():
+                    self._answers += port.answers()
+                    del self.ports[port.owner]
+        return found
+
+    def flush(self) -> None:
+        """Send what can be sent."""
+        for port in self.ports.values():
+            port.flush()
+
+    def unstartable(self) -> list[StarterEvent]:
+        """Jobs that could not even be given to their starter, as ended."""
+        return [event for port in self.ports.values() for event in port.unstartable()]
+
+    def close(self) -> None:
+        """Hang up; the starters and what they run go on."""
+        for port in self.ports.values():
+            port.close()
+
+    def quit_when_idle(self) -> None:
+        """The agent leaves for good."""
+        for port in self.ports.values():
+            port.quit_when_idle()
+
+    # -- what the machine wants
+
+    def hand(self, hand: ev.Hand) -> None:
+        """Give jobs to the starter that has their lane."""
+        port = self._lanes.get(hand.lane)
+        if port is not None:
+            port.hand(hand.lane, hand.handed.grant, hand.handed.attempt, hand.items)
+
+    def widen(self, lane: int, width: int) -> None:
+        """Let that many of the lane run at once."""
+        port = self._lanes.get(lane)
+        if port is not None:
+            port.widen(lane, width)
+
+    def release(self, upto: int, owner: str) -> None:
+        """The starter may forget its ends up to this number."""
+        self._tell(owner, lambda port: port.release(upto))
+
+    def do(self, effect: ev.StarterEffect, now_us: int) -> None:
+        """Carry out one effect."""
+        match effect:
+            case ev.OpenLane(lane, spec):
+                owner = OWN if self._served is None else spec.user
+                port = self._lanes[lane] = self._port(owner)
+                port.open_lane(lane, spec)
+            case ev.CloseLane(lane):
+                gone = self._lanes.pop(lane, None)
+                if gone is not None:
+                    gone.close_lane(lane)
+            case ev.TakeBack(items, owner):
+                self._tell(owner, lambda port: port.take_back(items))
+            case ev.EndAttempts(items, grace_us, why, owner):
+                self._tell(owner, lambda port: port.end(items, grace_us, why))
+            case ev.SetLease(until_us):
+                for each in self.ports.values():
+                    each.set_lease(until_us, now_us)
+            case ev.WakeStarter(owner):
+                self.wake(owner)
+            case ev.RetireStarter(owner):
+                self._tell(owner, lambda port: port.quit_when_idle())
+
+    def input(self, owner: str, member: Member, data: bytes, *, offset: int, is_end: bool) -> None:
+        """Standard input for a job of that starter's."""
+        self._tell(owner, lambda port: port.input(member, data, offset=offset, is_end=is_end))
+
+    def _tell(self, owner: str, call: Callable[[StarterPort], None]) -> None:
+        port = self.ports.get(owner)
+        if port is not None:
+            call(port)
+
+
+def check_state(state: Path, served: Served | None) -> None:
+    """See to it that a directory fits an agent of this kind, and that users get through to what is theirs in it.
+
+    Raises:
+        Refusal: a directory above it is closed to users, or it is that of an agent of the other kind, whose commands
+            would not be known here.
+    """
+    other, kind = ("starter", "without") if served is not None else ("doors", "with")
+    if (state / other).exists():
+        raise Refusal(
+            f"{state} was made by an agent {kind} --as-users",
+            code="state_of_other_kind",
+            hint=f"start it {kind} --as-users, or give another directory",
+        )
+    if served is None:
+        return
+    os.chmod(state, 0o711)
+    closed = [path for path in _above(state) if not path.stat().st_mode & 0o001]
+    if closed:
+        raise Refusal(
+            f"users cannot get through {closed[-1]} to what is theirs in {state}",
+            code="state_unreachable",
+            hint="give a directory that everybody can enter: --state /var/lib/lanai-agent",
+        )
+
+
+def _above(path: Path) -> Iterable[Path]:
+    return path.resolve().parents

@@ -101,7 +101,7 @@ def test_what_one_user_does_to_another_or_to_the_agent_fails(
     joined: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd], ground: Path
 ) -> None:
     """Bert runs something and has written something; Anna tries whatever she can think of."""
-    anna, bert = users
+    bert = users[1]
     joined.send(grant(1, [b"echo secret; echo $PPID > pids; exec sleep 1000"], number=BERT))
     began = joined.wait(wire.Started).items[0]
     running = next(pid for pid in _pids_of(bert.pw_uid) if _words(pid)[0] == b"sleep")
@@ -126,8 +126,7 @@ def test_what_one_user_does_to_another_or_to_the_agent_fails(
         "ls /proc/$PPID/fd",
     ]
     connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    for user in users:
-        tries.append(f"python3 -c '{connect}' {agent.state}/doors/{user.pw_name}/starter.sock")
+    tries += [f"python3 -c '{connect}' {agent.state}/doors/{user.pw_name}/starter.sock" for user in users]
     joined.send(grant(2, [line.encode() for line in tries], number=ANNA))
     results = {result.index: result for result in joined.results(len(tries))}
     done = [tries[index - 1] for index, result in results.items() if result.outcome == "ok"]

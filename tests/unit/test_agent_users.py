@@ -104,7 +104,7 @@ def test_a_starter_cannot_claim_what_another_had(serving: World) -> None:
     made.connect()
     effects = made.tell(ev.StarterUp([(G1, Index(1), 5)], [], [], 0, "bob"))
     assert ev.EndAttempts(members(G1, 1), 0, "nothing is known of it here", "bob") in effects
-    assert made.machine.owner_of((G1, Index(1))) is None
+    assert (G1, Index(1)) not in made.machine.roster.live
     made.tell(ev.StarterUp([(G1, Index(1), 5)], [], [], 0, "ann"))
     assert made.machine.owner_of((G1, Index(1))) == "ann"
 

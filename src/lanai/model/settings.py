@@ -52,13 +52,22 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent offers; None is what it detects."""
+    """What an agent offers; None is what it detects.
+
+    Attributes:
+        as_users: run each job as the user who has submitted it; for an agent that root starts.
+        min_uid: the lowest uid that such an agent serves, but for root's.
+        allow_root: whether it runs root's jobs.
+    """
 
     name: str | None = None
     cpus: Quantity | None = None
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    as_users: bool = False
+    min_uid: Count = 0
+    allow_root: bool = True
 
 
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]

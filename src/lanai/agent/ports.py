@@ -76,10 +76,6 @@ class Starters:
             port = self.ports[owner] = StarterPort(place, account)
         return port
 
-    def find(self, owner: str) -> StarterPort | None:
-        """The starter of that owner, if there is any now."""
-        return self.ports.get(owner)
-
     def reading(self, owner: str) -> StarterPort | None:
         """The port to the starter that can read the outputs of that owner's; None where this agent cannot have it."""
         return None if (owner == OWN) != (self._served is None) else self._port(owner)

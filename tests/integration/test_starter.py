@@ -589,6 +589,10 @@ def test_garbage_disturbs_nobody(bench: Bench, garbage: bytes) -> None:
         {"m": "nonsense"},
         {"m": ["nonsense"]},
         {"m": "lease", "until_us": "tomorrow"},
+        {"m": "read", "id": 1, "items": [[[1, 1, 1]]]},
+        {"m": "read", "id": 1, "items": [[[1, 1, 1], 0, "all"]]},
+        {"m": "read", "id": [], "items": []},
+        {"m": "sweep", "keep_us": 1},
     ],
 )
 def test_a_malformed_message_costs_the_connection_only(bench: Bench, message: Any) -> None:

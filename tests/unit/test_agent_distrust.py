@@ -15,6 +15,7 @@ from lanai.agent import events as ev
 from lanai.agent import starter_link as link
 from lanai.agent.distrust import HANG_US, HURRY_US, LOOK_US
 from lanai.agent.events import Item
+from lanai.agent.reads import Answer, Ask
 from lanai.agent.starting import PING_US, REFUSED_US, StarterPort
 from lanai.model.ids import Index, grant_id
 from services.agent_hub import spec
@@ -215,3 +216,58 @@ def test_when_the_lease_is_over_it_has_to_answer_soon(liar: Liar) -> None:
     liar.port.set_lease(0, liar.now_us)
     assert liar.later(HURRY_US - 2 * LOOK_US) == []
     assert liar.later(4 * LOOK_US) == [ev.StarterDied("liar")]
+
+
+# -- what it was asked to read
+
+READS = {**HELLO, "features": ["read"]}
+ASK = Ask(5, ["segment", 1, 0, 3], 0, 3)
+
+
+def test_what_it_has_read_is_believed_once(liar: Liar) -> None:
+    liar.say(READS, NOTHING)
+    liar.port.read([ASK])
+    liar.port.flush()
+    data = {"m": "data", "id": 1, "items": [["YWJj", 3, False, None]]}
+    assert liar.say(data) == []
+    assert liar.port.answers() == [Answer(5, b"abc", 3)]
+    assert liar.port.answers() == []
+    assert liar.say(data) == [ev.StarterDied("liar")]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"m": "data", "id": 1},
+        {"m": "data", "id": 1, "items": 7},
+        {"m": "data", "id": 1, "items": [["YWJj", 3]]},
+        {"m": "data", "id": 1, "items": [["YWJjZA==", 4, False, None]]},
+        {"m": "data", "id": 2, "items": [["YWJj", 3, False, None]]},
+    ],
+)
+def test_what_is_no_answer_to_a_read_ends_it(liar: Liar, lie: dict[str, Any]) -> None:
+    """Who reads is told something all the same, and what is the starter's own file is asked of the next first."""
+    liar.say(READS, NOTHING)
+    liar.port.read([ASK, Ask(6, ["user", "/x"], 0, 3)])
+    assert liar.say(lie) == [ev.StarterDied("liar")]
+    assert [answer.number for answer in liar.port.answers()] == [6]
+    assert not liar.port.is_dormant() and liar.port.due_us <= liar.now_us + SECOND_US
+
+
+def test_a_reader_waits_for_a_hanging_starter_no_longer_than_its_jobs_do(liar: Liar) -> None:
+    liar.say(READS, NOTHING)
+    liar.port.read([Ask(6, ["user", "/x"], 0, 3)])
+    assert liar.later(HANG_US + PING_US + 4 * LOOK_US) == [ev.StarterDied("liar")]
+    (answer,) = liar.port.answers()
+    assert answer.problem == "the node cannot read it now: what was to read it there has died"
+    assert liar.port.is_dormant()
+
+
+def test_a_read_wakes_a_starter_and_hears_why_there_is_none(liar: Liar) -> None:
+    liar.say({"m": "refused", "protocol": 1, "reason": "no such user"})
+    assert liar.port.is_dormant()
+    liar.port.read([ASK])
+    assert not liar.port.is_dormant() and liar.port.due_us <= liar.now_us
+    assert liar.port.on_time(liar.now_us) == [ev.StarterMissing("no such user", "liar")]
+    assert [answer.problem for answer in liar.port.answers()] == ["the node cannot read it now: no such user"]
+    assert liar.port.is_dormant()

@@ -92,6 +92,10 @@ def test_what_is_no_answer_to_what_was_asked_ends_the_connection(lie: link.Data)
     reads = asked(Ask(1, SEGMENT, 5, 4))
     with pytest.raises(link.LinkError):
         reads.take(lie)
+    numbers = [answer.number for answer in reads.answers]
+    reads.on_death()
+    reads.on_missing("none")
+    assert numbers or [answer.number for answer in reads.answers] == [1]
 
 
 def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:

@@ -123,7 +123,8 @@ class Reads:
         for piece in data.items:
             if not asks:
                 raise link.LinkError("more answers than were asked for")
-            self.answers.append(_answer(asks.popleft(), piece))
+            self.answers.append(_answer(asks[0], piece))
+            asks.popleft()  # only now: after a lie it is still to be answered
         if not asks:
             self._asked.popleft()
 

@@ -123,6 +123,21 @@ def test_output_files_in_directories_that_are_made(site: Site) -> None:
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
 
 
+def test_a_named_file_that_is_none_any_more_is_said_and_not_waited_for(site: Site) -> None:
+    """A pipe nobody writes to, in place of the file: to open it would be to wait for ever."""
+    batch = site.submit(["echo some; rm out; mkfifo out"], "--output", "out")
+    site.wait(batch)
+    shown = site.lanai("logs", f"{batch}/1")
+    assert shown.stdout == ""
+    assert shown.stderr == f"lanai: cannot read {site.work}/out: it is a pipe\n"
+    batch = site.submit(["echo some; while [ ! -e go ]; do sleep 0.02; done; echo more"], "--output", "followed")
+    following = site.spawn("logs", "-f", f"{batch}/1")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "some\n"
+    (site.work / "go").touch()
+    assert (following.stdout.read(), following.wait(20)) == ("more\n", 0)
+
+
 def test_the_whole_from_the_agent_and_a_tail_when_it_is_gone(site: Site) -> None:
     """Of a failed job the hub kept 4 KiB, as of one that succeeded."""
     line = "head -c 200000 /dev/zero | tr '\\0' {}; echo end"

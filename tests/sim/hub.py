@@ -105,7 +105,9 @@ class Hub:
         store = world.store
         recovered = store.recover()
         self.core = HubCore(epoch=1, lease_us=world.lease_us)
-        self.board = Switchboard(self.core, store, hub="sim", join_token_sha256="", facts=dict, stop=lambda now: None)
+        self.board = Switchboard(
+            self.core, store, hub="sim", join_token_sha256="", facts=dict, stop=lambda now: None
+        )
         self.board.attach(self)  # type: ignore[arg-type]
         self._inbox: list[Event] = []
         self._afterwards: list[Callable[[], None]] = []

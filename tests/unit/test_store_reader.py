@@ -313,7 +313,9 @@ def test_tails_env_nodes_reasons_events(writer: SqliteWriter, reader: SqliteRead
     writer.commit([SaveReason(1, 0, "", "", 6)])
     assert reader.reasons(1) == []
     assert [(each.at_us, each.subject) for each in reader.events(limit=2)] == [(3, "a"), (2, "b")]
-    assert [each.at_us for each in reader.events(before_us=3, subject="a")] == [1]
+    newest = reader.events(limit=1)[0]
+    assert [each.at_us for each in reader.events(before=newest, subject="a")] == [1]
+    assert [each.at_us for each in reader.events(since_us=2)] == [3, 2]
 
 
 def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, reader: SqliteReader) -> None:

@@ -105,10 +105,16 @@ class Identity:
                 stranger, "this door needs a token", code="no_token", hint="give --hub with its token file"
             )
         token = await self._token(shown.strip())
+        if token is not None and not token.is_good(_wall_us()):
+            why = "was revoked" if token.revoked_at_us else "has expired"
+            stranger = Caller(origin=Origin(Door.TLS, address=address, token=token.token))
+            raise Stranger(
+                stranger, f"token {token.token} {why}", code="bad_token", hint="ask whoever runs the hub for another"
+            )
         if token is None:
             raise Stranger(
                 stranger,
-                "this token is not known here, or no longer",
+                "this token is not known here",
                 code="bad_token",
                 hint="ask whoever runs the hub for one: lanai token create",
             )
@@ -133,15 +139,13 @@ class Identity:
         return now is not None and now.is_good(_wall_us())
 
     async def _token(self, shown: bytes) -> SaveToken | None:
-        """The token, where it is good now.
+        """The token, where it is known.
 
         It is looked up by its hash, so what the time taken may tell is about hashes, of which no token can be made.
         """
         presented = hashlib.sha256(shown).digest()
         token = (await self._known()).get(presented)
-        if token is None or not hmac.compare_digest(token.sha256, presented) or not token.is_good(_wall_us()):
-            return None
-        return token
+        return token if token is not None and hmac.compare_digest(token.sha256, presented) else None
 
     async def _known(self) -> dict[bytes, SaveToken]:
         while self._changes_read != self._changes:

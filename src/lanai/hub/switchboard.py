@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -15,16 +14,15 @@ import lanai
 from lanai.core import effects as do
 from lanai.core import events
 from lanai.core.hub import HubCore
-from lanai.hub.clock import boottime_us, wall_us
+from lanai.hub.admission import Admission
+from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
 from lanai.hub.peers import Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
-from lanai.model.access import AGENT_JOIN, Caller, Door, Origin, TokenKind
-from lanai.model.allowance import Allowance
 from lanai.model.batch import Counts
-from lanai.model.errors import ErrorBody, NotAllowed, Refusal, StoreFull, UserError
+from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.records import SaveTail
 from lanai.store.port import History, Lines
@@ -32,11 +30,6 @@ from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
 FORGET_S: Final = 0.25
-REFUSALS_AT_ONCE: Final = 20
-REFUSAL_EVERY_S: Final = 30.0
-"""So many refused agents, and then one every so often, get a row in the audit trail; the others are counted there."""
-
-SUBJECT_CHARACTERS: Final = 100
 FACTS: Final = 20
 FACT_CHARACTERS: Final = 200
 """Most that an agent may say of its computer, so that a page of nodes fits an answer."""
@@ -95,7 +88,7 @@ class Switchboard:
         self._facts = facts
         self._stop = stop
         self._end = end
-        self._refusals = Allowance(burst=REFUSALS_AT_ONCE, every_s=REFUSAL_EVERY_S)
+        self._admission = Admission(core.world, lambda event: self.heart.post(event))
         self._heart: Heart | None = None
         self._commands: Commands | None = None
 
@@ -145,29 +138,8 @@ class Switchboard:
     # -- from peers
 
     def admit(self, hello: messages.Hello, address: str) -> TokenId:
-        """The number of the token that lets an agent in. Raises NotAllowed, which is noted.
-
-        It is looked up by its hash, so what the time taken may tell is about hashes, of which no token can be made.
-        """
-        presented = hashlib.sha256(hello.token.encode()).digest()
-        token = self._core.world.token_of.get(presented)
-        if token is not None and hmac.compare_digest(token.sha256, presented):
-            if token.kind == TokenKind.AGENT and hello.kind == "agent" and token.is_good(wall_us()):
-                return token.token
-            why = "is not for agents" if token.kind != TokenKind.AGENT else "has expired or was revoked"
-            error = NotAllowed(f"token {token.token} {why}", code="bad_token", hint="lanai token create --kind agent")
-        else:
-            error = NotAllowed("the join token is wrong", code="bad_token", hint="use the hub's join file")
-        origin = Origin(Door.TLS, address=address, token=token.token if token else 0)
-        self._note_refusal(Caller(origin=origin), f"node {hello.name[:SUBJECT_CHARACTERS]}", error)
-        raise error
-
-    def _note_refusal(self, caller: Caller, subject: str, error: NotAllowed) -> None:
-        left_out = self._refusals.take("", boottime_us() / 1e6)
-        if left_out is not None:
-            self.heart.post(
-                events.Noted(caller, AGENT_JOIN, subject, wall_us(), {}, True, error.message, left_out)
-            )
+        """See `hub.admission`."""
+        return self._admission.admit(hello, address)
 
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """An agent becomes a node once the core says so; the API process is let in at once."""

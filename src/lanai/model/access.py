@@ -171,7 +171,7 @@ def require_for(caller: Caller, action: Action, owner: str, subject: str) -> Non
     """Raises NotAllowed (`not_yours`) where the caller may not do it to `subject`, which is `owner`'s."""
     if caller.role is None or not may(caller.role, action, is_own=caller.user == owner):
         raise NotAllowed(
-            f"{subject} is {owner}'s; {caller.user} may not {RULES[action].text} of others",
+            f"{caller.user} may not {RULES[action].text}: {subject} is {owner}'s",
             code="not_yours",
             hint="lanai batch list",
             facts={"action": action, "owner": owner, "role": caller.role or ""},

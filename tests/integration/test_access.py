@@ -475,3 +475,24 @@ def test_this_process_is_root_again_after_all() -> None:
         assert os.geteuid() == 1
     assert (os.geteuid(), os.getegid()) == (0, 0)
     assert Action.HUB_SEE in RULES
+
+
+def test_what_a_dropped_agent_runs_ends_with_its_lease() -> None:
+    needs_root()
+    site = Site("--lease-s", "4")
+    try:
+        made = site.token("ann", "agent")
+        wire = site.root.ask("GET", "/v1/hub").value["url"]
+        (site.home / "join").write_text(json.dumps({**made, "url": wire}))
+        site.agent = start_agent(site.home, "n1", "--cpus", "1")
+        pid_file = site.directory / "pid"
+        batch = submitted(site.root, f"echo $$ > {pid_file}; exec sleep 1000")
+        eventually(lambda: pid_file.exists() and pid_file.read_text())
+        command = Path("/proc", pid_file.read_text().strip())
+        site.root.ask("POST", "/v1/tokens/revoke", {"user": "ann"})
+        eventually(lambda: not command.exists())
+        assert site.root.ask("POST", f"/v1/batches/{batch}/cancel", {}).status == 200
+        (refused, *_) = site.refused(1)
+        assert (refused["subject"], refused["token"]) == ("node n1", made["number"])
+    finally:
+        site.close()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lanai.model.clauses import ACCEPTED_RESOURCE
 from lanai.model.access import user_name
+from lanai.model.clauses import ACCEPTED_RESOURCE
 from lanai.model.errors import UserError
 from lanai.model.settings import AgentSettings, Settings, settings_from
 from lanai.model.units import ACCEPTED_BYTES, ACCEPTED_DURATION, ACCEPTED_MILLI

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lanai.model.access import Caller, Origin, Role
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import NothingThere, StoreError
 from lanai.model.records import (
@@ -13,6 +14,7 @@ from lanai.model.records import (
     OpenBatch,
     Record,
     SaveAttempts,
+    SaveAudit,
     SaveChunk,
     SaveEnv,
     SaveEvent,
@@ -313,7 +315,32 @@ def test_tails_env_nodes_reasons_events(writer: SqliteWriter, reader: SqliteRead
     writer.commit([SaveReason(1, 0, "", "", 6)])
     assert reader.reasons(1) == []
     assert [(each.at_us, each.subject) for each in reader.events(limit=2)] == [(3, "a"), (2, "b")]
-    assert [each.at_us for each in reader.events(before_us=3, subject="a")] == [1]
+    newest = reader.events(limit=1)[0]
+    assert [each.at_us for each in reader.events(before=newest, subject="a")] == [1]
+    assert [each.at_us for each in reader.events(since_us=2)] == [3, 2]
+
+
+def test_events_and_the_trail_page_by_page(writer: SqliteWriter, reader: SqliteReader) -> None:
+    """Many events are of one moment: a page must neither repeat nor lose any."""
+    events = [SaveEvent(at, kind, subject, "text") for at in (1, 2) for kind in "ab" for subject in "xyz"]
+    writer.commit(events)
+    found: list[SaveEvent] = []
+    while page := reader.events(before=found[-1] if found else None, limit=5):
+        found += page
+    assert len(found) == 12 and set(found) == set(events)
+    assert [event.at_us for event in found] == [2] * 6 + [1] * 6
+    users = ("ann", "bob", "ann", "")
+    trail = [
+        SaveAudit(n, 10 * n, Caller(user, Role.USER if user else None, Origin("unix", 7, n)), "batch.set", f"batch {n}")
+        for n, user in enumerate(users, 1)
+    ]
+    writer.commit(trail)
+    assert reader.audit() == trail[::-1]
+    assert reader.audit(limit=1) == trail[3:]
+    assert reader.audit(before=4, limit=2) == [trail[2], trail[1]]
+    assert reader.audit(user="ann") == [trail[2], trail[0]]
+    assert reader.audit(since_us=20, before=4) == [trail[2], trail[1]]
+    assert reader.tokens() == []
 
 
 def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, reader: SqliteReader) -> None:

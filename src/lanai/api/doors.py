@@ -21,8 +21,8 @@ from uvicorn.server import ServerState
 FIRST_REQUEST_S: Final = 10.0
 KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 128
-PEER_UID: Final = "peer_uid"
-"""Where the uid of a Unix peer stands in a request's `scope["state"]`; absent on TLS."""
+PEER: Final = "peer"
+"""Where (pid, uid) of a Unix peer stand in a request's `scope["state"]`; absent on TLS."""
 
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -36,7 +36,7 @@ class Connection(H11Protocol):
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            self.app_state[PEER_UID] = _CREDENTIALS.unpack(raw)[1]
+            self.app_state[PEER] = _CREDENTIALS.unpack(raw)[:2]
         else:
             self.loop.call_later(FIRST_REQUEST_S, self._drop_if_silent)
 

@@ -15,7 +15,7 @@ from lanai.api import hublink
 from lanai.api.app import application
 from lanai.api.doors import Doors, listen_tcp, tls_context
 from lanai.api.handlers import Handlers
-from lanai.api.identity import Identity
+from lanai.api.identity import Admission, Guests, Identity
 from lanai.api.view import View
 from lanai.model import places
 from lanai.model.errors import LanaiError
@@ -27,22 +27,39 @@ CLOSING_GRACE_S: Final = 1.0
 _log = logging.getLogger("lanai.api")
 
 
-def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], *, parent: int) -> int:
-    """Serve the hub in `directory`, process `parent`, on a Unix socket and TLS addresses; returns the exit code."""
+def serve(
+    directory: Path,
+    local: Sequence[socket.socket],
+    listen: Sequence[tuple[str, int]],
+    admission: Admission,
+    *,
+    parent: int,
+) -> int:
+    """Serve the hub in `directory`, process `parent`, on Unix sockets and TLS addresses; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s api: %(message)s")
     try:
-        asyncio.run(_serve(directory, local, listen, parent))
+        asyncio.run(_serve(directory, local, listen, admission, parent))
     except LanaiError as error:
         _log.error("%s", error)
         return error.exit_code
     return 0
 
 
-async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], parent: int) -> None:
+async def _serve(
+    directory: Path,
+    local: Sequence[socket.socket],
+    listen: Sequence[tuple[str, int]],
+    admission: Admission,
+    parent: int,
+) -> None:
     link = await _link(directory, parent)
     view = View(directory)
-    doors = Doors(application(Identity(directory / "tokens.json"), Handlers(link, view).routes()))
-    await doors.open(local)
+    identity = Identity(view, admission)
+    guests = Guests(identity)
+    link.on_tokens_changed = guests.tokens_changed
+    doors = Doors(application(identity, guests, Handlers(link, view).routes(), link.note))
+    for sock in local:
+        await doors.open(sock)
     if listen:
         tls = tls_context(os.fspath(directory / "cert.pem"), os.fspath(directory / "key.pem"))
         for host, port in listen:

@@ -340,6 +340,37 @@ class Client:
         where it is told to stop `now`."""
         return self._post("/v1/hub/stop", {"now": now})
 
+    # -- tokens, and what has happened
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens, by number; their secrets are kept nowhere."""
+        tokens: list[dict[str, Any]] = self._get("/v1/tokens")["tokens"]
+        return tokens
+
+    def create_token(
+        self, user: str, *, kind: str = "user", expires_s: float | None = None, label: str = ""
+    ) -> dict[str, Any]:
+        """A new token with its `secret`, which is told this once, and with `url`, `wire_url` and `pin` of the hub.
+
+        Args:
+            kind: `user`, `agent` or `admin`.
+            expires_s: after so long it is good no longer; None is never.
+        """
+        return self._post("/v1/tokens", {"user": user, "kind": kind, "expires_s": expires_s, "label": label})
+
+    def revoke_tokens(self, *, token: int = 0, user: str = "") -> list[int]:
+        """Revoke one token, or all of a user. Returns those that were good before. Raises NothingThere."""
+        revoked: list[int] = self._post("/v1/tokens/revoke", {"token": token, "user": user})["revoked"]
+        return revoked
+
+    def events(self, *, limit: int = 0, since: str = "") -> Iterator[dict[str, Any]]:
+        """What has happened to nodes and batches, newest first; `limit` 0 is all, `since` is a time by RFC 3339."""
+        return self._pages("/v1/events", "events", limit=limit, since=since, cursor="before")
+
+    def audit(self, *, limit: int = 0, user: str = "", since: str = "") -> Iterator[dict[str, Any]]:
+        """Who changed what, newest first; of one `user` where it is given."""
+        return self._pages("/v1/audit", "audit", limit=limit, user=user, since=since, cursor="before")
+
     # -- within
 
     def _change(self, batch: Batch, verb: str, ranges: str | None, states: Sequence[str]) -> int:

@@ -157,6 +157,17 @@ def hub_arguments(environ: Mapping[str, str]) -> list[str]:
     return ["--keep-batches-days", str(keep.batches_days), "--keep-events-days", str(keep.events_days)]
 
 
+def access_arguments(environ: Mapping[str, str]) -> list[str]:
+    """What the configuration says to a hub about who may use it, as its arguments. Raises as `configuration` does."""
+    if not _files(environ):
+        return []
+    access = configuration(environ).access
+    words = ["--local", access.local]
+    words += ["--api-socket", os.fspath(Path(access.socket).expanduser())] if access.socket else []
+    words += [word for name in access.operators for word in ("--operator", name)]
+    return words + [word for name in access.admins for word in ("--admin", name)]
+
+
 def configuration(environ: Mapping[str, str]) -> Settings:
     """The settings of all configuration files. Raises UserError naming file and key."""
     from lanai.model.settings import settings_from

@@ -30,7 +30,7 @@ def on_joined(world: World, event: NodeJoined) -> None:
         node.joined_at_us = event.wall_us
         world.nodes[node.id] = node
         world.names[event.name] = node.id
-        world.tell("node_joined", node.name, "for the first time")
+        world.tell("node_joined", node.name, "for the first time" + _by_token(world, event))
     else:
         node = world.nodes[known]
         if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
@@ -42,6 +42,9 @@ def on_joined(world: World, event: NodeJoined) -> None:
             world.do(RejectNode(event.connection, error.body()))
             return
         node.key_hash = event.key_hash
+        if event.token not in (0, node.token):
+            world.tell("node_joined", node.name, "again" + _by_token(world, event))
+    node.token = event.token
     if node.connection and node.connection != event.connection:
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
@@ -49,6 +52,11 @@ def on_joined(world: World, event: NodeJoined) -> None:
         world.lift_suspension(node)
     _take_facts(world, node, event)
     world.do(AcceptNode(event.connection, node.id))
+
+
+def _by_token(world: World, event: NodeJoined) -> str:
+    token = world.tokens.get(event.token)
+    return f", with token {token.token} of {token.user}" if token else ""
 
 
 def _take_facts(world: World, node: Node, event: NodeJoined) -> None:

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import ends, explain, fleet, history, intake, sync, wishes
-from lanai.core.effects import BatchMoved, Effect
+from lanai.core import audit, ends, explain, fleet, history, intake, sync, tokens, wishes
+from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
     AttemptsStarted,
@@ -24,6 +24,7 @@ from lanai.core.events import (
     BatchRevived,
     ChunkArrived,
     Event,
+    HubStopWished,
     JobsCancelled,
     JobsHeld,
     JobsReleased,
@@ -34,9 +35,12 @@ from lanai.core.events import (
     NodeJoined,
     NodeTookStock,
     NodeWished,
+    Noted,
     OldFound,
     TailArrived,
     TimePassed,
+    TokenCreated,
+    TokensRevoked,
 )
 from lanai.core.schedule import decide as scheduler
 from lanai.core.schedule.lines import Line
@@ -66,10 +70,16 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
     sync.look_at_deadlines(world)
     history.look(world)
+    tokens.look_at_expiry(world)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
             world.keep(batch.progress(world.last_row))
+
+
+def _on_stop_wished(world: World, event: HubStopWished) -> None:
+    world.do(Answer(event.request, {}))
+    world.do(EndHub())
 
 
 E = TypeVar("E", bound=Event)
@@ -83,6 +93,12 @@ def _takes(kind: type[E], handler: Callable[[World, E], None]) -> tuple[type[Eve
     return kind, run
 
 
+def _audited(
+    kind: type[audit.W], handler: Callable[[World, audit.W], None]
+) -> tuple[type[Event], Callable[[World, Event], None]]:
+    return _takes(kind, lambda world, event: audit.watched(world, event, handler))
+
+
 _HANDLERS: Final = dict(
     (
         _takes(AttemptsEnded, ends.on_ended),
@@ -92,17 +108,21 @@ _HANDLERS: Final = dict(
         _takes(NodeJoined, fleet.on_joined),
         _takes(NodeTookStock, fleet.on_took_stock),
         _takes(NodeDisconnected, fleet.on_disconnected),
-        _takes(NodeWished, fleet.on_wished),
+        _audited(NodeWished, fleet.on_wished),
         _takes(ChunkArrived, intake.take_chunk),
         _takes(BatchOpened, intake.open_batch),
-        _takes(BatchClosed, intake.close_batch),
+        _audited(BatchClosed, intake.close_batch),
         _takes(BatchAbandoned, intake.abandon_batch),
         _takes(BatchRevived, _on_revived),
-        _takes(JobsCancelled, wishes.on_cancelled),
-        _takes(JobsHeld, wishes.on_held),
-        _takes(JobsReleased, wishes.on_released),
-        _takes(JobsRetried, wishes.on_retried),
-        _takes(BatchChanged, wishes.on_changed),
+        _audited(JobsCancelled, wishes.on_cancelled),
+        _audited(JobsHeld, wishes.on_held),
+        _audited(JobsReleased, wishes.on_released),
+        _audited(JobsRetried, wishes.on_retried),
+        _audited(BatchChanged, wishes.on_changed),
+        _audited(TokenCreated, tokens.on_created),
+        _audited(TokensRevoked, tokens.on_revoked),
+        _audited(HubStopWished, _on_stop_wished),
+        _takes(Noted, audit.note),
         _takes(TailArrived, _on_tail),
         _takes(OldFound, history.on_found),
         _takes(TimePassed, _on_time_passed),
@@ -169,6 +189,8 @@ class HubCore:
         world.grants_set_aside = int(found.meta.get("grant", "0"))
         world.last_grant = world.grants_set_aside + GRANTS_LOST_AT_MOST if world.grants_set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
+        world.last_audit = found.last_audit
+        tokens.recover(world, found.tokens)
         for node in found.nodes:
             fleet.recover_node(world, node)
         for saved in found.batches:

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lanai.hub.apiprocess import ApiProcess
+from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.model import places
 from lanai.model.errors import InternalError, LanaiError
 from lanai.model.node import LEASE_S
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
         door = unix.listen(places.wire_socket(directory))
-        api = ApiProcess(directory)
+        api = ApiProcess(directory, _access(arguments))
         try:
             if arguments.private:
                 api.start()
@@ -63,6 +63,19 @@ def _run(arguments: argparse.Namespace) -> int:
         finally:
             api.stop()
             door.close()
+
+
+def _access(arguments: argparse.Namespace) -> Access:
+    if arguments.private:
+        return Access()
+    from lanai.model.access import user_name
+
+    return Access(
+        is_open=arguments.local == "everyone",
+        socket=arguments.api_socket.absolute() if arguments.api_socket else None,
+        operators=tuple(map(user_name, arguments.operator)),
+        admins=tuple(map(user_name, arguments.admin)),
+    )
 
 
 def _unfinished(directory: Path) -> int:
@@ -115,6 +128,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         lease_us=round(arguments.lease_s * 1e6),
         durability=arguments.durability,
         kept=_kept(arguments.keep_batches_days, arguments.keep_events_days),
+        access=_access(arguments),
         idle_end_s=arguments.idle_end_s,
     )
 
@@ -144,6 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--durability", choices=("full", "normal"), default="full")
     parser.add_argument("--keep-batches-days", type=float, metavar="N", help="of ended ones (default: 90; 0: for ever)")
     parser.add_argument("--keep-events-days", type=float, metavar="N", help="default: 30; 0: for ever")
+    parser.add_argument("--local", choices=("owner", "everyone"), default="owner", help="who may use the Unix socket")
+    parser.add_argument("--api-socket", type=Path, metavar="PATH", help="one more Unix socket for clients, there")
+    parser.add_argument("--operator", action="append", default=[], metavar="USER", help="may be repeated")
+    parser.add_argument("--admin", action="append", default=[], metavar="USER", help="may be repeated")
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
     parser.add_argument("--unfinished", action="store_true", help="say how many batches have not ended, and run none")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")

@@ -1,7 +1,8 @@
-"""Who this hub is: its certificate, its tokens, and the files that let others find it.
+"""Who this hub is: its certificate, its own two tokens, and the files that let others find it.
 
-All files are 0600 in a directory of 0700. Tokens are 256 random bits, kept here only as SHA-256 (`tokens.json`); the
-plain ones stand in the join file (for agents) and the token file (for clients), which are the user's to hand on.
+All files are 0600 in a directory of 0700. Tokens are 256 random bits, of which the store keeps the SHA-256; the plain
+ones stand in the join file (for agents) and the token file (for clients), which are the user's to hand on. Two tokens
+are the hub's own, for these files; all others are people's.
 """
 
 from __future__ import annotations
@@ -15,15 +16,33 @@ from typing import Final
 
 import msgspec
 
+from lanai.model.access import TokenKind
+from lanai.model.ids import TokenId
+from lanai.model.records import Recovered, SaveToken
+
 TOKEN_BYTES: Final = 32
 VALID_DAYS: Final = 3650
+JOIN: Final = "join_token"
+USER: Final = "user_token"
+"""Names of the hub's values that say which tokens are its own."""
+TOKENS_BEFORE: Final = "tokens.json"
 
 
-class Tokens(msgspec.Struct, kw_only=True):
-    """The two tokens of a new hub, in plain: for the files that are handed on."""
+class Own(msgspec.Struct, kw_only=True):
+    """The hub's own tokens.
+
+    Attributes:
+        join, user: in plain, for the files that are handed on.
+        tokens: every token that there is now.
+        changed: those of them that are to be kept.
+        meta: values to be kept: which are the hub's own.
+    """
 
     join: str
     user: str
+    tokens: list[SaveToken]
+    changed: list[SaveToken]
+    meta: dict[str, str]
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -74,26 +93,61 @@ def _make_certificate(certificate: Path, key: Path, host: str) -> None:
     write_private(certificate, made.public_bytes(pem))
 
 
-def ensure_tokens(directory: Path, join_file: Path, token_file: Path) -> Tokens:
-    """The hub's tokens: those in the two files where they are still the hub's, new ones otherwise."""
-    kept = directory / "tokens.json"
-    join, user = _token_in(join_file), _token_in(token_file)
-    known = kept.read_text() if kept.exists() else ""
-    if not join or digest(join) not in known:
-        join = secrets.token_hex(TOKEN_BYTES)
-    if not user or digest(user) not in known:
-        user = secrets.token_hex(TOKEN_BYTES)
-    tokens = [
-        {"sha256": digest(join), "kind": "agent", "user": ""},
-        {"sha256": digest(user), "kind": "user", "user": getpass.getuser()},
-    ]
-    write_private(kept, msgspec.json.encode({"tokens": tokens}))
-    return Tokens(join=join, user=user)
+def own_tokens(recovered: Recovered, *, directory: Path, join_file: Path, token_file: Path, wall_us: int) -> Own:
+    """The hub's own tokens: those in the two files where they are good, new ones otherwise.
+
+    A new one takes the place of the last, which is revoked: it was lost, or somebody has revoked it. Changes nothing
+    itself. Tokens of a hub of before there were any in the store are taken over from `tokens.json`.
+    """
+    own = Own(join=_token_in(join_file), user=_token_in(token_file), tokens=list(recovered.tokens), changed=[], meta={})
+    if not own.tokens:
+        known = _known_before(directory)
+        for kind, plain in ((TokenKind.AGENT, own.join), (TokenKind.ADMIN, own.user)):
+            if plain and digest(plain).hex() in known:
+                _add(own, kind, plain, wall_us)
+    own.join = _ensure(own, TokenKind.AGENT, own.join, int(recovered.meta.get(JOIN, "0")), wall_us)
+    own.user = _ensure(own, TokenKind.ADMIN, own.user, int(recovered.meta.get(USER, "0")), wall_us)
+    number_of = {token.sha256: str(token.token) for token in own.tokens}
+    own.meta = {JOIN: number_of[digest(own.join)], USER: number_of[digest(own.user)]}
+    return own
 
 
-def digest(token: str) -> str:
+def _ensure(own: Own, kind: TokenKind, plain: str, last: int, wall_us: int) -> str:
+    shown = digest(plain) if plain else b""
+    if any(token.sha256 == shown and token.kind == kind and token.is_good(wall_us) for token in own.tokens):
+        return plain
+    for at, token in enumerate(own.tokens):
+        if token.token == last and not token.revoked_at_us:
+            own.tokens[at] = msgspec.structs.replace(token, revoked_at_us=wall_us)
+            own.changed.append(own.tokens[at])
+    made = secrets.token_hex(TOKEN_BYTES)
+    _add(own, kind, made, wall_us)
+    return made
+
+
+def _add(own: Own, kind: TokenKind, plain: str, wall_us: int) -> None:
+    number = TokenId(max((token.token for token in own.tokens), default=0) + 1)
+    label = "the hub's join file" if kind is TokenKind.AGENT else "the hub's token file"
+    token = SaveToken(number, kind, getpass.getuser(), digest(plain), wall_us, label=label)
+    own.tokens.append(token)
+    own.changed.append(token)
+
+
+def _known_before(directory: Path) -> str:
+    try:
+        return (directory / TOKENS_BEFORE).read_text()
+    except OSError:
+        return ""
+
+
+def forget_before(directory: Path) -> None:
+    """The tokens of before are in the store now."""
+    (directory / TOKENS_BEFORE).unlink(missing_ok=True)
+
+
+def digest(token: str) -> bytes:
     """How a token is kept."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode()).digest()
 
 
 def write_join(join_file: Path, *, url: str, pin: str, token: str) -> None:

@@ -21,15 +21,16 @@ from lanai.core.events import JobsCancelled
 from lanai.core.hub import HubCore
 from lanai.core.world import Kept
 from lanai.hub import identity
-from lanai.hub.apiprocess import ApiProcess
+from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.loop import Heart
 from lanai.hub.peers import HELLO_S, Peer
 from lanai.hub.switchboard import Switchboard
+from lanai.model import places
 from lanai.model.errors import Refusal, StoreError, UserError
 from lanai.model.job import JobState
 from lanai.model.node import NodeState
-from lanai.model.records import SaveMeta
+from lanai.model.records import Recovered, SaveMeta
 from lanai.store.sqlite import SqliteWriter
 
 IDLE_END_S: Final = 60.0
@@ -53,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         listen: HOST:PORT of the TLS doors; port 0 is the one of last time, or any.
         kept: how long what is over is kept.
         join_file, token_file: where to leave what agents and clients need.
+        access: who may come in through the API's doors.
     """
 
     directory: Path
@@ -63,6 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lease_us: int
     durability: str
     kept: Kept
+    access: Access = Access()
     idle_end_s: float = IDLE_END_S
 
 
@@ -78,7 +81,7 @@ class Hub:
         self._options = options
         self._directory = options.directory
         self._started_at_us = wall_us()
-        self._url = self._api_url = ""
+        self._url = self._api_url = self._pin = ""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle_since_us = boottime_us()
         self._end_by_us = 0
@@ -86,6 +89,8 @@ class Hub:
         self._door = door
         self._api = api
         self._resumed = 0
+        self._cancels = False
+        self._is_ending = False
 
     async def run(self, on_ready: Any) -> int:
         """Live until stopped; returns the exit code. `on_ready(facts)` is called once it takes work.
@@ -111,6 +116,9 @@ class Hub:
 
     async def _start(self) -> None:
         recovered = self._store.recover()
+        own = None if self._options.is_private else self._own_tokens(recovered)
+        if own is not None:
+            recovered = msgspec.structs.replace(recovered, tokens=own.tokens)
         meta = dict(recovered.meta)
         is_new = "hub" not in meta
         meta.setdefault("hub", uuid.uuid4().hex)
@@ -118,21 +126,25 @@ class Hub:
         self._meta = meta
         self._core = HubCore(epoch=int(meta["epoch"]), lease_us=self._options.lease_us, kept=self._options.kept)
         self._resumed = len(recovered.batches)
-        tls = None if self._options.is_private else self._prepare_tls()
         self._board = Switchboard(
             self._core,
             self._store,
             hub=meta["hub"],
-            join_token_sha256=identity.digest(tls[1].join) if tls else "",
             facts=self._facts,
             stop=self._stop_asked,
+            end=self._end_as_asked,
         )
         self._heart = Heart(self._core, self._store, perform=self._board.perform, on_fault=self._store_fault)
         self._board.attach(self._heart)
-        if tls is not None:
-            await self._open_tls_doors(*tls)
-        if is_new or meta != recovered.meta:
-            self._store.commit([SaveMeta(name, value) for name, value in meta.items()])
+        if own is not None:
+            self._pin = identity.ensure_certificate(self._directory, socket.gethostname())
+            await self._open_tls_doors()
+            meta |= own.meta
+        if is_new or meta != recovered.meta or (own is not None and own.changed):
+            kept = own.changed if own is not None else []
+            self._store.commit([*kept, *(SaveMeta(name, value) for name, value in meta.items())])
+        if own is not None:
+            self._write_files(own)
         self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_server(self._peer, sock=self._door))
@@ -154,11 +166,24 @@ class Hub:
         gc.collect(0)
         asyncio.get_running_loop().call_later(30.0, self._collect)
 
-    def _prepare_tls(self) -> tuple[str, identity.Tokens]:
-        pin = identity.ensure_certificate(self._directory, socket.gethostname())
-        return pin, identity.ensure_tokens(self._directory, self._options.join_file, self._options.token_file)
+    def _own_tokens(self, recovered: Recovered) -> identity.Own:
+        return identity.own_tokens(
+            recovered,
+            directory=self._directory,
+            join_file=self._options.join_file,
+            token_file=self._options.token_file,
+            wall_us=wall_us(),
+        )
 
-    async def _open_tls_doors(self, pin: str, tokens: identity.Tokens) -> None:
+    def _write_files(self, own: identity.Own) -> None:
+        """After their tokens are kept: nobody is handed one that a crash could take back."""
+        identity.write_join(self._options.join_file, url=self._url, pin=self._pin, token=own.join)
+        identity.write_user_token(
+            self._options.token_file, url=self._api_url, wire_url=self._url, pin=self._pin, token=own.user
+        )
+        identity.forget_before(self._directory)
+
+    async def _open_tls_doors(self) -> None:
         host, port = self._options.listen
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -176,10 +201,6 @@ class Hub:
         shown = _reachable_name(host)
         self._url = f"lanai://{shown}:{self._meta['port']}"
         self._api_url = f"https://{shown}:{self._meta['api_port']}"
-        identity.write_join(self._options.join_file, url=self._url, pin=pin, token=tokens.join)
-        identity.write_user_token(
-            self._options.token_file, url=self._api_url, wire_url=self._url, pin=pin, token=tokens.user
-        )
 
     def _listen_on(self, api_address: str) -> str:
         host = self._options.listen[0]
@@ -193,6 +214,8 @@ class Hub:
             "pid": os.getpid(),
             "url": self._url,
             "api_url": self._api_url,
+            "pin": self._pin,
+            "api_socket": os.fspath(self._options.access.socket or places.api_socket(self._directory)),
             "token_file": "" if self._options.is_private else str(self._options.token_file),
             "join_file": "" if self._options.is_private else str(self._options.join_file),
             "directory": str(self._directory),
@@ -250,7 +273,14 @@ class Hub:
             self._heart.rest()
             grace_us = max((batch.settings.grace_us for batch in self._batches() if batch.sent), default=0)
             self._end_by_us = boottime_us() + grace_us + round(FAREWELL_S * 1e6)
-        asyncio.get_running_loop().call_later(ANSWERED_S, self._end_what_runs if running and now else self._end_now)
+        self._cancels = bool(running and now)
+        # The wish is on its way to the disk, and then `_end_as_asked` is called; a disk may turn out to be full there.
+        asyncio.get_running_loop().call_later(FAREWELL_S, self._end_as_asked)
+
+    def _end_as_asked(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            asyncio.get_running_loop().call_later(ANSWERED_S, self._end_what_runs if self._cancels else self._end_now)
 
     def _end_now(self) -> None:
         self._end_with(0)

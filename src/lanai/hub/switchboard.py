@@ -14,6 +14,7 @@ import lanai
 from lanai.core import effects as do
 from lanai.core import events
 from lanai.core.hub import HubCore
+from lanai.hub.admission import Admission
 from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
@@ -22,7 +23,7 @@ from lanai.hub.peers import Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
 from lanai.model.batch import Counts
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.records import SaveTail
 from lanai.store.port import History, Lines
 from lanai.wire import messages
@@ -46,7 +47,8 @@ class Switchboard:
     Args:
         hub: the hub's uuid.
         facts: what the hub says of itself.
-        stop: begins its end.
+        stop: makes ready for its end; raises LanaiError to refuse.
+        end: ends it.
     """
 
     def __init__(
@@ -55,11 +57,10 @@ class Switchboard:
         store: Store,
         *,
         hub: str,
-        join_token_sha256: str,
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
+        end: Callable[[], None],
     ) -> None:
-        self.join_token_sha256 = join_token_sha256
         self.outbox = Outbox()
         self._core = core
         self._store = store
@@ -86,6 +87,8 @@ class Switchboard:
         self._client_count = 0
         self._facts = facts
         self._stop = stop
+        self._end = end
+        self._admission = Admission(core.world, lambda event: self.heart.post(event))
         self._heart: Heart | None = None
         self._commands: Commands | None = None
 
@@ -102,6 +105,7 @@ class Switchboard:
             expect=self._expect_command,
             facts=self._facts,
             stop=self._stop,
+            end=self._end,
             is_full=lambda: heart.is_full,
         )
 
@@ -133,6 +137,10 @@ class Switchboard:
 
     # -- from peers
 
+    def admit(self, hello: messages.Hello, address: str) -> TokenId:
+        """See `hub.admission`."""
+        return self._admission.admit(hello, address)
+
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """An agent becomes a node once the core says so; the API process is let in at once."""
         if hello.kind == "api":
@@ -152,6 +160,7 @@ class Switchboard:
                     wall_us(),
                     hello.version[:100],
                     tuple((name[:50], text[:FACT_CHARACTERS]) for name, text in hello.facts[:FACTS]),
+                    peer.token,
                 )
             )
         else:
@@ -243,6 +252,9 @@ class Switchboard:
                 answer = self._commands.take(message) if self._commands else None
                 if answer is not None:
                     peer.send(answer)
+            case messages.Noted():
+                noted = message.after, message.is_refused, message.why, message.left_out
+                self.heart.post(events.Noted(message.caller, message.action, message.subject, wall_us(), *noted))
             case messages.Chunk():
                 self._take_chunk(peer, message)
             case messages.Open():
@@ -250,7 +262,9 @@ class Switchboard:
             case messages.Close():
                 number = self._expect(peer, message.request, is_open=False)
                 self._arriving.pop(message.batch, None)
-                self.heart.post(events.BatchClosed(number, message.batch, message.total, message.digest, wall_us()))
+                whole = message.batch, message.total, message.digest, wall_us()
+                caller = message.caller if message.caller.user else None
+                self.heart.post(events.BatchClosed(number, *whole, caller))
             case messages.Abandon():
                 if self._arriving.pop(message.batch, None) is not None:
                     self.heart.post(events.BatchAbandoned(message.batch))
@@ -363,9 +377,8 @@ class Switchboard:
                 self._reject(effect.connection, effect.error)
             case do.DrainNode():
                 self._to_node(effect.node, messages.Drain(effect.is_draining))
-            case do.LookForOld():
-                batch, has_rows = self._store.old(effect.ended_before_us, effect.told_before_us)
-                self.heart.post(events.OldFound(batch, has_rows, effect.told_before_us))
+            case do.LookForOld() | do.TokensChanged() | do.EndHub():
+                self._perform_here(effect)
             case do.DismissNode():
                 peer = self._agents.pop(effect.node, None)
                 if peer is not None:
@@ -373,6 +386,17 @@ class Switchboard:
                     peer.leave()
             case _:
                 raise AssertionError(f"cannot perform {type(effect).__name__}")
+
+    def _perform_here(self, effect: do.LookForOld | do.TokensChanged | do.EndHub) -> None:
+        """What is about the hub itself."""
+        match effect:
+            case do.LookForOld():
+                batch, has_rows = self._store.old(effect.ended_before_us, effect.told_before_us)
+                self.heart.post(events.OldFound(batch, has_rows, effect.told_before_us))
+            case do.TokensChanged():
+                self._tokens_changed(effect)
+            case do.EndHub():
+                self._end()
 
     def _accept(self, effect: do.AcceptNode) -> None:
         peer = self._joining.pop(effect.connection, None)
@@ -384,6 +408,15 @@ class Switchboard:
         self._streams.lost_node(effect.node)  # of a connection that has ended unnoticed
         self._agents[effect.node] = peer
         peer.send(self._welcome(effect.node))
+
+    def _tokens_changed(self, effect: do.TokensChanged) -> None:
+        """The API process looks again before it answers anybody. Agents that came in by what is gone have to go."""
+        for api in self._apis.values():
+            api.send(messages.TokensChanged())
+        for peer in (*self._joining.values(), *self._agents.values()):
+            if peer.token in effect.gone:
+                _log.warning("dropped %s: its token %d is good no longer", peer.describe(), peer.token)
+                peer.drop()
 
     def _reject(self, connection: int, error: ErrorBody) -> None:
         peer = self._joining.pop(connection, None)

@@ -10,6 +10,9 @@
     licence = 3
     [keep]                           # of `lanai hub start`: how long what is over is kept
     batches_days = 90
+    [access]                         # of `lanai hub start`: who may come in by the Unix socket, and who is more
+    local = "everyone"
+    operators = ["olga"]
 
 Values of sizes and times are texts as the command line takes them; who uses them reads them, but whether they can be
 read is looked at here, where file and key are known.
@@ -18,10 +21,11 @@ read is looked at here, where file and key are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from lanai.model.access import user_name
 from lanai.model.errors import UserError
 from lanai.model.units import (
     UnitError,
@@ -85,6 +89,21 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     events_days: Days = 30
 
 
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use a hub, besides its own user and root; and who may do more than what users may.
+
+    Attributes:
+        local: who may use its Unix socket: `owner`, or `everyone` on its machine, as the user he is there.
+        socket: one more place for that socket, which others can reach: the hub's directory is closed to them.
+        operators, admins: names of users, by whatever door they come.
+    """
+
+    local: Literal["owner", "everyone"] = "owner"
+    socket: str = ""
+    operators: list[str] = []
+    admins: list[str] = []
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of the configuration. `hub` is a URL or the path of a hub's directory; empty: this machine's."""
 
@@ -93,9 +112,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     submit: SubmitSettings = SubmitSettings()
     agent: AgentSettings = AgentSettings()
     keep: KeepSettings = KeepSettings()
+    access: AccessSettings = AccessSettings()
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings, "keep": KeepSettings}
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "submit": SubmitSettings,
+    "agent": AgentSettings,
+    "keep": KeepSettings,
+    "access": AccessSettings,
+}
 _READ_BY: dict[str, dict[str, Callable[[str], object]]] = {
     "submit": {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_count, "time": parse_duration},
     "agent": {"cpus": parse_offered_milli, "memory": parse_bytes, "gpus": parse_gpu_ids},
@@ -153,6 +178,9 @@ def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
             value = getattr(getattr(settings, table), key)
             if value is not None:
                 yield from _problem(f"{name}: {table}.{key}", read, str(value))
+    for key in ("operators", "admins"):
+        for user in getattr(settings.access, key):
+            yield from _problem(f"{name}: access.{key}", user_name, user)
     if settings.agent.resources:
         from lanai.model.clauses import named_resource
 
@@ -163,5 +191,5 @@ def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
 def _problem(place: str, read: Callable[[str], object], text: str) -> Iterator[str]:
     try:
         read(text)
-    except UnitError as error:
+    except (UnitError, UserError) as error:
         yield f"{place}: {error}"

@@ -6,8 +6,8 @@ Ended seen twice is only acknowledged.
 
     agent -> hub   Hello Inventory Heartbeat Started Ended Returned Tail Output InputTaken
     hub -> agent   Welcome Refused Spec Unspec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
-    api -> hub     Hello Open Chunk Close Abandon Command Watch Follow Credit Unfetch Input
-    hub -> api     Welcome Refused Opened ChunkTaken Reply Progress Output InputTaken
+    api -> hub     Hello Open Chunk Close Abandon Command Noted Watch Follow Credit Unfetch Input
+    hub -> api     Welcome Refused Opened ChunkTaken Reply Progress TokensChanged Output InputTaken
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
@@ -369,12 +370,13 @@ class ChunkTaken(Message, frozen=True):
 
 
 class Close(Message, frozen=True):
-    """The batch is whole: make it run. Answered by Reply once committed."""
+    """The batch is whole: make it run. Answered by Reply once committed. `caller` is for the audit trail."""
 
     request: int
     batch: BatchId
     total: int
     digest: bytes
+    caller: Caller = Caller()
 
 
 class Abandon(Message, frozen=True):
@@ -384,12 +386,34 @@ class Abandon(Message, frozen=True):
 
 
 class Command(Message, frozen=True):
-    """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply."""
+    """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply.
+
+    Whether he may was decided by the API process; `caller`, who is the user and where he came from, is for the audit
+    trail.
+    """
 
     request: int
     user: str
     verb: str
     arguments: msgspec.Raw
+    caller: Caller = Caller()
+
+
+class Noted(Message, frozen=True):
+    """Something for the audit trail that the hub has no part in: a refusal, input for a job. Not answered.
+
+    Attributes:
+        action: as in `model.access`.
+        left_out: how many refusals before this one were not noted.
+    """
+
+    caller: Caller
+    action: str
+    subject: str
+    after: dict[str, str | int | bool] = {}
+    is_refused: bool = False
+    why: str = ""
+    left_out: int = 0
 
 
 class Reply(Message, frozen=True):
@@ -398,6 +422,10 @@ class Reply(Message, frozen=True):
     request: int
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
     error: ErrorBody | None = None
+
+
+class TokensChanged(Message, frozen=True):
+    """Tokens were created, were revoked or have expired: what was read of them before is out of date."""
 
 
 class Watch(Message, frozen=True):
@@ -454,6 +482,7 @@ ToHub = (
     | Close
     | Abandon
     | Command
+    | Noted
     | Watch
     | Follow
     | Credit
@@ -477,7 +506,7 @@ ToAgent = (
     | Unfetch
     | Input
 )
-ToApi = Welcome | Refused | Opened | ChunkTaken | Reply | Progress | Output | InputTaken
+ToApi = Welcome | Refused | Opened | ChunkTaken | Reply | Progress | TokensChanged | Output | InputTaken
 
 to_hub: Final[msgspec.msgpack.Decoder[ToHub]] = msgspec.msgpack.Decoder(ToHub)
 to_agent: Final[msgspec.msgpack.Decoder[ToAgent]] = msgspec.msgpack.Decoder(ToAgent)

@@ -62,7 +62,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
       pid=$(lanai hub start --format json | jq .pid)
     """
     from lanai.client import daemon
-    from lanai.client.discover import hub_arguments
+    from lanai.client.discover import access_arguments, hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
 
@@ -75,7 +75,7 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
         _print(_facts(_client(directory), directory), format_)
         return 0
     arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
-    arguments += hub_arguments(os.environ)
+    arguments += hub_arguments(os.environ) + access_arguments(os.environ)
     with _alone(home):
         places.make(directory)
         started = daemon.start(

@@ -95,5 +95,12 @@ SELECT batch, idx, attempt, is_failed, out, err, out_bytes, err_bytes FROM tail
 WHERE batch = :batch AND idx = :index AND (:attempt = 0 OR attempt = :attempt) ORDER BY attempt DESC LIMIT 1
 
 -- name: events
-SELECT at_us, kind, subject, text FROM event WHERE at_us < :before AND (:subject IS NULL OR subject = :subject)
-ORDER BY at_us DESC, kind, subject, text LIMIT :most
+SELECT at_us, kind, subject, text FROM event
+WHERE (at_us, kind, subject, text) < (:at_us, :kind, :subject_at, :text) AND at_us >= :since
+    AND (:subject IS NULL OR subject = :subject)
+ORDER BY at_us DESC, kind DESC, subject DESC, text DESC LIMIT :most
+
+-- name: audit
+SELECT row, at_us, user, role, origin_pack, action, subject, before_pack, after_pack, is_refused, why, left_out
+FROM audit WHERE row < :before AND at_us >= :since AND (:user IS NULL OR user = :user)
+ORDER BY row DESC LIMIT :most

@@ -1,0 +1,93 @@
+"""The one place where rights are asked for: what a handler forgets is not answered, what is refused is noted."""
+
+import asyncio
+import json
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lanai.api.answers import answer
+from lanai.api.app import Served, application, only_of, require_owner
+from lanai.api.doors import PEER
+from lanai.api.identity import Admission, Guests, Identity
+from lanai.model.access import Action
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
+
+
+def asked(
+    handler: Callable[[Request], Awaitable[Response]], action: Action, uid: int = NOBODY
+) -> tuple[int, dict[str, Any], list[tuple[object, ...]]]:
+    """The status and the answer of one request, and what was noted."""
+    noted: list[tuple[object, ...]] = []
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def ask() -> None:
+        identity = Identity(None, Admission(is_open=True))  # type: ignore[arg-type]
+        served = [Served("GET", "/v1/thing", action, handler)]
+        app = application(identity, Guests(identity), served, lambda *row: noted.append(row))
+        scope = {
+            "type": "http", "method": "GET", "path": "/v1/thing", "headers": [], "query_string": b"",
+            "state": {PEER: (7, uid)}, "root_path": "",
+        }  # fmt: skip
+        await app(scope, receive, send)
+
+    asyncio.run(ask())
+    return sent[0]["status"], json.loads(sent[1]["body"]), noted
+
+
+async def forgets(request: Request) -> Response:
+    return answer({"secret": "of another"})
+
+
+async def asks_for_his_own(request: Request) -> Response:
+    require_owner(request, "nobody", "batch 1")
+    return answer({"thing": 1})
+
+
+async def asks_for_anothers(request: Request) -> Response:
+    require_owner(request, "ann", "batch 1")
+    return answer({"secret": "of another"})
+
+
+async def lists(request: Request) -> Response:
+    return answer({"only": only_of(request)})
+
+
+@pytest.mark.parametrize("uid", [NOBODY, os.geteuid()])
+def test_a_handler_that_does_not_ask_whose_it_is_gives_no_answer(uid: int) -> None:
+    status, body, _ = asked(forgets, Action.BATCH_SEE, uid)
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in body
+
+
+def test_what_is_nobodys_goes_by_role() -> None:
+    assert asked(forgets, Action.NODE_SEE)[0] == 200
+    status, body, noted = asked(forgets, Action.HUB_STOP)
+    assert (status, body["error"]["code"]) == (403, "needs_role")
+    ((caller, *row),) = noted
+    assert row == ["hub.stop", "GET /v1/thing", {}, True, body["error"]["message"], 0]
+    assert (caller.user, caller.origin.pid) == ("nobody", 7)  # type: ignore[attr-defined]
+
+
+def test_what_is_somebodys_goes_by_owner() -> None:
+    assert asked(asks_for_his_own, Action.BATCH_CANCEL)[0] == 200
+    status, body, noted = asked(asks_for_anothers, Action.BATCH_CANCEL)
+    assert (status, body["error"]["code"], len(noted)) == (403, "not_yours", 1)
+    assert asked(asks_for_anothers, Action.BATCH_CANCEL, os.geteuid())[0] == 200
+
+
+def test_lists_are_of_ones_own_but_for_those_who_may_see_all() -> None:
+    assert asked(lists, Action.BATCH_SEE)[1]["only"] == "nobody"
+    assert asked(lists, Action.BATCH_SEE, os.geteuid())[1]["only"] is None

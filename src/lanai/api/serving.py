@@ -19,6 +19,7 @@ from lanai.api.identity import Identity
 from lanai.api.view import View
 from lanai.model import places
 from lanai.model.errors import LanaiError
+from lanai.wire import logs
 
 HUB_WITHIN_S: Final = 15.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -29,7 +30,7 @@ _log = logging.getLogger("lanai.api")
 
 def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], *, parent: int) -> int:
     """Serve the hub in `directory`, process `parent`, on a Unix socket and TLS addresses; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s api: %(message)s")
+    logs.configure("lanai-api", level=logging.WARNING, lines="%(asctime)s api: %(message)s")
     try:
         asyncio.run(_serve(directory, local, listen, parent))
     except LanaiError as error:

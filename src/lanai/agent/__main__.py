@@ -7,6 +7,7 @@ what runs to the starter; the next agent in this directory takes it over.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import fcntl
 import gc
 import json
@@ -34,7 +35,9 @@ from lanai.agent.spool import Spool
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
 from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
+from lanai.wire import journal
 from lanai.wire import messages as wire
+from lanai.wire.notify import Notifier
 
 _GC_EVERY: Final = 50_000
 
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     tell = _ready_teller(options.ready_fd)
     try:
-        _run(options, tell)
+        _run(options, tell, Notifier.taken_from(os.environ))
     except LanaiError as error:
         tell(error.body())
         print(f"lanai agent: {error.message}", file=sys.stderr)
@@ -78,7 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) -> None:
+def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], notifier: Notifier) -> None:
     state = options.state.absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(state)
@@ -130,13 +133,16 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None]) 
         lease_file=lease_file,
         hello=hello,
         settled=settled,
-        log=_log,
+        log=_logger(options.name),
+        notifier=notifier,
         wake_fd=_wake_on_signals(),
         apart=state / "apart.ndjson",
         index=output_index.moved(state / "starter" / "index", state / "index"),
     )
     facts = state / "agent.json"
     _write(facts, {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})
+    if notifier.has_watchdog:
+        faulthandler.enable()  # its SIGABRT shows where we hang
     gc.freeze()
     gc.set_threshold(_GC_EVERY)
     agent.run()
@@ -255,6 +261,19 @@ def _wake_on_signals() -> int:
 
 def _note(number: int, frame: object) -> None:
     """Does nothing: the number has been written to the wake-up pipe."""
+
+
+def _logger(node: str) -> Callable[[str], None]:
+    """Where the log goes: to the journal where standard error is the journal's, else to standard error."""
+    if not journal.is_stderr(os.environ):
+        return _log
+    entries = journal.Journal("lanai-agent", {"LANAI_NODE": node})
+
+    def log(text: str) -> None:
+        if not entries.send(text):
+            _log(text)
+
+    return log
 
 
 def _log(text: str) -> None:

@@ -30,6 +30,7 @@ from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import GrantId, Index
 from lanai.wire import messages as wire
+from lanai.wire.notify import Notifier
 
 RETRY_DISK_US: Final = 1_000_000
 PACE_US: Final = 30_000
@@ -68,6 +69,7 @@ class Agent:
         hello: Hello,
         settled: Settled,
         log: Callable[[str], None],
+        notifier: Notifier,
         wake_fd: int,
         apart: Path,
         index: OutputIndex,
@@ -80,6 +82,8 @@ class Agent:
         self._hello = hello
         self._settled: Settled | None = settled
         self._log = log
+        self._notifier = notifier
+        self._beat_us = 0 if notifier.every_us else NEVER_US
         self._wake_fd = wake_fd
         self._apart = apart
         self._outputs = Outputs(index, self._find, starters.reading)
@@ -90,12 +94,13 @@ class Agent:
         self._look_us = NEVER_US
         self._sweep_us = 0
         self._pace_us = 0
-        self._said = ""
+        self._said = f"looking for the hub at {hub.url}"
         self._begun_us = now_us()
         self._is_over = False
 
     def run(self) -> None:
         """Work until the machine wants to leave, or a signal arrives. The starter and what it runs go on."""
+        self._notifier.ready(self._said)
         while not self._is_over:
             now = now_us()
             self._on_time(now)
@@ -110,6 +115,7 @@ class Agent:
                     self._hear_starter(now, port)
             if self._hub.fileno() in ready:
                 self._hear_hub(now, self._hub.on_ready(now))
+        self._notifier.stopping()
         self._hub.close()
         self._starters.close()
         self._spool.close()
@@ -129,6 +135,7 @@ class Agent:
             self._starters.due_us,
             self._retry_disk_us,
             self._look_us,
+            self._beat_us,
             self._pace_us if self._pace_us > now else NEVER_US,
             now + _SLEEP_AT_MOST_US,
         )
@@ -145,6 +152,8 @@ class Agent:
             self._watch_disk(now)
         if now >= self._machine.due_us:
             self._tell(now, ev.Ticked(wall_us()))
+        if now >= self._beat_us:
+            self._beat_us = self._notifier.beat(now, self._said)
         if now >= self._sweep_us:
             self._sweep_us = now + SWEEP_US
             self._outputs.sweep(time.time())

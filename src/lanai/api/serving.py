@@ -19,6 +19,7 @@ from lanai.api.identity import Admission, Guests, Identity
 from lanai.api.view import View
 from lanai.model import places
 from lanai.model.errors import LanaiError
+from lanai.wire import logs
 
 HUB_WITHIN_S: Final = 15.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -36,7 +37,7 @@ def serve(
     parent: int,
 ) -> int:
     """Serve the hub in `directory`, process `parent`, on Unix sockets and TLS addresses; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s api: %(message)s")
+    logs.configure("lanai-api", level=logging.WARNING, lines="%(asctime)s api: %(message)s")
     try:
         asyncio.run(_serve(directory, local, listen, admission, parent))
     except LanaiError as error:

@@ -20,6 +20,7 @@ from lanai.model.errors import InternalError, LanaiError
 from lanai.model.node import LEASE_S
 from lanai.store.ground import StateLock
 from lanai.wire import unix
+from lanai.wire.notify import Notifier
 
 if TYPE_CHECKING:
     import socket
@@ -49,6 +50,7 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.directory.absolute()
+    notifier = Notifier.taken_from(os.environ)
     if arguments.unfinished:
         _say(arguments, {"unfinished": _unfinished(directory)})
         return 0
@@ -59,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             if arguments.private:
                 api.start()
-            return _serve(arguments, door, api)
+            return _serve(arguments, door, api, notifier)
         finally:
             api.stop()
             door.close()
@@ -88,16 +90,20 @@ def _unfinished(directory: Path) -> int:
         reader.close()
 
 
-def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess) -> int:
+def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess, notifier: Notifier) -> int:
     import asyncio
+    import faulthandler
     import logging
 
     from lanai.hub.server import Hub
+    from lanai.wire import logs
 
     async def live() -> int:
-        return await Hub(_options(arguments), door, api).run(lambda facts: _say(arguments, facts))
+        return await Hub(_options(arguments), door, api, notifier).run(lambda facts: _say(arguments, facts))
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    if notifier.has_watchdog:
+        faulthandler.enable()  # its SIGABRT shows where we hang
+    logs.configure("lanai-hub", level=logging.INFO, lines="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return asyncio.run(live())
 
 

@@ -24,6 +24,7 @@ from lanai.model.errors import LanaiError, NotAllowed, VersionMismatch
 from lanai.model.ids import NodeId, TokenId
 from lanai.wire import messages
 from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
+from lanai.wire.logs import about
 
 HELLO_S: Final = 10.0
 RECEIVE_BYTES: Final = 1 << 18
@@ -124,7 +125,7 @@ class Peer(asyncio.BufferedProtocol):
                 else:
                     self._greet(message)
         except ProtocolViolation as violation:
-            _log.warning("dropped %s: %s", self.describe(), violation)
+            _log.warning("dropped %s: %s", self.describe(), violation, extra=self.about())
             self.drop()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -146,6 +147,10 @@ class Peer(asyncio.BufferedProtocol):
     def describe(self) -> str:
         """The peer in words, for the log."""
         return f"{self.kind or 'stranger'} {self.name} at {self._where}"
+
+    def about(self) -> dict[str, str | int]:
+        """The peer as fields of a log line."""
+        return about(peer=self._where, **{"node" if self.kind == "agent" else "name": self.name})
 
     def send(self, message: messages.Message) -> None:
         """Write a message, after all that was given before. What is sent to a closed peer is lost."""
@@ -170,7 +175,13 @@ class Peer(asyncio.BufferedProtocol):
         try:
             data = frame(message)
         except ValueError as error:
-            _log.error("dropped %s: it cannot be sent %s: %s", self.describe(), type(message).__name__, error)
+            _log.error(
+                "dropped %s: it cannot be sent %s: %s",
+                self.describe(),
+                type(message).__name__,
+                error,
+                extra=self.about(),
+            )
             self.drop()
             return
         if not self._unsent:
@@ -186,7 +197,8 @@ class Peer(asyncio.BufferedProtocol):
             return
         transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
         if transport.get_write_buffer_size() > UNREAD_BYTES:
-            _log.warning("dropped %s: it has left %d bytes unread", self.describe(), transport.get_write_buffer_size())
+            unread = transport.get_write_buffer_size()
+            _log.warning("dropped %s: it has left %d bytes unread", self.describe(), unread, extra=self.about())
             self.drop()
         if self._waiting:
             self._make_waiting()
@@ -210,7 +222,7 @@ class Peer(asyncio.BufferedProtocol):
 
     def refuse(self, error: LanaiError) -> None:
         """Say why not, and end."""
-        _log.warning("refused %s: %s", self.describe(), error.message)
+        _log.warning("refused %s: %s", self.describe(), error.message, extra=self.about())
         self.send(messages.Refused(error.body()))
         self.leave()
 
@@ -241,7 +253,7 @@ class Peer(asyncio.BufferedProtocol):
     def _look_whether_stalled(self, made: int) -> None:
         self._stall_timer = None
         if self._waiting and self._made == made:
-            _log.warning("dropped %s: it has read nothing for %d s", self.describe(), STALLED_S)
+            _log.warning("dropped %s: it has read nothing for %d s", self.describe(), STALLED_S, extra=self.about())
             self.drop()
         elif self._waiting:
             self._await_reading()
@@ -286,5 +298,5 @@ class Peer(asyncio.BufferedProtocol):
         self.token = self._switchboard.admit(hello, self._address)
 
     def _say_nothing(self) -> None:
-        _log.warning("dropped %s: no Hello within %d s", self.describe(), HELLO_S)
+        _log.warning("dropped %s: no Hello within %d s", self.describe(), HELLO_S, extra=self.about())
         self.drop()

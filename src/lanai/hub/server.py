@@ -32,6 +32,7 @@ from lanai.model.job import JobState
 from lanai.model.node import NodeState
 from lanai.model.records import Recovered, SaveMeta
 from lanai.store.sqlite import SqliteWriter
+from lanai.wire.notify import Notifier
 
 IDLE_END_S: Final = 60.0
 OUR_BUG: Final = 70
@@ -75,9 +76,10 @@ class Hub:
     Args:
         door: listens for agents of this machine and the API process; who has connected is served after recovery.
         api: started already where the hub is private.
+        notifier: speaks to the service manager, where one has started the hub.
     """
 
-    def __init__(self, options: Options, door: socket.socket, api: ApiProcess) -> None:
+    def __init__(self, options: Options, door: socket.socket, api: ApiProcess, notifier: Notifier) -> None:
         self._options = options
         self._directory = options.directory
         self._started_at_us = wall_us()
@@ -88,6 +90,7 @@ class Hub:
         self._servers: list[asyncio.Server] = []
         self._door = door
         self._api = api
+        self._notifier = notifier
         self._resumed = 0
         self._cancels = False
         self._is_ending = False
@@ -106,8 +109,11 @@ class Hub:
             facts = self._ready_facts()
             identity.write_private(self._directory / "hub.pid", msgspec.json.encode(facts) + b"\n")
             on_ready(facts)
+            self._notifier.ready(self._status())
+            self._beat()
             return await self._ended
         finally:
+            self._notifier.stopping()
             self._end()
             (self._directory / "hub.pid").unlink(missing_ok=True)
             self._store.close()
@@ -223,6 +229,18 @@ class Hub:
         }
 
     # -- while it runs
+
+    def _beat(self) -> None:
+        """Tell the service manager, from the loop that does all the work, that it turns."""
+        every_us = self._notifier.every_us
+        if every_us:
+            self._notifier.beat(boottime_us(), self._status())
+            asyncio.get_running_loop().call_later(every_us / 1e6, self._beat)
+
+    def _status(self) -> str:
+        facts = self._facts()
+        full = "; the disk is full" if self._heart.is_full else ""
+        return f"{facts['nodes_up']} of {facts['nodes']} nodes up, {facts['batches_open']} batches open{full}"
 
     def _facts(self) -> dict[str, Any]:
         world = self._core.world

@@ -224,7 +224,7 @@ class Switchboard:
                 for api in self._apis.values():
                     api.send(message)
             case _:
-                _log.warning("dropped %s: it sent %s", peer.describe(), type(message).__name__)
+                _log.warning("dropped %s: it sent %s", peer.describe(), type(message).__name__, extra=peer.about())
                 peer.drop()
 
     def _keep_tail(self, message: messages.Tail) -> None:
@@ -421,7 +421,7 @@ class Switchboard:
     def _reject(self, connection: int, error: ErrorBody) -> None:
         peer = self._joining.pop(connection, None)
         if peer is not None:
-            _log.warning("refused %s: %s", peer.describe(), error.message)
+            _log.warning("refused %s: %s", peer.describe(), error.message, extra=peer.about())
             peer.send(messages.Refused(error))
             peer.leave()
 

@@ -14,6 +14,7 @@ from lanai.hub.peers import AHEAD_BYTES, Outbox, Peer
 from lanai.model.ids import GrantId
 from lanai.wire import messages
 from lanai.wire.framing import FRAME_BYTES, FrameReader, frame
+from lanai.wire.lobby import Visitor
 
 PIECE = 1 << 20
 
@@ -73,7 +74,7 @@ async def connected() -> AsyncIterator[tuple[Board, Peer, Far]]:
     board = Board()
     near, far = socket.socketpair()
     far.setblocking(False)
-    transport, peer = await asyncio.get_running_loop().create_connection(lambda: Peer(board), sock=near)
+    transport, peer = await asyncio.get_running_loop().create_connection(lambda: Peer(board, Visitor()), sock=near)
     other = Far(far)
     hello = messages.Hello("agent", 1, 1, "test")
     await asyncio.get_running_loop().sock_sendall(far, frame(hello))

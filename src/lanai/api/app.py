@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lanai.api.answers import refusal
-from lanai.api.doors import PEER_UID
+from lanai.api.doors import ADMIT, PEER_UID
 from lanai.api.identity import Identity
 from lanai.model.errors import NothingThere
 
@@ -39,6 +39,7 @@ def application(identity: Identity, routes: Sequence[tuple[str, str, Handler]]) 
 
         try:
             scope["state"][CALLER] = _caller(identity, scope)
+            scope["state"][ADMIT]()
             await router(scope, receive, noting)
         except ClientDisconnect:
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from lanai.api import input as input_
 from lanai.api import jobs, output, submit
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, caller
+from lanai.api.bodies import RANGES_BYTES, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.errors import NothingThere, UserError
@@ -29,9 +30,6 @@ ENDED_SHOWN: Final = 10
 INPUT_PIECE_BYTES: Final = 64 << 10
 RANGES_AT_ONCE: Final = 2_000
 NEXT_HEADER: Final = "lanai-next"
-COMMAND_BODY_BYTES: Final = 64 << 20
-
-B = TypeVar("B", bound=msgspec.Struct)
 
 
 class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +116,7 @@ class Handlers:
 
     async def stop(self, request: Request) -> Response:
         """POST /v1/hub/stop."""
-        wish = await _body(request, _Stop)
+        wish = await decoded(request, _Stop)
         return answer(await self._link.command(caller(request), "stop", now=wish.now) or {})
 
     async def status(self, request: Request) -> Response:
@@ -146,7 +144,7 @@ class Handlers:
         """POST /v1/batches."""
         user = caller(request)
         key = request.query_params.get("key", "")
-        submitted = await submit.submit(self._link, user, key, request.stream())
+        submitted = await submit.submit(self._link, user, key, streamed(request))
         return answer(submitted, 200 if submitted.existed else 201)
 
     async def batches(self, request: Request) -> Response:
@@ -212,7 +210,7 @@ class Handlers:
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""
         row = await self._row(request)
-        wish = await _body(request, _Change)
+        wish = await decoded(request, _Change)
         await self._link.command(
             caller(request), "set", batch=row.batch, priority=wish.priority, max_running=wish.max_running
         )
@@ -221,7 +219,7 @@ class Handlers:
     def _wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
             row = await self._row(request)
-            said = await _body(request, _Wish)
+            said = await decoded(request, _Wish, RANGES_BYTES)
             unknown = [state for state in said.states if state not in frozenset(JobState)]
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
@@ -301,7 +299,7 @@ class Handlers:
             user = caller(request)
             sender = input_.Sender(self._link, self._jobs, user, row, index, taken, attempt=attempt, offset=offset)
             is_taken = True
-            async for data in _pieces(request.stream()):
+            async for data in _pieces(streamed(request)):
                 is_taken = is_taken and await sender.send(data)  # the rest of the body is read all the same
             is_ended = is_taken and _flag(request, "end") and await sender.send(b"", is_end=True)
         return answer({"offset": sender.offset, "end": is_ended})
@@ -336,7 +334,7 @@ class Handlers:
 
     def _node_wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
-            await _body(request, _Nothing)
+            await decoded(request, _Nothing)
             await self._link.command(caller(request), verb, node=request.path_params["node"])
             return answer({})
 
@@ -407,18 +405,6 @@ def _ended_verdict(job: Mapping[str, Any]) -> str:
 
 def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
-
-
-async def _body(request: Request, kind: type[B]) -> B:
-    gathered = bytearray()
-    async for piece in request.stream():
-        gathered += piece
-        if len(gathered) > COMMAND_BODY_BYTES:
-            raise UserError(f"a body of more than {COMMAND_BODY_BYTES} bytes", code="body_too_long")
-    try:
-        return msgspec.json.decode(bytes(gathered) or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UserError(f"the body is not understood: {error}", code="bad_body") from None
 
 
 async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -19,6 +19,7 @@ from lanai.api.identity import Identity
 from lanai.api.view import View
 from lanai.model import places
 from lanai.model.errors import LanaiError
+from lanai.wire.lobby import Lobby, allow_many_connections
 
 HUB_WITHIN_S: Final = 15.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -41,12 +42,13 @@ def serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int
 async def _serve(directory: Path, local: socket.socket, listen: Sequence[tuple[str, int]], parent: int) -> None:
     link = await _link(directory, parent)
     view = View(directory)
-    doors = Doors(application(Identity(directory / "tokens.json"), Handlers(link, view).routes()))
-    await doors.open(local)
+    lobby = Lobby(allow_many_connections(), _log)
+    doors = Doors(application(Identity(directory / "tokens.json"), Handlers(link, view).routes()), lobby)
+    doors.open(local)
     if listen:
         tls = tls_context(os.fspath(directory / "cert.pem"), os.fspath(directory / "key.pem"))
         for host, port in listen:
-            await doors.open(listen_tcp(host, port), tls)
+            doors.open(listen_tcp(host, port), tls)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)

@@ -24,7 +24,9 @@ from lanai.wire.door import BACKLOG, Door, credentials
 from lanai.wire.lobby import Lobby, Visitor
 
 HEAD_S: Final = 10.0
-"""From the first byte of a request to the end of its head, and for the rest of a body after the answer to it."""
+"""From the first byte of a request to the end of its head."""
+REST_S: Final = 5.0
+"""For the rest of a body after the answer to it: so the client reads the answer, and is not cut off."""
 KEEP_ALIVE_S: Final = 75
 UNREAD_S: Final = 900.0
 """A client that reads nothing of an answer for so long is dropped. Somebody may be looking at a pager."""
@@ -74,20 +76,20 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        due = self._what_is_due()
+        due, within_s = self._what_is_due()
         if due == self._due:
             return
         self._forget_deadline()
         self._due = due
         if due:
-            self._deadline = self.loop.call_later(HEAD_S, self._drop, f"{due} was not whole within {HEAD_S:g} s")
+            self._deadline = self.loop.call_later(within_s, self._drop, f"{due} was not whole within {within_s:g} s")
 
-    def _what_is_due(self) -> str:
+    def _what_is_due(self) -> tuple[str, float]:
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            return "the head of a request"
+            return "the head of a request", HEAD_S
         if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
-            return "the body of a request that was answered"
-        return ""
+            return "the body of a request that was answered", REST_S
+        return "", 0.0
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

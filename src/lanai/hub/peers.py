@@ -128,6 +128,7 @@ class Peer(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the switchboard, once."""
         self._visitor.leave()
+        self._transport = None  # which holds us: a cycle, and the hub looks for those seldom
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
         self._forget_waiting()

@@ -135,6 +135,8 @@ class Door:
         except OSError as error:
             visitor.notice(f"dropped a stranger at {visitor.where}: {_said(error)}")
             visitor.leave()
+            # Its frames hold all of the connection, and would until cycles are looked for, which the hub does seldom.
+            error.__traceback__ = None
         except BaseException:
             visitor.leave()
             raise

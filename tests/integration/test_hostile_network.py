@@ -13,7 +13,6 @@ import pytest
 
 from lanai.api.doors import REST_S
 from lanai.client.connection import Connection, Target
-from lanai.model.errors import OtherEnd
 from lanai.wire import messages
 from lanai.wire.framing import frame
 from lanai.wire.lobby import NOTICES_EACH, STRANGER_S, Bounds
@@ -69,14 +68,6 @@ class Honest:
         assert max(self.took_s) < HONEST_S, sorted(self.took_s)[-5:]
         assert sorted(self.took_s)[len(self.took_s) // 2] < USUALLY_S, sorted(self.took_s)
 
-    def is_answered(self) -> bool:
-        """Whether the clients' TLS door is open."""
-        try:
-            self._new_client()
-        except OtherEnd:
-            return False
-        return True
-
     def close(self) -> None:
         """The agent goes."""
         self.agent.close()
@@ -102,14 +93,13 @@ class Honest:
 @pytest.fixture
 def honest(hub: Process, home: Path) -> Iterator[Honest]:
     with closing(Honest(home)) as made:
-        eventually(made.is_answered, what="the API process to listen")
+        hostile.hub_facts(made.target)
         yield made
 
 
 def api_pid(honest: Honest) -> int:
     """The process behind the clients' door."""
-    with closing(Connection(honest.target)) as client:
-        return int(client.json("GET", "/v1/hub")["api_pid"])
+    return int(hostile.hub_facts(honest.target)["api_pid"])
 
 
 def comes_in(place: tuple[str, int]) -> bool:

@@ -10,8 +10,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from lanai.client.connection import Connection, Target
+from lanai.model.errors import OtherEnd
+from services.processes import eventually
 
 WAIT_S = 10.0
 STRANGER = "127.0.0.2"
@@ -30,6 +36,20 @@ class Doors:
 def _place(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return str(parts.hostname), int(parts.port or 0)
+
+
+def hub_facts(target: Target) -> dict[str, Any]:
+    """What the hub says of itself, once its API process answers at `target`."""
+
+    def asked() -> dict[str, Any] | None:
+        with closing(Connection(target)) as client:
+            try:
+                return client.json("GET", "/v1/hub")
+            except OtherEnd:
+                return None
+
+    found: dict[str, Any] = eventually(asked, what="the API process to answer")
+    return found
 
 
 def trusting() -> ssl.SSLContext:
@@ -109,7 +129,7 @@ class Flood:
             each.connect_ex(place)
         for each in self.sockets:
             self._poll.register(each, select.POLLOUT)
-        waiting = set(each.fileno() for each in self.sockets)
+        waiting = {each.fileno() for each in self.sockets}
         while waiting and time.monotonic() < begun_s + within_s:
             for fd, _ in self._poll.poll(100):
                 waiting.discard(fd)

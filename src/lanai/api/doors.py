@@ -13,13 +13,16 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from lanai.api.answers import refusal
+from lanai.model.errors import UserError
 from lanai.wire.door import BACKLOG, Door, credentials
 from lanai.wire.lobby import Lobby, Visitor
 
@@ -59,9 +62,10 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Hang up on strangers, and on whoever does not come to the end of a body that was answered already."""
-        super().on_response_complete()
         if self._visitor.is_stranger:
-            self.transport.close()
+            self.transport.close()  # what he has sent besides is not looked at
+            return
+        super().on_response_complete()
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
@@ -104,11 +108,11 @@ class Connection(H11Protocol):
 class Doors:
     """Serves one ASGI application on any number of listening sockets. Who comes in is counted in `lobby`."""
 
-    def __init__(self, app: Any, lobby: Lobby) -> None:
+    def __init__(self, app: ASGIApp, lobby: Lobby) -> None:
         self._state = ServerState()
         self._lobby = lobby
         self._config = Config(
-            app,
+            _unambiguous(app),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -148,6 +152,24 @@ class Doors:
 
     def _connection(self, visitor: Visitor) -> Connection:
         return Connection(self._config, self._state, visitor)
+
+
+def _unambiguous(app: ASGIApp) -> ASGIApp:
+    """The application, but for requests that others than we might end elsewhere: these are refused, and hung up on.
+
+    h11 refuses all others of that kind; of a request with both a length and chunks it believes the chunks.
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope["headers"]}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            answer = refusal(UserError("a request has a length or comes in chunks, not both", code="two_lengths"))
+            answer.headers["connection"] = "close"
+            await answer(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return served
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:

@@ -104,7 +104,7 @@ class HubLink:
     """
 
     def __init__(self, where: Callable[[], Address], jitter: Callable[[], float]) -> None:
-        """`where` says where the hub is now; `jitter` gives numbers in [0, 1), to spread the attempts of many agents."""
+        """`where` says where the hub is now; `jitter` gives numbers in [0, 1), to spread the attempts of many."""
         self._where = where
         self._to = where()
         self._jitter = jitter

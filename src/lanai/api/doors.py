@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from lanai.api.answers import refusal
 from lanai.model.errors import UserError
-from lanai.wire.door import BACKLOG, Door, credentials
+from lanai.wire.door import BACKLOG, Door, credentials, tls_fault
 from lanai.wire.lobby import Lobby, Visitor
 
 HEAD_S: Final = 10.0
@@ -75,6 +75,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        if fault := tls_fault(exc):
+            self._visitor.notice(f"dropped a client at {self._visitor.where}: {fault}")
         self._visitor.leave()
         self._forget_deadline()
         super().connection_lost(exc)

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from lanai.model.errors import ErrorBody, LanaiError, NotAllowed, VersionMismatch
 from lanai.model.ids import NodeId
 from lanai.wire import messages
-from lanai.wire.door import credentials
+from lanai.wire.door import credentials, tls_fault
 from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
 from lanai.wire.lobby import Visitor
 
@@ -127,6 +127,8 @@ class Peer(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the switchboard, once."""
+        if fault := tls_fault(error):
+            self._visitor.notice(f"dropped {self.describe()}: {fault}")
         self._visitor.leave()
         self._transport = None  # which holds us: a cycle, and the hub looks for those seldom
         if self._quiet_timer is not None:

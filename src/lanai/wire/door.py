@@ -177,7 +177,12 @@ def _counted_as(accepted: socket.socket, peer: tuple[object, ...]) -> tuple[str,
     return address_of(peer), f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def tls_fault(error: Exception | None) -> str:
+    """What is wrong with the TLS of a connection that has ended so; empty where nothing is."""
+    return (error.reason or "it broke off").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else ""
+
+
 def _said(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS handshake ({(error.reason or 'it broke off').replace('_', ' ').lower()})"
+    if fault := tls_fault(error):
+        return f"no TLS handshake ({fault})"
     return error.strerror or str(error) or "it broke off"

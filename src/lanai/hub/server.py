@@ -173,9 +173,10 @@ class Hub:
         shown = _reachable_name(host)
         self._url = f"lanai://{shown}:{self._meta['port']}"
         self._api_url = f"https://{shown}:{self._meta['api_port']}"
-        identity.write_join(self._options.join_file, url=self._url, pin=pin, token=tokens.join)
+        pins = {"pin": pin, "next_pin": identity.next_pin(self._directory)}
+        identity.write_join(self._options.join_file, url=self._url, token=tokens.join, **pins)
         identity.write_user_token(
-            self._options.token_file, url=self._api_url, wire_url=self._url, pin=pin, token=tokens.user
+            self._options.token_file, url=self._api_url, wire_url=self._url, token=tokens.user, **pins
         )
 
     def _listen_on(self, api_address: str) -> str:

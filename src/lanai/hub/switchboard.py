@@ -266,7 +266,7 @@ class Switchboard:
             case messages.Input():
                 self._streams.give_input(peer, message)
             case _:
-                peer.drop()
+                peer.drop_for(f"it sent {type(message).__name__}")
 
     def _open(self, peer: Peer, message: messages.Open) -> None:
         if self.heart.is_full:

@@ -17,7 +17,7 @@ from lanai.core.hub import Decision, HubCore
 from lanai.hub.commit import Group
 from lanai.hub.loop import GATHER_RECORDS, PASS_US, _is_urgent
 from lanai.hub.switchboard import Switchboard
-from lanai.model.errors import StoreFull
+from lanai.model.errors import ErrorBody, StoreFull
 from lanai.model.ids import NodeId, TokenId
 from lanai.wire import messages
 from sim.network import Line, Stream
@@ -85,6 +85,13 @@ class Peer:
         self._hub.world.loop.later(1000, self.lost)
 
     drop = leave
+
+    def drop_for(self, why: str) -> None:
+        self.leave()
+
+    def refuse(self, error: ErrorBody) -> None:
+        self.send(messages.Refused(error))
+        self.leave()
 
     def die(self) -> None:
         if self._down is not None:

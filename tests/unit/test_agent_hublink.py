@@ -76,7 +76,7 @@ def listening(opened: ExitStack) -> tuple[socket.socket, tuple[int, tuple[Any, .
 
 
 def link(opened: ExitStack, url: str = f"lanai://{NAME}:7001") -> HubLink:
-    made = HubLink(address(url, "ab" * 32), lambda: 0.5)
+    made = HubLink(lambda: address(url, "ab" * 32), lambda: 0.5)
     opened.callback(made.close)
     return made
 

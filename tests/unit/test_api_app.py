@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from lanai.api.answers import answer
 from lanai.api.app import Served, application, only_of, require_owner
-from lanai.api.doors import PEER
+from lanai.api.doors import ADMIT, PEER
 from lanai.api.identity import Admission, Guests, Identity
 from lanai.model.access import Action
 
@@ -39,7 +39,7 @@ def asked(
         app = application(identity, Guests(identity), served, lambda *row: noted.append(row))
         scope = {
             "type": "http", "method": "GET", "path": "/v1/thing", "headers": [], "query_string": b"",
-            "state": {PEER: (7, uid)}, "root_path": "",
+            "state": {PEER: (7, uid), ADMIT: lambda: None}, "root_path": "",
         }  # fmt: skip
         await app(scope, receive, send)
 

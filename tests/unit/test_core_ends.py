@@ -171,6 +171,7 @@ def test_a_lost_node_uses_up_no_retry_of_the_jobs_own(hub: Recorder) -> None:
     """Power cuts come to all; only the batch's five for nodes are counted."""
     batch = hub.submit(1)
     for boot in range(5):
+        hub.wait(6)
         hub.join("n", capacity(cpus=1), boot=f"boot {boot}", take=False)
         hub.decide()
         assert [start.attempt for start in hub.take(StartAttempts)] == [boot + 1]

@@ -27,7 +27,8 @@ import msgspec
 
 import lanai
 from lanai.agent import detect, output_index
-from lanai.agent.hublink import HubLink, address
+from lanai.agent.hublink import HubLink
+from lanai.agent.joining import Joining
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
 from lanai.agent.ports import Served, Starters, check_state
@@ -40,14 +41,6 @@ from lanai.wire import messages as wire
 from lanai.wire.notify import Notifier
 
 _GC_EVERY: Final = 50_000
-
-
-class Join(msgspec.Struct, frozen=True):
-    """What a hub wrote for its agents."""
-
-    url: str = ""
-    pin: str = ""
-    token: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,9 +80,8 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
     lock = _lock(state)
     served = _served(options)
     check_state(state, served)
-    join = _join(options.join)
-    url = options.hub or join.url
-    hub = HubLink(address(url, join.pin), random.random)
+    joining = Joining(options.join, options.hub)
+    hub = HubLink(joining.address, random.random)
     boot_id, key, capacity = detect.boot_id(), _key(state), _capacity(options)
     lease_file = LeaseFile(state / "lease", boot_id)
     spool = Spool(state / "spool")
@@ -109,7 +101,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
             protocol_min=wire.PROTOCOL_MIN,
             protocol_max=wire.PROTOCOL_MAX,
             version=lanai.__version__,
-            token=join.token,
+            token=joining.token,
             name=options.name,
             key=key,
             boot_id=boot_id,
@@ -122,7 +114,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
 
     def settled(error: ErrorBody | None) -> None:
         if error is None:
-            (state / "joined").write_text(url + "\n")
+            (state / "joined").write_text(hub.url + "\n")
         tell(error)
 
     agent = Agent(
@@ -140,7 +132,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
         index=output_index.moved(state / "starter" / "index", state / "index"),
     )
     facts = state / "agent.json"
-    _write(facts, {"pid": os.getpid(), "name": options.name, "hub": url, "version": lanai.__version__})
+    _write(facts, {"pid": os.getpid(), "name": options.name, "hub": hub.url, "version": lanai.__version__})
     if notifier.has_watchdog:
         faulthandler.enable()  # its SIGABRT shows where we hang
     gc.freeze()
@@ -158,17 +150,6 @@ def _lock(state: Path) -> int:
         os.close(descriptor)
         raise Refusal(f"an agent runs already in {state}", code="agent_runs") from None
     return descriptor
-
-
-def _join(path: Path | None) -> Join:
-    if path is None:
-        return Join()
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Join)
-    except OSError as error:
-        raise UserError(f"cannot read the join file {path}: {error.strerror}", code="bad_join") from None
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} is no join file: {error}", code="bad_join") from None
 
 
 def _served(options: argparse.Namespace) -> Served | None:

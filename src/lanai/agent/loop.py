@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from lanai.agent import events as ev
-from lanai.agent.hublink import Down, HubLink, LinkEvent, Refused, Up, WrongPin
+from lanai.agent.hublink import FETCH_AGAIN, Down, HubLink, LinkEvent, Refused, Up, WrongPin
 from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
 from lanai.agent.output import CAP_BYTES, KEEP_S, Here, Outputs
@@ -226,8 +226,8 @@ class Agent:
                     self._hub.send(self._hello())
                     self._tell(now, ev.HubGreeted())
                 case WrongPin(problem):
-                    hint = "fetch the hub's join file again"
-                    self._settle(ErrorBody(code="wrong_pin", message=problem, hint=hint, exit_code=4, http_status=403))
+                    body = ErrorBody(code="wrong_pin", message=problem, hint=FETCH_AGAIN, exit_code=4, http_status=403)
+                    self._settle(body)
                 case Refused(began_us):
                     self._miss_hub("nobody listens there (connection refused)")
                     self._tell(now, ev.HubRefused(began_us))

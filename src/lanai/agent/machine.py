@@ -188,7 +188,8 @@ class Machine:
             case wire.Suspend():
                 self.lease.suspend()
             case wire.Refused(error):
-                out.append(ev.Reconnect(f"the hub refuses: {error.message}"))
+                hint = f" ({error.hint})" if error.hint else ""
+                out.append(ev.Reconnect(f"the hub refuses: {error.message}{hint}"))
             case wire.Fetch() | wire.Credit() | wire.Unfetch() | wire.Input():
                 pass  # the loop gives these to whoever reads outputs and writes inputs
             case _:

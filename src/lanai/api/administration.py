@@ -20,6 +20,7 @@ from starlette.responses import Response
 from lanai.api import questions
 from lanai.api.answers import answer, rfc3339
 from lanai.api.app import Served, caller
+from lanai.api.bodies import decoded
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action, TokenKind, user_name
@@ -75,7 +76,7 @@ class Administration:
 
     async def create(self, request: Request) -> Response:
         """POST /v1/tokens."""
-        wish = await questions.body(request, _NewToken)
+        wish = await decoded(request, _NewToken)
         if wish.expires_s is not None and not 0 < wish.expires_s <= EXPIRES_S_MOST:
             raise UserError(f"found expires_s={wish.expires_s:g}, accepted is more than 0 and at most 100 years")
         if len(wish.label) > LABEL_CHARACTERS or not wish.label.isprintable():
@@ -97,12 +98,12 @@ class Administration:
             label=wish.label,
         )
         made = {"token": told["token"], "kind": wish.kind, "user": wish.user, "label": wish.label, "secret": secret}
-        where = {"url": hub["api_url"], "wire_url": hub["url"], "pin": hub["pin"]}
+        where = {"url": hub["api_url"], "wire_url": hub["url"], "pin": hub["pin"], "next_pin": hub["next_pin"]}
         return answer({**made, "expires_at": rfc3339(expires_at_us), **where}, 201)
 
     async def revoke(self, request: Request) -> Response:
         """POST /v1/tokens/revoke."""
-        wish = await questions.body(request, _Revoked)
+        wish = await decoded(request, _Revoked)
         if bool(wish.token) == bool(wish.user):
             raise UserError("found both or neither of token and user, accepted is one of them", code="bad_body")
         told = await self._link.command(caller(request), "token_revoke", token=wish.token, user=wish.user)

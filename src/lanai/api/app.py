@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lanai.api.answers import refusal
-from lanai.api.doors import PEER
+from lanai.api.doors import ADMIT, PEER
 from lanai.api.identity import Guests, Identity, Stranger
 from lanai.model import access
 from lanai.model.access import Action, Caller
@@ -72,6 +72,7 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
 
         try:
             scope["state"][CALLER], token = await _caller(identity, scope)
+            scope["state"][ADMIT]()
             guest = guests.enter(token) if token is not None else None
             await router(scope, receive, noting)
         except ClientDisconnect:

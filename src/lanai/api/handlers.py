@@ -15,6 +15,7 @@ from lanai.api import jobs, output, questions, submit
 from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
+from lanai.api.bodies import RANGES_BYTES, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -129,7 +130,7 @@ class Handlers:
 
     async def stop(self, request: Request) -> Response:
         """POST /v1/hub/stop."""
-        wish = await questions.body(request, _Stop)
+        wish = await decoded(request, _Stop)
         return answer(await self._link.command(caller(request), "stop", now=wish.now) or {})
 
     async def status(self, request: Request) -> Response:
@@ -157,7 +158,7 @@ class Handlers:
         """POST /v1/batches."""
         asks = caller(request)
         key = request.query_params.get("key", "")
-        submitted = await submit.submit(self._link, asks, key, request.stream())
+        submitted = await submit.submit(self._link, asks, key, streamed(request))
         return answer(submitted, 200 if submitted.existed else 201)
 
     async def batches(self, request: Request) -> Response:
@@ -225,7 +226,7 @@ class Handlers:
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""
         row = await self._row(request)
-        wish = await questions.body(request, _Change)
+        wish = await decoded(request, _Change)
         await self._link.command(
             caller(request), "set", batch=row.batch, priority=wish.priority, max_running=wish.max_running
         )
@@ -234,7 +235,7 @@ class Handlers:
     def _wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
             row = await self._row(request)
-            said = await questions.body(request, _Wish)
+            said = await decoded(request, _Wish, RANGES_BYTES)
             unknown = [state for state in said.states if state not in frozenset(JobState)]
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
@@ -315,7 +316,7 @@ class Handlers:
             self._inputs.note(asks, row.batch, index, attempt)
             sender = input_.Sender(self._link, self._jobs, asks, row, index, taken, attempt=attempt, offset=offset)
             is_taken = True
-            async for data in _pieces(request.stream()):
+            async for data in _pieces(streamed(request)):
                 is_taken = is_taken and await sender.send(data)  # the rest of the body is read all the same
             is_ended = is_taken and questions.flag(request, "end") and await sender.send(b"", is_end=True)
         return answer({"offset": sender.offset, "end": is_ended})
@@ -350,7 +351,7 @@ class Handlers:
 
     def _node_wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
-            await questions.body(request, _Nothing)
+            await decoded(request, _Nothing)
             await self._link.command(caller(request), verb, node=request.path_params["node"])
             return answer({})
 

@@ -1,32 +1,13 @@
-"""What a request says: its body and its query, read and checked."""
+"""What a request asks in its query, read and checked."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, TypeVar
 
-import msgspec
 from starlette.requests import Request
 
 from lanai.model.errors import UserError
 from lanai.model.ranges import MAX_INDEX
-
-COMMAND_BODY_BYTES: Final = 64 << 20
-
-B = TypeVar("B", bound=msgspec.Struct)
-
-
-async def body(request: Request, kind: type[B]) -> B:
-    """The body as a value. Raises UserError where it is too long, or is not understood."""
-    gathered = bytearray()
-    async for piece in request.stream():
-        gathered += piece
-        if len(gathered) > COMMAND_BODY_BYTES:
-            raise UserError(f"a body of more than {COMMAND_BODY_BYTES} bytes", code="body_too_long")
-    try:
-        return msgspec.json.decode(bytes(gathered) or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UserError(f"the body is not understood: {error}", code="bad_body") from None
 
 
 def listed(request: Request, name: str) -> tuple[str, ...]:

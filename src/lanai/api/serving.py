@@ -20,6 +20,7 @@ from lanai.api.view import View
 from lanai.model import places
 from lanai.model.errors import LanaiError
 from lanai.wire import logs
+from lanai.wire.lobby import Lobby, allow_many_connections
 
 HUB_WITHIN_S: Final = 15.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -58,13 +59,14 @@ async def _serve(
     identity = Identity(view, admission)
     guests = Guests(identity)
     link.on_tokens_changed = guests.tokens_changed
-    doors = Doors(application(identity, guests, Handlers(link, view).routes(), link.note))
+    lobby = Lobby(allow_many_connections(), _log)
+    doors = Doors(application(identity, guests, Handlers(link, view).routes(), link.note), lobby)
     for sock in local:
-        await doors.open(sock)
+        doors.open(sock)
     if listen:
         tls = tls_context(os.fspath(directory / "cert.pem"), os.fspath(directory / "key.pem"))
         for host, port in listen:
-            await doors.open(listen_tcp(host, port), tls)
+            doors.open(listen_tcp(host, port), tls)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)

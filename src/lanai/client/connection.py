@@ -29,6 +29,7 @@ class Target:
     Attributes:
         socket: path of api.sock.
         host, port, pin, token: of the TLS door; the pin is the SHA-256 of its certificate in hexadecimal.
+        next_pin: of the certificate that it will have, where that is known; it is as good.
     """
 
     socket: Path | None = None
@@ -36,6 +37,7 @@ class Target:
     port: int = 0
     pin: str = ""
     token: str = ""
+    next_pin: str = ""
 
     def __str__(self) -> str:
         return str(self.socket) if self.socket is not None else f"https://{self.host}:{self.port}"
@@ -159,12 +161,12 @@ class Connection:
             plain.close()
             raise
         shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
-        if shown != self._target.pin.lower():
+        if shown not in (self._target.pin.lower(), self._target.next_pin.lower()):
             secured.close()
             raise OtherEnd(
                 f"what answers at {self._target} is not the hub that the token file names",
                 code="wrong_pin",
-                hint="fetch the hub's token file again",
+                hint="if the hub has a new certificate, fetch its token file again",
                 facts={"found": shown, "expected": self._target.pin},
             )
         return secured

@@ -236,10 +236,11 @@ def _from_token(path: Path, url: str) -> Target:
         texts = [known.get(name) for name in ("url", "pin", "token")]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it lacks url, pin or token")
+        next_pin = str(known.get("next_pin", ""))
         parts = urlsplit(url or known["url"])
         if parts.scheme != "https" or not parts.hostname or not parts.port:
             raise ValueError(f"{'the' if url else 'its'} url is not https://HOST:PORT")
-        return Target(host=parts.hostname, port=parts.port, pin=known["pin"], token=known["token"])
+        return Target(host=parts.hostname, port=parts.port, pin=known["pin"], token=known["token"], next_pin=next_pin)
     except FileNotFoundError:
         raise NothingThere(f"there is no token file {path}", facts={"file": os.fspath(path)}) from None
     except OSError as error:

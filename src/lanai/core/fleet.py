@@ -19,10 +19,16 @@ from lanai.model.node import NodeState
 from lanai.model.records import SaveNode
 
 FENCED_GRACE_US = 0
+LIVES_HEARTBEATS = 2
+"""A connection on which so many are missing no longer keeps its agent from a new one."""
 
 
 def on_joined(world: World, event: NodeJoined) -> None:
-    """Welcome an agent, unless its name belongs to another."""
+    """Welcome an agent, unless its name belongs to another, or to one that is connected and lives.
+
+    Two with one key are a copy of an agent's directory, or somebody who plays back what he has heard: both would be
+    given the same jobs. One that has lost its connection before we have comes again, and finds us wiser.
+    """
     known = world.names.get(event.name)
     if known is None:
         world.last_node += 1
@@ -46,6 +52,14 @@ def on_joined(world: World, event: NodeJoined) -> None:
             world.tell("node_joined", node.name, "again" + _by_token(world, event))
     node.token = event.token
     if node.connection and node.connection != event.connection:
+        if world.now_us - node.heard_us < LIVES_HEARTBEATS * world.heartbeat_us:
+            error = NotAllowed(
+                f"an agent of this name is connected already: {event.name}",
+                code="name_in_use",
+                hint="two agents may not share a --name or a directory; where there is only one, it gets in by itself",
+            )
+            world.do(RejectNode(event.connection, error.body()))
+            return
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
         ends.lose_everything(world, node, "the node has been booted again")

@@ -54,6 +54,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.unfinished:
         _say(arguments, {"unfinished": _unfinished(directory)})
         return 0
+    if arguments.certificate:
+        _say(arguments, _certificate(arguments, directory))
+        return 0
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
         door = unix.listen(places.wire_socket(directory))
@@ -88,6 +91,19 @@ def _unfinished(directory: Path) -> int:
         return len(reader.batches(limit=PAGE_ROWS, states=("open", "held", "paused")))
     finally:
         reader.close()
+
+
+def _certificate(arguments: argparse.Namespace, directory: Path) -> dict[str, str]:
+    import socket
+
+    from lanai.hub import identity
+
+    options = _options(arguments)
+    if arguments.certificate == "switch":
+        return {"pin": identity.switch_certificate(directory), "next_pin": ""}
+    files = (options.join_file, options.token_file)
+    announced = identity.announce_certificate(directory, socket.gethostname(), files)
+    return {"pin": identity.ensure_certificate(directory, socket.gethostname()), "next_pin": announced}
 
 
 def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess, notifier: Notifier) -> int:
@@ -170,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--admin", action="append", default=[], metavar="USER", help="may be repeated")
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
     parser.add_argument("--unfinished", action="store_true", help="say how many batches have not ended, and run none")
+    parser.add_argument("--certificate", choices=("announce", "switch"), help="change it, and run no hub")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")
     return parser
 

@@ -11,17 +11,23 @@ import getpass
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from lanai.model.access import TokenKind
+from lanai.model.errors import UserError
 from lanai.model.ids import TokenId
 from lanai.model.records import Recovered, SaveToken
 
 TOKEN_BYTES: Final = 32
 VALID_DAYS: Final = 3650
+CERTIFICATE: Final = "cert.pem"
+KEY: Final = "key.pem"
+NEXT_CERTIFICATE: Final = "next-cert.pem"
+NEXT_KEY: Final = "next-key.pem"
 JOIN: Final = "join_token"
 USER: Final = "user_token"
 """Names of the hub's values that say which tokens are its own."""
@@ -59,9 +65,56 @@ def write_private(path: Path, data: bytes) -> None:
 
 def ensure_certificate(directory: Path, host: str) -> str:
     """Make `cert.pem` and `key.pem` where missing; returns the pin: the certificate's SHA-256 in hexadecimal."""
-    certificate, key = directory / "cert.pem", directory / "key.pem"
-    if not (certificate.exists() and key.exists()):
-        _make_certificate(certificate, key, host)
+    if (directory / NEXT_CERTIFICATE).exists() and not (directory / NEXT_KEY).exists():
+        (directory / NEXT_CERTIFICATE).rename(directory / CERTIFICATE)  # a switch that was broken off
+    if not ((directory / CERTIFICATE).exists() and (directory / KEY).exists()):
+        _make_certificate(directory / CERTIFICATE, directory / KEY, host)
+    return _pin(directory / CERTIFICATE)
+
+
+def next_pin(directory: Path) -> str:
+    """The pin of the certificate that was announced; empty where there is none."""
+    is_whole = (directory / NEXT_CERTIFICATE).exists() and (directory / NEXT_KEY).exists()
+    return _pin(directory / NEXT_CERTIFICATE) if is_whole else ""
+
+
+def announce_certificate(directory: Path, host: str, files: Sequence[Path]) -> str:
+    """Make the certificate that is to follow, where there is none, and put its pin into the files that are handed on.
+
+    Returns:
+        Its pin. A repeat changes nothing.
+
+    Raises:
+        UserError: there is no certificate that it could follow.
+    """
+    if not (directory / CERTIFICATE).exists():
+        raise UserError(f"the hub in {directory} has no certificate", code="no_certificate", hint="lanai hub start")
+    ensure_certificate(directory, host)
+    if not next_pin(directory):
+        _make_certificate(directory / NEXT_CERTIFICATE, directory / NEXT_KEY, host)
+    for file in files:
+        if file.exists():
+            said = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+            write_private(file, msgspec.json.encode(said | {"next_pin": next_pin(directory)}) + b"\n")
+    return next_pin(directory)
+
+
+def switch_certificate(directory: Path) -> str:
+    """Have the announced certificate be the one that counts from the next start of the hub; returns its pin.
+
+    Raises:
+        UserError: none was announced.
+    """
+    pin = next_pin(directory)
+    if not pin:
+        hint = "lanai hub certificate --announce"
+        raise UserError(f"the hub in {directory} has announced no certificate", code="no_certificate", hint=hint)
+    (directory / NEXT_KEY).rename(directory / KEY)
+    (directory / NEXT_CERTIFICATE).rename(directory / CERTIFICATE)
+    return pin
+
+
+def _pin(certificate: Path) -> str:
     import ssl
 
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
@@ -150,15 +203,20 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def write_join(join_file: Path, *, url: str, pin: str, token: str) -> None:
+def write_join(join_file: Path, *, url: str, pin: str, next_pin: str, token: str) -> None:
     """What an agent needs to join."""
-    write_private(join_file, msgspec.json.encode({"url": url, "pin": pin, "token": token}) + b"\n")
+    body = {"url": url, "pin": pin, "token": token}
+    write_private(join_file, msgspec.json.encode(body | _announced(next_pin)) + b"\n")
 
 
-def write_user_token(token_file: Path, *, url: str, wire_url: str, pin: str, token: str) -> None:
+def write_user_token(token_file: Path, *, url: str, wire_url: str, pin: str, next_pin: str, token: str) -> None:
     """What a client on another machine needs."""
     body = {"url": url, "wire_url": wire_url, "pin": pin, "token": token, "user": getpass.getuser()}
-    write_private(token_file, msgspec.json.encode(body) + b"\n")
+    write_private(token_file, msgspec.json.encode(body | _announced(next_pin)) + b"\n")
+
+
+def _announced(next_pin: str) -> dict[str, str]:
+    return {"next_pin": next_pin} if next_pin else {}
 
 
 def _token_in(path: Path) -> str:

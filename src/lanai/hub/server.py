@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -24,7 +23,7 @@ from lanai.hub import identity
 from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.loop import Heart
-from lanai.hub.peers import HELLO_S, Peer
+from lanai.hub.peers import STALLED_S, Peer
 from lanai.hub.switchboard import Switchboard
 from lanai.model import places
 from lanai.model.errors import Refusal, StoreError, UserError
@@ -32,6 +31,8 @@ from lanai.model.job import JobState
 from lanai.model.node import NodeState
 from lanai.model.records import Recovered, SaveMeta
 from lanai.store.sqlite import SqliteWriter
+from lanai.wire.door import Door
+from lanai.wire.lobby import Lobby, Visitor, allow_many_connections
 from lanai.wire.notify import Notifier
 
 IDLE_END_S: Final = 60.0
@@ -87,7 +88,7 @@ class Hub:
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle_since_us = boottime_us()
         self._end_by_us = 0
-        self._servers: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._door = door
         self._api = api
         self._notifier = notifier
@@ -101,7 +102,7 @@ class Hub:
         Raises:
             LanaiError: it cannot start, and nothing was changed.
         """
-        _allow_many_connections()
+        self._lobby = Lobby(allow_many_connections(), _log)
         self._store = SqliteWriter(self._directory, durability=self._options.durability)
         try:
             self._store.restore_ballast()
@@ -153,7 +154,7 @@ class Hub:
             self._write_files(own)
         self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._peer, sock=self._door))
+        self._open(self._door)
         if not self._options.is_private:
             self._api.start(self._listen_on(self._api_url.removeprefix("https://")))
         self._api.watch(loop)
@@ -183,9 +184,10 @@ class Hub:
 
     def _write_files(self, own: identity.Own) -> None:
         """After their tokens are kept: nobody is handed one that a crash could take back."""
-        identity.write_join(self._options.join_file, url=self._url, pin=self._pin, token=own.join)
+        pins = {"pin": self._pin, "next_pin": identity.next_pin(self._directory)}
+        identity.write_join(self._options.join_file, url=self._url, token=own.join, **pins)
         identity.write_user_token(
-            self._options.token_file, url=self._api_url, wire_url=self._url, pin=self._pin, token=own.user
+            self._options.token_file, url=self._api_url, wire_url=self._url, token=own.user, **pins
         )
         identity.forget_before(self._directory)
 
@@ -196,11 +198,7 @@ class Hub:
         context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
         door = _listen(host, port or int(self._meta.get("port", "0")))
         self._meta["port"] = str(door.getsockname()[1])
-        self._servers.append(
-            await asyncio.get_running_loop().create_server(
-                self._peer, sock=door, ssl=context, ssl_handshake_timeout=HELLO_S
-            )
-        )
+        self._open(door, context)
         spare = _listen(host, int(self._meta.get("api_port", "0")))
         self._meta["api_port"] = str(spare.getsockname()[1])
         spare.close()  # the API process binds it a moment later
@@ -212,8 +210,13 @@ class Hub:
         host = self._options.listen[0]
         return f"{f'[{host}]' if ':' in host else host}:{api_address.rpartition(':')[2]}"
 
-    def _peer(self) -> Peer:
-        return Peer(self._board)
+    def _open(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        door = Door(self._lobby, self._peer, tls=tls, unread_s=STALLED_S)
+        door.open(sock)
+        self._doors.append(door)
+
+    def _peer(self, visitor: Visitor) -> Peer:
+        return Peer(self._board, visitor)
 
     def _ready_facts(self) -> dict[str, Any]:
         return {
@@ -221,6 +224,7 @@ class Hub:
             "url": self._url,
             "api_url": self._api_url,
             "pin": self._pin,
+            "next_pin": "" if self._options.is_private else identity.next_pin(self._directory),
             "api_socket": os.fspath(self._options.access.socket or places.api_socket(self._directory)),
             "token_file": "" if self._options.is_private else str(self._options.token_file),
             "join_file": "" if self._options.is_private else str(self._options.join_file),
@@ -330,8 +334,8 @@ class Hub:
         self._end_with(OUR_BUG)
 
     def _end(self) -> None:
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            door.close()
         self._api.stop()
         if hasattr(self, "_heart"):
             self._heart.stop()
@@ -347,12 +351,6 @@ class Hub:
             _log.warning("leases are not suspended: %s", error)
         else:
             self._board.suspend_leases()
-
-
-def _allow_many_connections() -> None:
-    """As many descriptors as may be had: the usual 1,024 are not enough for a thousand agents."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:

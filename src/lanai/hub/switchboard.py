@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
@@ -19,7 +18,7 @@ from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
-from lanai.hub.peers import Outbox, Peer
+from lanai.hub.peers import NAME_CHARACTERS, Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
 from lanai.model.batch import Counts
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
@@ -30,11 +29,12 @@ from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
 FORGET_S: Final = 0.25
+INVENTORY_MOST: Final = 1_000_000
+"""A node holds some thousands; what is listed is held here until the last of it has come."""
 FACTS: Final = 20
 FACT_CHARACTERS: Final = 200
 """Most that an agent may say of its computer, so that a page of nodes fits an answer."""
 
-_log = logging.getLogger(__name__)
 
 
 class Store(Lines, History, Batches, Attempts, Protocol):
@@ -146,7 +146,7 @@ class Switchboard:
         if hello.kind == "api":
             self._apis[peer.number] = peer
             peer.send(self._welcome(NodeId(0)))
-        elif hello.kind == "agent" and hello.capacity is not None and hello.name:
+        elif hello.kind == "agent" and hello.capacity is not None and _is_name(hello.name):
             self._joining[peer.number] = peer
             self.heart.post(
                 events.NodeJoined(
@@ -164,7 +164,7 @@ class Switchboard:
                 )
             )
         else:
-            raise UserError(f"this Hello of kind {hello.kind!r} is not complete")
+            raise UserError(f"this Hello of kind {hello.kind[:20]!r} is not complete, or its name is none")
 
     def on_message(self, peer: Peer, message: messages.ToHub) -> None:
         """One message; those from an agent that the core has not accepted yet are dropped with it."""
@@ -211,7 +211,9 @@ class Switchboard:
                 post(events.JobsReturned(node, message.items))
             case messages.Inventory():
                 peer.inventory += message.items
-                if message.is_last:
+                if len(peer.inventory) > INVENTORY_MOST:
+                    peer.drop_for(f"its inventory has more than {INVENTORY_MOST} attempts")
+                elif message.is_last:
                     items = [(GrantId(grant), Index(index), state) for grant, index, state in peer.inventory]
                     peer.inventory = []
                     self._streams.took_stock(node, items)
@@ -224,8 +226,7 @@ class Switchboard:
                 for api in self._apis.values():
                     api.send(message)
             case _:
-                _log.warning("dropped %s: it sent %s", peer.describe(), type(message).__name__, extra=peer.about())
-                peer.drop()
+                peer.drop_for(f"it sent {type(message).__name__}")
 
     def _keep_tail(self, message: messages.Tail) -> None:
         self.heart.post(
@@ -279,7 +280,7 @@ class Switchboard:
             case messages.Input():
                 self._streams.give_input(peer, message)
             case _:
-                peer.drop()
+                peer.drop_for(f"it sent {type(message).__name__}")
 
     def _open(self, peer: Peer, message: messages.Open) -> None:
         if self.heart.is_full:
@@ -415,15 +416,12 @@ class Switchboard:
             api.send(messages.TokensChanged())
         for peer in (*self._joining.values(), *self._agents.values()):
             if peer.token in effect.gone:
-                _log.warning("dropped %s: its token %d is good no longer", peer.describe(), peer.token)
-                peer.drop()
+                peer.drop_for(f"its token {peer.token} is good no longer")
 
     def _reject(self, connection: int, error: ErrorBody) -> None:
         peer = self._joining.pop(connection, None)
         if peer is not None:
-            _log.warning("refused %s: %s", peer.describe(), error.message, extra=peer.about())
-            peer.send(messages.Refused(error))
-            peer.leave()
+            peer.refuse(error)
 
     def _start(self, effect: do.StartAttempts) -> None:
         peer = self._agents.get(effect.node)
@@ -579,3 +577,8 @@ class Switchboard:
             world.heartbeat_us,
             wall_us(),
         )
+
+
+def _is_name(name: str) -> bool:
+    """Whether a node can be called that: it is shown on a line, and kept for ever."""
+    return 0 < len(name) <= NAME_CHARACTERS and name.isprintable()

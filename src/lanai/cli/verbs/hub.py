@@ -140,6 +140,46 @@ def status(asked: Asked, format_: str) -> int:
     return 0
 
 
+@command.command("certificate")
+@click.option("--announce", "step", flag_value="announce", help="Make the next one; join and token file tell of both.")
+@click.option("--switch", "step", flag_value="switch", help="Use the next one, from the next start of the hub on.")
+@json_option
+def certificate(step: str | None, format_: str) -> int:
+    """Change the certificate of this user's hub, without an hour in which agents and clients refuse it.
+
+    First --announce, and hand the join file and the token file on again: who has them believes the old certificate and
+    the next one. Then, when all have them, --switch and start the hub anew. Agents look at their join file before each
+    connect and need no restart.
+
+    \b
+    Examples:
+      lanai hub certificate --announce
+      lanai hub certificate --switch && lanai hub stop && lanai hub start
+    """
+    from lanai.client import daemon
+    from lanai.model import places
+    from lanai.model.errors import NothingThere
+
+    if step is None:
+        raise click.UsageError("give --announce or --switch")
+    directory = places.hub_dir(_home())
+    if not directory.is_dir():
+        raise NothingThere(f"no hub was ever started in {directory}", code="no_hub", hint="lanai hub start")
+    words = ["lanai.hub", os.fspath(directory), "--certificate", step]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    pins = {name: str(told.facts[name]) for name in ("pin", "next_pin")}
+    if format_ == "json":
+        print(json.dumps({"version": 1, **pins}))
+    elif step == "announce":
+        print(f"certificate: {pins['pin']}\nnext: {pins['next_pin']}")
+        say("lanai: hand the join file and the token file on again; then lanai hub certificate --switch")
+    else:
+        print(f"certificate: {pins['pin']}")
+        say("lanai: it counts from the next start: lanai hub stop, lanai hub start")
+    return 0
+
+
 def _say_stopped(asked: Asked, format_: str) -> int:
     from lanai.client.discover import Here, meant
     from lanai.client.private import unfinished

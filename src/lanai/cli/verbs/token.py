@@ -165,7 +165,9 @@ def _claim(file: Path) -> None:
 
 def _file_of(made: Mapping[str, Any]) -> dict[str, str]:
     """What a token file or a join file holds."""
+    names = ("url", "wire_url", "pin", "user", "next_pin")
+    told = {name: made[name] for name in names if made[name]} | {"token": made["secret"]}
     if made["kind"] == "agent":
-        return {"url": made["wire_url"], "pin": made["pin"], "token": made["secret"]}
-    names = ("url", "wire_url", "pin", "user")
-    return {**{name: made[name] for name in names}, "token": made["secret"]}
+        del told["wire_url"], told["user"]
+        told["url"] = made["wire_url"]
+    return told

@@ -10,14 +10,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from lanai.client.connection import Connection, Target
 from lanai.model.errors import OtherEnd
 from services.processes import eventually
+
+HANDSHAKE: Final = b"\x16"
+"""The first byte of whoever begins with TLS."""
 
 WAIT_S = 10.0
 STRANGER = "127.0.0.2"
@@ -116,7 +119,11 @@ class Dribbler:
 
 
 class Flood:
-    """Very many connections from one address, which say nothing and stay."""
+    """Very many connections from one address, which say one byte and stay.
+
+    The byte shows who is really held: where very many come at once the kernel answers with cookies, and forgets a
+    connection whose last word meets a full queue; only who sends something learns of that.
+    """
 
     def __init__(self, place: tuple[str, int], count: int, *, source: str = STRANGER, within_s: float = 15.0) -> None:
         self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(count)]
@@ -129,11 +136,14 @@ class Flood:
             each.connect_ex(place)
         for each in self.sockets:
             self._poll.register(each, select.POLLOUT)
-        waiting = {each.fileno() for each in self.sockets}
+        of_fd = {each.fileno(): each for each in self.sockets}
+        waiting = set(of_fd)
         while waiting and time.monotonic() < begun_s + within_s:
             for fd, _ in self._poll.poll(100):
                 waiting.discard(fd)
                 self._poll.unregister(fd)
+                with suppress(OSError):
+                    of_fd[fd].send(HANDSHAKE)
         self.never_answered = len(waiting)
         self.took_s = time.monotonic() - begun_s
         for fd in waiting:

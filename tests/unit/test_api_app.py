@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from lanai.api.answers import answer
 from lanai.api.app import Served, application, only_of, require_owner
-from lanai.api.doors import ADMIT, PEER
+from lanai.api.doors import PEER, VISITOR
 from lanai.api.identity import Admission, Guests, Identity
 from lanai.model.access import Action
+from lanai.wire.lobby import Visitor
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
@@ -39,7 +40,7 @@ def asked(
         app = application(identity, Guests(identity), served, lambda *row: noted.append(row))
         scope = {
             "type": "http", "method": "GET", "path": "/v1/thing", "headers": [], "query_string": b"",
-            "state": {PEER: (7, uid), ADMIT: lambda: None}, "root_path": "",
+            "state": {PEER: (7, uid), VISITOR: Visitor()}, "root_path": "",
         }  # fmt: skip
         await app(scope, receive, send)
 

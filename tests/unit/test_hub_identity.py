@@ -29,7 +29,8 @@ class Home:
         self.tokens = own.tokens
         self.meta = own.meta
         identity.write_join(self.join, url="lanai://h:1", pin="p", next_pin="", token=own.join)
-        identity.write_user_token(self.token, url="https://h:2", wire_url="lanai://h:1", pin="p", next_pin="", token=own.user)
+        urls = {"url": "https://h:2", "wire_url": "lanai://h:1"}
+        identity.write_user_token(self.token, **urls, pin="p", next_pin="", token=own.user)
         identity.forget_before(self.path)
         return own
 

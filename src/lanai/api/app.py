@@ -11,7 +11,6 @@ an answer for a whole one. What is refused for lack of rights is noted for the a
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -22,13 +21,14 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lanai.api.answers import refusal
-from lanai.api.doors import ADMIT, PEER
+from lanai.api.doors import PEER, VISITOR
 from lanai.api.identity import Guests, Identity, Stranger
 from lanai.model import access
 from lanai.model.access import Action, Caller
 from lanai.model.allowance import Allowance
 from lanai.model.errors import InternalError, NotAllowed, NothingThere
 from lanai.model.records import Facts, SaveToken
+from lanai.wire.logs import about
 
 CALLER: Final = "caller"
 ACTION: Final = "action"
@@ -38,8 +38,6 @@ REFUSAL_EVERY_S: Final = 30.0
 """So many refusals of one caller (all strangers are one), and then one every so often, are noted, others counted."""
 
 SUBJECT_CHARACTERS: Final = 200
-
-_log = logging.getLogger("lanai.api")
 
 Handler = Callable[[Request], Awaitable[Response]]
 Note = Callable[[Caller, str, str, Facts, bool, str, int], None]
@@ -72,7 +70,7 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
 
         try:
             scope["state"][CALLER], token = await _caller(identity, scope)
-            scope["state"][ADMIT]()
+            scope["state"][VISITOR].admit()
             guest = guests.enter(token) if token is not None else None
             await router(scope, receive, noting)
         except ClientDisconnect:
@@ -146,7 +144,8 @@ class _Refusals:
         if left_out is None:
             return
         subject = f"{scope['method']} {scope['path']}"[:SUBJECT_CHARACTERS]
-        _log.warning("refused %s (%s) %s: %s", asks.user or "a stranger", asks.origin, ascii(subject), error.message)
+        text = f"refused {asks.user or 'a stranger'} ({asks.origin}) {subject!a}: {error.message}"
+        scope["state"][VISITOR].notice(text, about(user=asks.user))
         self._note(asks, str(state.get(ACTION, "")), subject, {}, True, error.message, left_out)
 
 

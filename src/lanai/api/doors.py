@@ -35,15 +35,15 @@ UNREAD_S: Final = 900.0
 """A client that reads nothing of an answer for so long is dropped. Somebody may be looking at a pager."""
 PEER: Final = "peer"
 """Where (pid, uid) of a Unix peer stand in a request's `scope["state"]`; absent on TLS."""
-ADMIT: Final = "admit"
-"""Where in `scope["state"]` stands what is to be called once it is known who asks."""
+VISITOR: Final = "visitor"
+"""Where in `scope["state"]` stands whom the lobby counts, to be admitted once it is known who asks."""
 
 
 class Connection(H11Protocol):
     """One client's connection; to the lobby it is `visitor`."""
 
     def __init__(self, config: Config, state: ServerState, visitor: Visitor) -> None:
-        super().__init__(config=config, server_state=state, app_state={ADMIT: visitor.admit})
+        super().__init__(config=config, server_state=state, app_state={VISITOR: visitor})
         self._visitor = visitor
         self._due = ""
         self._deadline: asyncio.TimerHandle | None = None

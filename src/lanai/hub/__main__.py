@@ -59,6 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
+        # Where a hub was killed its API process may still answer there for a moment, and hang up on whoever has asked.
+        places.api_socket(directory).unlink(missing_ok=True)
         door = unix.listen(places.wire_socket(directory))
         api = ApiProcess(directory, _access(arguments))
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lanai.agent import starter_link
 from services.agent_hub import PATIENCE_S
+from services.processes import pid_with_word
 
 
 def gone(pid: int) -> None:
@@ -45,12 +46,7 @@ class AgentProcess:
 
     def starter_pid(self, user: str = "") -> int | None:
         """Found by its command, since to ask it would be to take it away from its agent."""
-        needle = os.fsencode(self.place(user).directory)
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes().split(b"\0"):
-                    return int(entry.name)
-        return None
+        return pid_with_word(os.fspath(self.place(user).directory))
 
     def place(self, user: str = "") -> starter_link.Place:
         """Where the starter is: the agent's own, or a user's."""

@@ -22,8 +22,9 @@ import pytest
 from lanai.api.handlers import Handlers
 from lanai.model.access import RULES, Action, Role, may
 from lanai.wire import messages
-from services.callers import Caller, acting_as, needs_root
+from services.callers import Caller, acting_as
 from services.processes import Process, eventually, start_agent, start_hub
+from services.users import needs_root
 from services.wirepeer import WirePeer
 
 VICTIM = "daemon"

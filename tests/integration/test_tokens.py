@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from services.callers import Caller, needs_root
+from services.callers import Caller
 from services.processes import eventually
 from services.site import Site
+from services.users import needs_root
 
 
 @pytest.fixture

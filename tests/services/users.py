@@ -19,8 +19,8 @@ def needs_root() -> None:
     if os.geteuid() == 0:
         return
     if os.environ.get("CI"):
-        pytest.fail("this test makes users, for which it has to be root")
-    pytest.skip("makes users: run it as root")
+        pytest.fail("this test takes on other users' rights, for which it has to be root")
+    pytest.skip("takes on other users' rights: run it as root")
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from lanai.agent import starter_command as command
 from lanai.agent.starter_account import Account
 from lanai.agent.starter_attempt import NEVER
 from lanai.agent.starter_attempts import Attempts, now_us
+from lanai.agent.starter_cgroups import Leaf, Leaves
 from lanai.agent.starter_input import Inputs
 from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
@@ -26,6 +27,7 @@ from lanai.agent.starter_signals import read_signals
 from lanai.agent.starter_spawn import Spawner
 
 PROTOCOL = 1
+FEATURES = ("leaves",)
 _HOUSE_US = 1_000_000
 _FAREWELL_US = 2_000_000
 _PEERS_AT_MOST = 16
@@ -52,8 +54,9 @@ class Starter:
         self._reports = Reports()
         self._inputs = Inputs(self._poller, self._tell_input)
         slots = Output(settings.directory)
-        spawner = Spawner(slots, self._inputs.open)
-        self._attempts = Attempts(settings.mark, self._reports, slots, spawner)
+        self._leaves = Leaves()
+        spawner = Spawner(slots, self._leaves, self._inputs.open)
+        self._attempts = Attempts(settings.mark, self._reports, slots, self._leaves, spawner)
         self._specs: dict[int, command.Spec] = {}
         self._about_user = {} if settings.account is None else settings.account.variables()
         self._peers: dict[int, Peer] = {}
@@ -74,6 +77,9 @@ class Starter:
             "forget": self._on_forget,
             "inventory": self._on_inventory,
             "input": self._on_input,
+            "main": self._on_main,
+            "leaf": self._on_leaf,
+            "no_leaf": self._on_no_leaf,
             "quit_when_idle": self._on_quit_when_idle,
         }
         status = os.stat(settings.directory)
@@ -114,6 +120,8 @@ class Starter:
                 break
             if self._reports.has_unsent:
                 self._report()
+            if self._leaves.has_news:
+                self._tell_leaves()
         self._say_goodbye()
 
     def _patience_s(self, now: int) -> float:
@@ -130,6 +138,10 @@ class Starter:
             return
         for payload in self._reports.take():
             self._send(payload)
+
+    def _tell_leaves(self) -> None:
+        if self._agent is not None and self._agent.is_told:
+            self._send(encode(self._leaves.news()))
 
     def _send(self, payload: bytes) -> None:
         if self._agent is not None:
@@ -244,7 +256,7 @@ class Starter:
         if str(error) != "closed":
             _log(f"connection dropped: {error}")
         self._poller.unregister(peer.fileno)
-        peer.connection.close()
+        peer.close()
         if peer is self._agent:
             self._agent = None
             self._lone_since_us = now_us()
@@ -260,6 +272,7 @@ class Starter:
         if former is not None and former is not peer:
             self._drop(former, BadPeer("another agent has taken over"))
         answer = {"m": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "mark": self._settings.mark}
+        answer["features"] = FEATURES
         self._send_to(peer, encode(answer))
 
     # What the agent says
@@ -316,6 +329,9 @@ class Starter:
         ]
         waiting = [[*key, one.number] for key, one in self._attempts.waiting.items()]
         answer = {"m": "inventory", "running": running, "waiting": waiting, "ended": len(self._reports)}
+        answer["leaves"] = self._leaves.numbers()
+        self._leaves.new_agent()
+        self._attempts.fill_leafless()
         self._send(encode(answer))
         for payload in self._reports.repeat():
             self._send(payload)
@@ -337,6 +353,23 @@ class Starter:
         if missing_from is not None:
             answer["missing_from"] = missing_from
         self._send(encode(answer))
+
+    def _on_main(self, message: dict[str, Any]) -> None:
+        self._leaves.set_home(self._passed(message))
+
+    def _on_leaf(self, message: dict[str, Any]) -> None:
+        names = [str(name) for name in message["files"]]
+        self._leaves.add(Leaf(int(message["number"]), names, self._passed(message)))
+        self._attempts.fill_leafless()
+
+    def _on_no_leaf(self, message: dict[str, Any]) -> None:
+        _log(f"no cgroup: {message.get('reason')}")
+        self._leaves.deny()
+        self._attempts.fill_leafless()
+
+    def _passed(self, message: dict[str, Any]) -> list[int]:
+        assert self._agent is not None
+        return self._agent.passed(len(message["files"]))
 
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
         self._is_quitting = True

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 
 CONTROLLERS: Final = ("memory", "cpu", "pids", "freezer")
+SUBGROUP: Final = "lanai-agent"
+"""Where agents move themselves to, since version 2 wants no processes in a group that shares out memory and cpus."""
+
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -25,7 +28,8 @@ class Mounted:
         version: 1 or 2.
         controllers: those of `CONTROLLERS` that it has; with version 2 those that are delegated to the group.
         point: where it is mounted.
-        own: the group's directory; None where it lies outside of what is mounted here.
+        own: the group's directory, or the one above it where it is `SUBGROUP`: what is ours to divide. None where it
+            lies outside of what is mounted here.
     """
 
     version: int
@@ -43,9 +47,11 @@ def find(mountinfo: Path = Path("/proc/self/mountinfo"), cgroup: Path = Path("/p
         bound = tuple(name for name in CONTROLLERS if name in options) if version == 1 else ()
         if version == 1 and not bound:
             continue
-        names = next((names for names in paths if bound[0] in names.split(",")), None) if bound else ""
+        names = next((each for each in paths if bound[0] in each.split(",")), None) if bound else ""
         path = None if names is None else paths.get(names)
         own = None if path is None else _below(Path(point), root, path)
+        if own is not None and own.name == SUBGROUP:
+            own = own.parent
         if version == 2 and own is not None:
             bound = tuple(name for name in CONTROLLERS if name in _text(own / "cgroup.controllers").split())
         found.setdefault((version, bound), Mounted(version=version, controllers=bound, point=Path(point), own=own))

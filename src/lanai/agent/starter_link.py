@@ -439,15 +439,24 @@ def connect(place: Place, timeout_s: float | None = None) -> socket.socket:
     return connection
 
 
-def kill_starter(place: Place) -> None:
-    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
+def starter_pid(place: Place) -> int | None:
+    """Returns the process of the starter that was started last in a place; None if it has ended."""
     try:
         pid, ticks = map(int, (place.door / PID_NAME).read_text().split())
     except (OSError, ValueError):
-        return
+        return None
     process = processes.read_process(pid)
-    if process is not None and process.started_ticks == ticks:
-        processes.signal_all([process], signal.SIGKILL)
+    return pid if process is not None and process.started_ticks == ticks else None
+
+
+def kill_starter(place: Place) -> None:
+    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
+    pid = starter_pid(place)
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
 
 def kill_leftovers(place: Place) -> int:

@@ -18,7 +18,7 @@ read is looked at here, where file and key are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -35,6 +35,7 @@ from lanai.model.units import (
 
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
+CpuLimit = Literal["none", "weight", "quota"]
 Priority = Annotated[int, msgspec.Meta(ge=1, le=10000)]
 
 
@@ -52,13 +53,22 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent offers; None is what it detects."""
+    """What an agent offers; None is what it detects. And how it limits what it runs.
+
+    Attributes:
+        cgroups: whether it makes control groups where it can.
+        cpu_limit: what becomes of the cpus that a job asks for: nothing, a share by it, or that and no more.
+        user_processes: how many processes the jobs of one user may be at once; 0 for any number.
+    """
 
     name: str | None = None
     cpus: Quantity | None = None
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    cgroups: Literal["auto", "none"] = "auto"
+    cpu_limit: CpuLimit = "weight"
+    user_processes: Count = 0
 
 
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]

@@ -9,7 +9,7 @@ import msgspec
 
 from lanai.agent import events as ev
 from lanai.agent.events import Item, Member
-from lanai.model.ids import GrantId
+from lanai.model.ids import GrantId, Index
 from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape
 from lanai.wire.messages import Spec
@@ -46,8 +46,9 @@ class Running:
 class Starter:
     """What survives its agent. Gone with `die`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, owner: str) -> None:
         self.node = node
+        self.owner = owner
         self.is_alive = True
         self.lease_us = NEVER_US
         self.is_expired = False
@@ -73,6 +74,7 @@ class Starter:
             list(self.waiting),
             [result for _, result in self.kept],
             self._last if self.kept else 0,
+            self.owner,
         )
 
     def open_lane(self, lane: int, spec: Spec) -> None:
@@ -102,7 +104,7 @@ class Starter:
         kept = {(result.grant, result.index) for _, result in self.kept}
         back = [m for m in items if self.waiting.pop(m, None) or (m not in self.active and m not in kept)]
         if back:
-            self._tell(ev.JobsGivenBack(back))
+            self._tell(ev.JobsGivenBack(back, self.owner))
 
     def end(self, items: list[Member], grace_us: int) -> None:
         for member in items:
@@ -151,6 +153,20 @@ class Starter:
             running.outcome = "node"
             self._over(running)
 
+    def lie(self) -> None:
+        """Say of what others have that it has ended, begun, or come back. Its own user may do that with what is his."""
+        others = [m for one in self.node.starters.values() if one is not self for m in (*one.waiting, *one.active)]
+        rng = self.node.world.rng
+        foreign = [*others, (GrantId(rng.randrange(1 << 41)), Index(1))]
+        members = rng.sample(foreign, min(len(foreign), 3))
+        results = [AttemptResult(*member, rng.choice(("ok", "exit", "node"))) for member in members]
+        lies: tuple[ev.StarterEvent, ...] = (
+            ev.AttemptsEnded(results, rng.randrange(1 << 20), self.owner),
+            ev.JobsGivenBack(members, self.owner),
+            ev.AttemptsBegan([(*member, 1) for member in members], self.owner),
+        )
+        self._tell(rng.choice(lies))
+
     # -- running
 
     def _fill(self) -> None:
@@ -175,7 +191,7 @@ class Starter:
             self._keep(AttemptResult(*member, "notfound", exit_code=127))
             return
         running = self.active[member] = Running(queued, node.boot_us(), node.wall_us())
-        node.world.promises.began(node, member, queued.spec.batch, queued.item.line, self.shapes())
+        node.world.promises.began(node, self, member, queued.spec.batch, queued.item.line, node.shapes())
         self._later(fate.lasts_us, lambda: self._natural_end(running, fate.outcome))
         self._later(TELL_AFTER_US, lambda: self._tell_began(member, running))
 
@@ -190,7 +206,7 @@ class Starter:
 
     def _tell_began(self, member: Member, running: Running) -> None:
         if not running.is_over:
-            self._tell(ev.AttemptsBegan([(*member, running.wall_us)]))
+            self._tell(ev.AttemptsBegan([(*member, running.wall_us)], self.owner))
 
     def _over(self, running: Running) -> None:
         if running.is_over or not self.is_alive:
@@ -215,7 +231,7 @@ class Starter:
         fresh = [(number, result) for number, result in self.kept if number > self._told_upto]
         if fresh and self.agent is not None:
             self._told_upto = fresh[-1][0]
-            self._tell(ev.AttemptsEnded([result for _, result in fresh], fresh[-1][0]))
+            self._tell(ev.AttemptsEnded([result for _, result in fresh], fresh[-1][0], self.owner))
 
     def _tell(self, event: ev.StarterEvent) -> None:
         if self.agent is not None:

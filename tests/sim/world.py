@@ -27,9 +27,11 @@ FAULTS = (
     "cut", "partition_short", "partition_long", "hub_crash_before_commit", "hub_crash_after_commit",
     "hub_crash_mid_send", "agent_crash", "agent_and_starter_crash", "starter_crash", "reboot", "node_disk_full",
     "hub_disk_full", "clock_jump", "freeze_short", "freeze_long", "wish", "node_wish", "join", "sickness",
+    "lie", "unknown_user",
 )  # fmt: skip
 """Each comes with a rate of its own, per second of virtual time."""
 
+USERS = ("ann", "bob", "cid")
 OUTCOMES = ("exit", "signal", "time", "memory", "check", "notfound", "node")
 
 
@@ -117,7 +119,7 @@ class World:
             settings, shapes = some_settings(self)
             size = rng.choice((1, 5, 20, 20, 60))
             jobs = sorted(rng.randrange(len(shapes)) for _ in range(size))
-            submission = Submission(f"key {number}", rng.choice(("ann", "bob")), settings, shapes, jobs)
+            submission = Submission(f"key {number}", rng.choice(USERS), settings, shapes, jobs)
             self.loop.later(rng.randrange(60 * SECOND_US), self._submits(submission))
 
     def _submits(self, submission: Submission) -> Callable[[], None]:
@@ -190,7 +192,7 @@ class World:
 
     def _agent_and_starter_crash(self, node: Node) -> None:
         node.kill_agent()
-        node.kill_starter()
+        node.kill_starters()
         self.loop.later(self.rng.choice((1000, 2 * SECOND_US, 100 * SECOND_US)), node.start_agent)
 
     def _starter_crash(self, node: Node) -> None:
@@ -233,6 +235,15 @@ class World:
     def _sickness(self, node: Node) -> None:
         node.is_sick = not node.is_sick
 
+    def _lie(self, node: Node) -> None:
+        """A user makes his starter say what is not so."""
+        if node.serves_users and node.starters:
+            self.rng.choice(list(node.starters.values())).lie()
+
+    def _unknown_user(self, node: Node) -> None:
+        """For a while the node cannot make a starter for this user."""
+        node.unknown = self.rng.choice((*USERS, ""))
+
     # -- the end
 
     def _heal(self) -> None:
@@ -241,6 +252,7 @@ class World:
         self.store.is_full = False
         for node in self.nodes:
             node.is_sick = node.disk.is_full = False
+            node.unknown = ""
             node.blocked_until_us = node.frozen_until_us = 0
             node.thaw()
             node.start_agent()

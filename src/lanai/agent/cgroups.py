@@ -4,9 +4,9 @@
     BASE/u-NAME/7        a leaf: what one attempt with a limit has started
 
 There is such a tree in each hierarchy that is used. BASE lies in the agent's own group and is named after the agent's
-state directory, so that agents do not meet; the starter outlives the agent, and the next agent of that directory finds
-state directory, so that agents do not meet; a starter outlives its agent, and the next agent of that directory finds its
-groups again by the record in there. Where nothing can be made, nothing is limited by the kernel, and the reasons are
+state directory, so that agents do not meet; a starter outlives its agent, and the next agent of that directory finds
+its groups again by the record in there. Where nothing can be made, nothing is limited by the kernel, and the reasons
+are among `facts`. Nothing here knows of attempts: the starter takes them in (`starter_cgroups`).
 """
 
 from __future__ import annotations

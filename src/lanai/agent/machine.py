@@ -107,9 +107,12 @@ class Machine:
         return None
 
     def owner_of(self, member: Member) -> str | None:
-        """Whose starter has the job; None where none has."""
+        """Whose starter has the job, or had it when an earlier agent was killed; None where none has."""
         lane = self.roster.live.get(member)
-        return None if lane is None else lane.owner
+        if lane is not None:
+            return lane.owner
+        number, index = member
+        return next((one.owner for one in self._orphans if one.grant == number and index in one.indices), None)
 
     def handle(self, now_us: int, event: Event) -> list[Effect]:
         """Take one event; what is to be done about it, in order."""

@@ -269,6 +269,7 @@ class Starter:
         former = self._agent
         peer.is_agent = True
         self._agent = peer
+        self._is_quitting = False  # that was the wish of an agent before
         if former is not None and former is not peer:
             self._drop(former, BadPeer("another agent has taken over"))
         answer = {"m": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "mark": self._settings.mark}

@@ -164,12 +164,12 @@ def terminate(pid: int) -> None:
     wait_gone(pid)
 
 
-def end_starter(state: Path) -> None:
-    """End the starter of the agent whose state is in `state`, and with it what it runs: it outlives its agent.
+def end_starters(state: Path) -> None:
+    """End the starters of the agent whose state is in `state`, and with them what they run: they outlive their agent.
 
     Harmless where there is none. Raises TimedOut.
     """
-    for starter in mentioning("starter.py", f"{state}/starter"):
+    for starter in [pid for part in ("starter", "users") for pid in mentioning("starter.py", f"{state}/{part}")]:
         terminate(starter)
 
 

@@ -229,7 +229,7 @@ def end_agent(directory: Path) -> None:
     pid = pid_of(directory, AGENT)
     if pid is not None and _has_agent(directory):
         daemon.terminate(pid)
-    daemon.end_starter(directory / "agent")
+    daemon.end_starters(directory / "agent")
 
 
 def _client(directory: Path) -> Client:

@@ -53,9 +53,12 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent offers; None is what it detects. And how it limits what it runs.
+    """What an agent offers; None is what it detects. And whom it serves, and how it limits what it runs.
 
     Attributes:
+        as_users: run each job as the user who has submitted it; for an agent that root starts.
+        min_uid: the lowest uid that such an agent serves, but for root's.
+        allow_root: whether it runs root's jobs.
         cgroups: whether it makes control groups where it can.
         cpu_limit: what becomes of the cpus that a job asks for: nothing, a share by it, or that and no more.
         user_processes: how many processes the jobs of one user may be at once; 0 for any number.
@@ -66,6 +69,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    as_users: bool = False
+    min_uid: Count = 0
+    allow_root: bool = True
     cgroups: Literal["auto", "none"] = "auto"
     cpu_limit: CpuLimit = "weight"
     user_processes: Count = 0

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lanai.model.settings import AgentSettings
 
 READY_WITHIN_S: Final = 30.0
+SYSTEM_STATE: Final = "/var/lib/lanai-agent"
+"""Of an agent that runs jobs as their users: they have to get through to what is theirs in it."""
+
 FACTS_FILE: Final = "agent.json"
 JOINED_FILE: Final = "joined"
 
@@ -41,6 +44,10 @@ def command() -> None:
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
 @click.option("--gpus", metavar="N|ID,...", help="Gpus to offer: how many, or their ids (default: as detected).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
+@click.option("--as-users/--as-me", "as_users", default=None, help="Run each job as its user (root only).")
+@click.option("--min-uid", type=click.IntRange(min=0), metavar="N", help="With --as-users: lowest uid to serve.")
+@click.option("--allow-root/--no-allow-root", default=None, help="With --as-users: serve root's jobs (default: yes).")
+@click.option("--state", metavar="DIR", help=f"Its directory (default: in $LANAI_HOME; --as-users: {SYSTEM_STATE}).")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
 def start(name: str | None, foreground: bool, format_: str, **options: Any) -> int:
@@ -55,6 +62,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
       lanai agent start --hub lanai://head:7001 --join /shared/join --cpus 8 --memory 32G
       lanai agent start --name spare --cpus 0.5 --resource licence=2
       lanai agent start --gpus 0,2
+      sudo lanai agent start --join /etc/lanai/join --as-users --min-uid 1000 --no-allow-root
     """
     from lanai.client import daemon
     from lanai.client.discover import configuration
@@ -62,7 +70,8 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
 
     configured = configuration(os.environ).agent
     called = name or configured.name or socket.gethostname()
-    directory = places.agent_dir(_home(), called)
+    serving = _serving(options, configured)
+    directory = _state(options["state"], called, is_shared="--as-users" in serving)
     running = _facts(directory)
     if running is not None:
         say(f"lanai: agent {called} runs already")
@@ -70,7 +79,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
         return 0
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
-    arguments += _offer(options, configured)
+    arguments += _offer(options, configured) + serving
     places.make(directory)
     log = directory / "agent.log"
     keeps_trying = foreground or (directory / JOINED_FILE).exists()
@@ -92,8 +101,9 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
 
 @command.command("stop")
 @click.option("--name", metavar="NAME", help="Which (default: the one that runs here).")
+@click.option("--state", metavar="DIR", help="The one whose directory this is.")
 @click.option("--now", is_flag=True, help="End its running commands too.")
-def stop(name: str | None, now: bool) -> int:
+def stop(name: str | None, state: str | None, now: bool) -> int:
     """Stop an agent. Its running commands go on, and are taken over when it starts again; not with --now.
 
     Where none was started by hand, the one of the private hub is meant.
@@ -109,7 +119,8 @@ def stop(name: str | None, now: bool) -> int:
 
     if name is not None:
         places.agent_dir(_home(), name)
-    running = _running(_by_hand(), name) or _running([_private()], name)
+    started = [Path(state).absolute()] if state else [*_by_hand(), Path(SYSTEM_STATE)]
+    running = _running(started, name) or _running([_private()], name)
     if not running:
         say("lanai: no agent runs here" if name is None else f"lanai: no agent {name} runs here")
         return 0
@@ -120,7 +131,7 @@ def stop(name: str | None, now: bool) -> int:
     for each, (directory, pid) in running.items():
         daemon.terminate(pid)
         if now:
-            daemon.end_starter(directory)
+            daemon.end_starters(directory)
         say(f"lanai: agent {each} has stopped")
     return 0
 
@@ -129,6 +140,29 @@ def _home() -> Path:
     from lanai.model import places
 
     return places.home(os.environ, host=socket.gethostname())
+
+
+def _serving(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
+    """As whom its jobs run, in the agent's words. Raises UserError for options that mean nothing by themselves."""
+    from lanai.model.errors import UserError
+
+    given = {name: options[name] for name in ("as_users", "min_uid", "allow_root")}
+    meant = {name: getattr(configured, name) if value is None else value for name, value in given.items()}
+    if not meant["as_users"]:
+        if given["min_uid"] is not None or given["allow_root"] is not None:
+            raise UserError("--min-uid and --allow-root are for --as-users", hint="give --as-users too, as root")
+        return []
+    allowing = "--allow-root" if meant["allow_root"] else "--no-allow-root"
+    return ["--as-users", "--min-uid", str(meant["min_uid"]), allowing]
+
+
+def _state(given: str | None, called: str, *, is_shared: bool) -> Path:
+    from lanai.model import places
+
+    own = places.agent_dir(_home(), called)
+    if given:
+        return Path(given).absolute()
+    return Path(SYSTEM_STATE) if is_shared else own
 
 
 def _facts(directory: Path) -> tuple[str, int] | None:

@@ -1,0 +1,217 @@
+"""A starter that lies, floods or is silent: the agent's end of it, over a real socket. The starter here is the test."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lanai.agent import events as ev
+from lanai.agent import starter_link as link
+from lanai.agent.distrust import HANG_US, HURRY_US, LOOK_US
+from lanai.agent.events import Item
+from lanai.agent.starting import PING_US, REFUSED_US, StarterPort
+from lanai.model.ids import Index, grant_id
+from services.agent_hub import spec
+
+G = grant_id(1, 1)
+SECOND_US = 1_000_000
+HELLO = {"m": "hello", "protocol": 1, "pid": 1, "mark": "m"}
+NOTHING = {"m": "inventory", "running": [], "waiting": [], "ended": 0}
+OK = [1, G, 1, 1, "ok", 0, 0, 5, 5, 5, 5, None, None, None, None, 0]
+
+
+class Liar:
+    """A starter that says what the test says, and the port that has to bear it."""
+
+    def __init__(self, directory: Path) -> None:
+        door = directory / "door"
+        door.mkdir()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(door / link.SOCKET_NAME))
+        self.listener.listen()
+        self.now_us = 1_000 * SECOND_US
+        self.port = StarterPort(link.Place(directory / "users", door), link.Account("liar"))
+        self.port.wake()
+        assert self.port.on_time(self.now_us) == []
+        self.port.flush()
+        self.connection, _ = self.listener.accept()
+        self.read()
+
+    def read(self) -> None:
+        """Take what the agent has said, whatever that is."""
+        self.connection.setblocking(False)
+        try:
+            while self.connection.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            pass
+        self.connection.setblocking(True)
+
+    def say(self, *messages: dict[str, Any] | bytes) -> list[ev.StarterEvent]:
+        """Say these; what the agent makes of it."""
+        for one in messages:
+            payload = one if isinstance(one, bytes) else json.dumps(one).encode()
+            self.connection.sendall(struct.pack(">I", len(payload)) + payload)
+        return self.port.on_ready(self.now_us)
+
+    def give(self, count: int = 1) -> None:
+        """The agent hands it jobs."""
+        self.port.open_lane(1, spec(user="liar"))
+        self.port.hand(1, G, 1, [Item(Index(index), b"true") for index in range(1, count + 1)])
+        self.port.flush()
+        self.read()
+
+    def later(self, for_us: int, step_us: int = LOOK_US) -> list[ev.StarterEvent]:
+        """Time passes, and the agent looks as often as it wants to."""
+        found: list[ev.StarterEvent] = []
+        until_us = self.now_us + for_us
+        while self.now_us < until_us and not found:
+            self.now_us = min(until_us, max(self.now_us + step_us, min(self.port.due_us, until_us)))
+            found = self.port.on_time(self.now_us)
+            self.port.flush()
+        return found
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Iterator[Liar]:
+    made = Liar(tmp_path)
+    yield made
+    made.port.close()
+    made.connection.close()
+    made.listener.close()
+
+
+def test_an_honest_one_is_believed(liar: Liar) -> None:
+    assert liar.say(HELLO, NOTHING) == [ev.StarterUp([], [], [], 0, "liar")]
+    liar.give()
+    (ended,) = liar.say({"m": "ended", "items": [OK]})
+    assert isinstance(ended, ev.AttemptsEnded)
+    assert (ended.owner, ended.upto, ended.results[0].outcome) == ("liar", 1, "ok")
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    names = ("sequence", "grant", "index", "attempt", "outcome", "code", "signal", "began", "wall", "user", "system",
+             "peak", "reason", "output", "checks", "escaped")  # fmt: skip
+    return {"m": "ended", "items": [list((dict(zip(names, OK, strict=True)) | changes).values())]}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        b"no json",
+        b"[" * 60_000,
+        b"[]",
+        b'"ended"',
+        {"m": "nonsense"},
+        {"m": "ended"},
+        {"m": "ended", "items": 7},
+        {"m": "ended", "items": [[1, 2]]},
+        {"m": "ended", "items": [OK, OK]},
+        _row(sequence="1"),
+        _row(grant=[]),
+        _row(grant=-1),
+        _row(grant=1 << 70),
+        _row(index=None),
+        _row(index=1.5),
+        _row(index=True),
+        _row(attempt={}),
+        _row(outcome="splendid"),
+        _row(outcome=[]),
+        _row(code=256),
+        _row(code="0"),
+        _row(signal=-9),
+        _row(began=1 << 63),
+        _row(wall=-1),
+        _row(user="much"),
+        _row(peak=[1]),
+        _row(reason=7),
+        _row(output="all"),
+        _row(output=[None]),
+        _row(escaped=-1),
+        {"m": "started", "items": [[G, 1, 1, 5, 5, 0], [G, 2, 1, 5, 5, 0]]},
+        {"m": "started", "items": [[{}, 1, 1, 5, 5, 0]]},
+        {"m": "started", "items": [[G, 1, 1, "pid", 5, 0]]},
+        {"m": "recalled", "returned": [], "begun": []},
+        {"m": "recalled", "returned": [[G, 1]], "begun": []},
+        {"m": "inventory", "running": [], "waiting": [], "ended": 0},
+        {"m": "refused", "protocol": 1, "reason": "I am somebody else"},
+    ],
+)
+def test_a_lie_costs_it_everything_that_it_runs(liar: Liar, lie: dict[str, Any] | bytes) -> None:
+    """It had one attempt, and was asked nothing. What cannot be is answered by its end, and nothing else happens."""
+    liar.say(HELLO, NOTHING)
+    liar.give()
+    assert liar.say(lie) == [ev.StarterDied("liar")]
+    assert liar.port.fileno() == -1
+
+
+def test_a_frame_without_end_is_no_frame(liar: Liar) -> None:
+    liar.say(HELLO, NOTHING)
+    liar.connection.sendall(struct.pack(">I", 1 << 30))
+    assert liar.port.on_ready(liar.now_us) == [ev.StarterDied("liar")]
+
+
+def test_more_words_than_jobs_end_it(liar: Liar) -> None:
+    """Otherwise it could keep the agent busy for ever, and everybody else waiting."""
+    liar.say(HELLO, NOTHING)
+    liar.give(3)
+    rows = [[number, *OK[1:]] for number in range(1, 5)]
+    assert liar.say({"m": "ended", "items": rows[:3]}) != [ev.StarterDied("liar")]
+    assert liar.say({"m": "ended", "items": rows[3:]}) == [ev.StarterDied("liar")]
+
+
+def test_it_cannot_hold_more_than_anybody_could_have_given_it(liar: Liar) -> None:
+    """Else the agent would wait for ends that never come before it tells its hub of anything."""
+    assert liar.say(HELLO, {**NOTHING, "ended": 1 << 40}) == [ev.StarterDied("liar")]
+
+
+def test_a_refusal_in_place_of_a_greeting_is_a_reason(liar: Liar) -> None:
+    """That is how one tells that it cannot become its user. It is not asked again for a while, and then it is."""
+    assert liar.say({"m": "refused", "protocol": 1, "reason": "no such user"}) == [
+        ev.StarterMissing("no such user", "liar")
+    ]
+    liar.port.wake()
+    liar.now_us += REFUSED_US // 2
+    assert liar.port.on_time(liar.now_us) == [ev.StarterMissing("no such user", "liar")]
+    liar.port.wake()
+    liar.now_us += REFUSED_US
+    assert liar.port.on_time(liar.now_us) == []
+    assert liar.port.fileno() >= 0
+
+
+def test_one_that_never_greets_is_given_up(liar: Liar) -> None:
+    assert liar.later(HANG_US - 2 * LOOK_US) == []
+    assert liar.later(4 * LOOK_US) == [ev.StarterDied("liar")]
+
+
+def test_one_that_falls_silent_is_given_up(liar: Liar) -> None:
+    """It is asked now and then, and answers; then it is asked and does not."""
+    liar.say(HELLO, NOTHING)
+    for _ in range(5):
+        assert liar.later(PING_US + LOOK_US) == []
+        liar.read()
+        assert liar.say({"m": "recalled", "returned": [], "begun": []}) == []
+    assert liar.later(HANG_US - 2 * LOOK_US) == []
+    assert liar.later(PING_US + 4 * LOOK_US) == [ev.StarterDied("liar")]
+
+
+def test_a_computer_that_slept_is_not_a_silent_starter(liar: Liar) -> None:
+    """Ten minutes pass in one step: the starter slept as well as the agent, and is given its time anew."""
+    liar.say(HELLO, NOTHING)
+    assert liar.later(PING_US + LOOK_US) == []
+    liar.now_us += 600 * SECOND_US
+    assert liar.port.on_time(liar.now_us) == []
+    assert liar.say({"m": "recalled", "returned": [], "begun": []}) == []
+
+
+def test_when_the_lease_is_over_it_has_to_answer_soon(liar: Liar) -> None:
+    liar.say(HELLO, NOTHING)
+    liar.port.set_lease(0, liar.now_us)
+    assert liar.later(HURRY_US - 2 * LOOK_US) == []
+    assert liar.later(4 * LOOK_US) == [ev.StarterDied("liar")]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lanai.agent.cgroup_mounts import SUBGROUP, Mounted, find
-from lanai.agent.starter_cgroups import ENTER, MEMBERS
+from lanai.agent.starter_cgroups import DIRECTORY, ENTER, MEMBERS
 from lanai.model.settings import CpuLimit
 
 RECORD: Final = "cgroups.json"
@@ -45,7 +45,7 @@ _FILES: Final[dict[int, dict[str, tuple[tuple[str, int], ...]]]] = {
         "memory": (
             *(("memory.limit_in_bytes", _WRITE), ("memory.memsw.limit_in_bytes", _WRITE)),
             *(("memory.max_usage_in_bytes", _BOTH), ("memory.usage_in_bytes", _READ)),
-            *(("memory.oom_control", _READ), ("memory.failcnt", _READ)),
+            ("memory.oom_control", _READ),
         ),
         "cpu": (("cpu.shares", _WRITE), ("cpu.cfs_quota_us", _WRITE)),
         "freezer": (("freezer.state", _BOTH),),
@@ -151,6 +151,10 @@ class Cgroups:
             _remove(tree.base)
         if not any(tree.base.exists() for tree in self._trees):
             self._record.unlink(missing_ok=True)
+
+    def left(self) -> list[Path]:
+        """The directories of all groups that there are."""
+        return [Path(directory) for tree in self._trees for directory, _, _ in os.walk(tree.base)]
 
     # -- finding and making
 
@@ -319,9 +323,9 @@ class UserGroups:
                     _put(leaf / name, value)
         _open(opened, leaf / _door(tree), _WRITE)
         files.append(ENTER)
-        if MEMBERS not in files:
-            _open(opened, leaf / "cgroup.procs", _READ)
-            files.append(MEMBERS)
+        if not {MEMBERS, DIRECTORY}.intersection(files):
+            _open(opened, leaf / "cgroup.procs" if tree.version == 2 else leaf, _READ)
+            files.append(MEMBERS if tree.version == 2 else DIRECTORY)
         for controller in ("", *tree.controllers):
             for name, how in _FILES[tree.version].get(controller, ()):
                 if (leaf / name).exists():
@@ -331,7 +335,7 @@ class UserGroups:
     def drop_leaves(self, numbers: Iterable[int]) -> None:
         """Remove leaves that the starter has given back; what it should not have left in one is ended."""
         for number in numbers:
-            self._end([tree.base / self._name / str(number) for tree in self._with_leaves()])
+            _end([tree.base / self._name / str(number) for tree in self._with_leaves()])
 
     def keep_leaves(self, numbers: Iterable[int]) -> set[int]:
         """Remove all leaves but these, which the starter has; returns those of them that there are."""
@@ -342,15 +346,7 @@ class UserGroups:
 
     def kill(self) -> None:
         """End all that the user's starter has started, and the starter itself, and remove their groups."""
-        self._end([tree.base / self._name for tree in self._trees])
-
-    def _end(self, groups: list[Path]) -> None:
-        for _ in range(_KILL_ROUNDS):
-            if not _kill(groups):
-                break
-            time.sleep(_ROUND_S)
-        for group in groups:
-            _remove(group)
+        _end([tree.base / self._name for tree in self._trees])
 
     def _with_leaves(self) -> Iterator[Tree]:
         return (tree for tree in self._trees if tree.has_leaves)
@@ -378,11 +374,21 @@ def _share(tree: Tree, group: Path, cpu_milli: int) -> None:
         _put(group / "cpu.shares", str(min(max(cpu_milli * 1024 // 1000, 2), 262_144)))
 
 
-def _kill(groups: list[Path]) -> int:
-    """Ask for the end of everything in these groups and below; returns how many were still there."""
+def _end(groups: list[Path]) -> None:
+    """End everything in these groups and below, and remove them."""
+    for _ in range(_KILL_ROUNDS):
+        if not _kill(groups):
+            break
+        time.sleep(_ROUND_S)
+    for group in groups:
+        _remove(group)
+
+
+def _kill(groups: list[Path]) -> bool:
+    """Ask for the end of everything in these groups and below; False if nothing was there."""
     inside = {pid for group in groups for pid in _members(group)}
     if not inside:
-        return 0
+        return False
     killers = [group / "cgroup.kill" for group in groups if (group / "cgroup.kill").exists()]
     freezers = [group / "freezer.state" for group in groups if (group / "freezer.state").exists()]
     for file in killers:
@@ -396,7 +402,7 @@ def _kill(groups: list[Path]) -> int:
             continue
     for file in freezers:
         _put(file, "THAWED")
-    return len(inside)
+    return True
 
 
 def _members(group: Path) -> Iterator[int]:
@@ -457,13 +463,12 @@ def _recorded(record: Path) -> list[Path]:
         return []
 
 
+def left_in(state: Path) -> set[int]:
+    """The processes in the groups of whatever agent was last in a state directory."""
+    return {pid for base in _recorded(state / RECORD) for pid in _members(base)}
+
+
 def remove_left(state: Path) -> None:
-    """End what is in the groups that an agent has left, if it has, and remove them. For when nothing else will."""
-    bases = _recorded(state / RECORD)
-    for _ in range(_KILL_ROUNDS):
-        if not _kill(bases):
-            break
-        time.sleep(_ROUND_S)
-    for base in bases:
-        _remove(base)
+    """End what is in those groups, and remove them: for when no agent will come to this state directory any more."""
+    _end(_recorded(state / RECORD))
     (state / RECORD).unlink(missing_ok=True)

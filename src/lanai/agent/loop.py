@@ -111,7 +111,7 @@ class Agent:
             if self._hub.fileno() in ready:
                 self._hear_hub(now, self._hub.on_ready(now))
         self._hub.close()
-        self._starters.close()
+        self._starters.close(is_for_good=self._is_over)
         self._spool.close()
 
     def _poll(self, now: int) -> set[int]:

@@ -27,7 +27,9 @@ from lanai.agent.starter_command import CannotStart, Spec
 CPU_PERIOD_US = 100_000
 ENTER = "enter"
 MEMBERS = "members"
+DIRECTORY = "directory"
 _KEPT_BYTES = (8 << 20) + (256 << 10) * (os.cpu_count() or 1)  # the kernel charges ahead, for each cpu
+_NEAR_BYTES = 2 << 20  # one large page
 _READ_BYTES = 64 << 10
 _UNLIMITED = {"memory.memsw.limit_in_bytes": b"-1", "memory.limit_in_bytes": b"-1", "memory.max": b"max"}
 _LEAST_QUOTA_US = 1_000
@@ -46,7 +48,7 @@ class Leaf:
 
     Args:
         number: the agent's name for it.
-        names: what each descriptor is: `enter`, `members`, or the name of a file of the kernel's.
+        names: what each descriptor is: `enter`; `members` (version 2) or `directory`; else a file of the kernel's.
         descriptors: as many.
     """
 
@@ -55,7 +57,7 @@ class Leaf:
         self._descriptors = descriptors
         self._doors = [fd for name, fd in zip(names, descriptors, strict=True) if name == ENTER]
         self._files = {name: fd for name, fd in zip(names, descriptors, strict=True) if name != ENTER}
-        if not self._doors or MEMBERS not in self._files:
+        if not self._doors or not self._files.keys() & {MEMBERS, DIRECTORY}:
             raise ValueError(f"leaf {number} has no door, or hides who is in it")
         self.has_memory = bool(self._files.keys() & _UNLIMITED.keys())
         self._cpu: tuple[str, int] | None = None
@@ -126,13 +128,22 @@ class Leaf:
 
     def processes(self) -> list[processes.Process]:
         """Returns the living processes in it."""
-        pids = self._read(MEMBERS).split()
-        found = (processes.read_process(int(pid)) for pid in pids if pid != b"0")
+        found = (processes.read_process(int(pid)) for pid in self._members().split() if pid != b"0")
         return [process for process in found if process is not None]
 
     def is_empty(self) -> bool:
         """Whether nothing alive is in it."""
-        return not self._read(MEMBERS)
+        return not self._members()
+
+    def _members(self) -> bytes:
+        if MEMBERS in self._files:
+            return self._read(MEMBERS)
+        # Version 1 makes a list when its file is opened, and whoever has it open may read the same list for a second.
+        descriptor = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._files[DIRECTORY])
+        try:
+            return _read_all(descriptor)
+        finally:
+            os.close(descriptor)
 
     def kill(self) -> None:
         """Ends everything in it with SIGKILL, at once: nothing can fork away. What is to end is gone a little later."""
@@ -166,9 +177,12 @@ class Leaf:
         """Returns how many of the attempt's processes the kernel has ended for want of memory."""
         return self._kills() - self._kills_before if self.has_memory else 0
 
-    def is_own_fault(self) -> bool:
+    def is_own_fault(self, limit_bytes: int) -> bool:
         """Whether those were ended because of this group's limit, rather than because the node had no memory left."""
-        return self._hits() > self._hits_before
+        if "memory.events" in self._files:
+            return self._hits() > self._hits_before
+        # Version 1 has a counter too, which newer kernels leave at 0.
+        return self.peak_bytes() + _NEAR_BYTES >= limit_bytes
 
     def is_worn(self) -> bool:
         """Whether what it still holds, or has held, would count as the next attempt's."""
@@ -183,7 +197,7 @@ class Leaf:
         return self._field("memory.events", b"oom_kill") + self._field("memory.oom_control", b"oom_kill")
 
     def _hits(self) -> int:
-        return self._field("memory.events", b"oom") + self._number("memory.failcnt")
+        return self._field("memory.events", b"oom")
 
     def _time(self) -> tuple[int, int] | None:
         if "cpu.stat" not in self._files:
@@ -201,12 +215,7 @@ class Leaf:
 
     def _read(self, name: str) -> bytes:
         descriptor = self._files.get(name)
-        if descriptor is None:
-            return b""
-        text = os.pread(descriptor, _READ_BYTES, 0)
-        while len(text) >= _READ_BYTES // 2 and (more := os.pread(descriptor, _READ_BYTES, len(text))):
-            text += more
-        return text
+        return b"" if descriptor is None else _read_all(descriptor)
 
     def _number(self, name: str) -> int:
         text = self._read(name)
@@ -218,6 +227,13 @@ class Leaf:
             if word == key:
                 return int(value)
         return 0
+
+
+def _read_all(descriptor: int) -> bytes:
+    text = os.pread(descriptor, _READ_BYTES, 0)
+    while len(text) >= _READ_BYTES // 2 and (more := os.pread(descriptor, _READ_BYTES, len(text))):
+        text += more
+    return text
 
 
 class Leaves:
@@ -330,6 +346,6 @@ def judge(leaf: Leaf, limit_bytes: int, status: int | None) -> tuple[str, str] |
         what += ", and with that the attempt is over"
     elif os.WIFEXITED(status):
         what += f"; the command itself ended with exit code {os.WEXITSTATUS(status)}"
-    if limit_bytes and leaf.is_own_fault():
+    if limit_bytes and leaf.is_own_fault(limit_bytes):
         return "memory", f"memory limit of {limit_bytes} bytes: {what}"
     return "node", f"the node had no memory left: {what}"

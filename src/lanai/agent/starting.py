@@ -11,6 +11,7 @@ Whether it speaks of its own attempts only is for the machine to see.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -249,6 +250,20 @@ class StarterPort:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def ends_within(self, limit_s: float) -> bool:
+        """Wait for the starter's end; False if it goes on for longer than that."""
+        pid = link.starter_pid(self._place)
+        try:
+            descriptor = -1 if pid is None else os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        if descriptor < 0:
+            return True
+        try:
+            return bool(select.select([descriptor], [], [], limit_s)[0])
+        finally:
+            os.close(descriptor)
 
     # -- what the machine wants
 

@@ -6,6 +6,7 @@
     memory = "2G"
     [agent]                          # what `lanai agent start` offers
     cpus = 8
+    cpu_limit = "quota"
     [agent.resources]
     licence = 3
     [keep]                           # of `lanai hub start`: how long what is over is kept
@@ -35,6 +36,7 @@ from lanai.model.units import (
 
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
+CgroupUse = Literal["auto", "none"]
 CpuLimit = Literal["none", "weight", "quota"]
 Priority = Annotated[int, msgspec.Meta(ge=1, le=10000)]
 
@@ -72,7 +74,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     as_users: bool = False
     min_uid: Count = 0
     allow_root: bool = True
-    cgroups: Literal["auto", "none"] = "auto"
+    cgroups: CgroupUse = "auto"
     cpu_limit: CpuLimit = "weight"
     user_processes: Count = 0
 

@@ -197,7 +197,7 @@ def test_what_outlives_its_attempt_keeps_the_leaf_and_its_limit(grouped: Callabl
     (end,) = bench.ends()
     assert (end.outcome, end.escaped) == ("ok", 1)
     pid = bench.pid_in("runaway")
-    first, = bench.reconnect().leaves
+    (first,) = bench.reconnect().leaves
     bench.run(["true"], first=2)
     bench.until(lambda: bench.asked() == (1, []))
     assert is_alive(pid)

@@ -76,7 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
     parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
     parser.add_argument("--cgroups", choices=get_args(CgroupUse), default="auto", help="none: use none")
-    parser.add_argument("--cpu-limit", choices=get_args(CpuLimit), default="weight", help="what asking for cpus means")
+    parser.add_argument("--cpu-limit", choices=get_args(CpuLimit), default="none", help="what asking for cpus means")
     parser.add_argument("--user-processes", type=int, default=0, metavar="N", help="at most a user's; 0: any number")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")

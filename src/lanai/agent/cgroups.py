@@ -34,7 +34,10 @@ _WRITE, _READ, _BOTH = os.O_WRONLY, os.O_RDONLY, os.O_RDWR
 # The kernel's files by controller, "" for those of every group, and how each is to be opened.
 _FILES: Final[dict[int, dict[str, tuple[tuple[str, int], ...]]]] = {
     2: {
-        "": (("cgroup.kill", _WRITE), ("cgroup.freeze", _WRITE), ("cpu.stat", _READ)),
+        "": (
+            *(("cgroup.kill", _WRITE), ("cgroup.freeze", _WRITE)),
+            *(("cgroup.events", _READ), ("cpu.stat", _READ)),
+        ),
         "memory": (
             *(("memory.max", _WRITE), ("memory.peak", _BOTH)),
             *(("memory.events", _READ), ("memory.current", _READ)),
@@ -65,7 +68,7 @@ class Wishes:
     """
 
     are_used: bool = True
-    cpu: CpuLimit = "weight"
+    cpu: CpuLimit = "none"
     user_processes: int = 0
     cpu_milli: int = 1000
 
@@ -126,10 +129,11 @@ class Cgroups:
 
     def facts(self) -> tuple[tuple[str, str], ...]:
         """What is limited here and how, for people: (name, text)."""
+        cpu, most = self.cpu, self._wishes.user_processes
         texts = {
             "memory_limit": self._way("memory", "by looking at its processes twice a second"),
-            "cpu_limit": "none" if self._wishes.cpu == "none" else self._way("cpu", "none", f" ({self._wishes.cpu})"),
-            "process_limit": self._way("pids", "none", f", {self._wishes.user_processes} a user"),
+            "cpu_limit": "none" if cpu == "none" else self._way("cpu", "none", f" ({cpu})"),
+            "process_limit": "none" if not most else self._way("pids", "none", f", {most} a user"),
             "kill": self._way("kill", "by the process table"),
             "freeze": self._way("freeze", "not possible"),
         }
@@ -160,7 +164,7 @@ class Cgroups:
 
     def _make(self, mounted: list[Mounted]) -> None:
         if not mounted:
-            self.problems = dict.fromkeys(("memory", "cpu", "kill", "freeze"), "no cgroups are mounted")
+            self.problems = dict.fromkeys(("memory", "cpu", "pids", "kill", "freeze"), "no cgroups are mounted")
             return
         wanted = ["memory"] + ["cpu"] * (self._wishes.cpu != "none") + ["pids"] * bool(self._wishes.user_processes)
         for one in mounted:

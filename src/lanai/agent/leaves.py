@@ -16,8 +16,11 @@ from lanai.agent.cgroups import Cgroups
 from lanai.model.resources import Shape
 
 FEATURE: Final = "leaves"
-SPARE: Final = 1024
-"""How many it may have besides, which are held by what attempts have left alive."""
+RESERVE: Final = 8
+"""How many it has besides those that are in use, so that the next attempt does not wait for the last one's end."""
+
+LITTERED: Final = 1024
+"""How many more it may have, which are held by what attempts have left alive."""
 
 
 class Words(NamedTuple):
@@ -109,8 +112,8 @@ class Leaves:
             self._groups.drop_leaves(returned)
         except OSError as error:
             self._log(f"cannot remove cgroups of {self._user}: {error.strerror}")
-        count = max(0, min(report.wanted, self._owed))
-        self._owed -= count
+        count = max(0, min(report.wanted, max(self._owed, self._enough() - len(self._held))))
+        self._owed = max(0, self._owed - count)
         yield from self._give(count)
 
     # -- what is to run
@@ -130,17 +133,21 @@ class Leaves:
         if self._groups is None or not self._is_able:
             return
         self._widths[lane] = width
-        yield from self._give(sum(self._widths.values()) - len(self._held))
+        if self._enough() > len(self._held):
+            yield from self._give(self._enough() - len(self._held))
 
     def promise(self, count: int) -> None:
         """So many jobs that need one were given to the starter."""
         self._owed += count
 
+    def _enough(self) -> int:
+        return sum(self._widths.values()) + RESERVE
+
     def _give(self, count: int) -> Iterator[Words]:
         assert self._groups is not None
         for _ in range(count):
             try:
-                if len(self._held) >= sum(self._widths.values()) + SPARE:
+                if len(self._held) >= self._enough() + LITTERED:
                     raise OSError(errno.ENOSPC, f"{len(self._held)} are in use")
                 number, files, descriptors = self._groups.make_leaf()
             except OSError as error:

@@ -73,8 +73,11 @@ class Attempts:
 
     @property
     def settle_us(self) -> int:
-        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together."""
-        if not self.waiting or len(self._over) >= _SETTLED_AT_ONCE:
+        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together.
+
+        At once too where a lane waits for a leaf: an attempt has its own until then.
+        """
+        if not self.waiting or self._leafless or len(self._over) >= _SETTLED_AT_ONCE:
             return 0 if self._over else NEVER
         return self._settle_us
 

@@ -132,7 +132,9 @@ class Leaf:
         return [process for process in found if process is not None]
 
     def is_empty(self) -> bool:
-        """Whether nothing alive is in it."""
+        """Whether nothing alive is in it, nor in groups that were made below it."""
+        if "cgroup.events" in self._files:
+            return self._field("cgroup.events", b"populated") == 0
         return not self._members()
 
     def _members(self) -> bytes:
@@ -202,7 +204,8 @@ class Leaf:
     def _time(self) -> tuple[int, int] | None:
         if "cpu.stat" not in self._files:
             return None
-        return self._field("cpu.stat", b"user_usec"), self._field("cpu.stat", b"system_usec")
+        found = dict(line.split(b" ", 1) for line in self._read("cpu.stat").splitlines())
+        return int(found.get(b"user_usec", 0)), int(found.get(b"system_usec", 0))
 
     # The kernel's files
 

@@ -75,7 +75,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     min_uid: Count = 0
     allow_root: bool = True
     cgroups: CgroupUse = "auto"
-    cpu_limit: CpuLimit = "weight"
+    cpu_limit: CpuLimit = "none"
     user_processes: Count = 0
 
 

@@ -79,7 +79,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
         return 0
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
-    arguments += _offer(options, configured) + serving
+    arguments += _offer(options, configured) + _limits(configured) + serving
     places.make(directory)
     log = directory / "agent.log"
     keeps_trying = foreground or (directory / JOINED_FILE).exists()
@@ -241,6 +241,12 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]
     return words
+
+
+def _limits(configured: AgentSettings) -> list[str]:
+    """How it shall limit what it runs: the configuration alone says that."""
+    words = ["--cgroups", configured.cgroups, "--cpu-limit", configured.cpu_limit]
+    return [*words, "--user-processes", str(configured.user_processes)]
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

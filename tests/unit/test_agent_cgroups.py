@@ -9,6 +9,7 @@ import pytest
 
 from lanai.agent.cgroup_mounts import SUBGROUP, Mounted, find
 from lanai.agent.cgroups import RECORD, Cgroups, Wishes, _name_of
+from lanai.model.errors import UserError
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
@@ -30,7 +31,7 @@ HYBRID_OWN = """\
 def _find(tmp_path: Path, mountinfo: str, cgroup: str) -> list[Mounted]:
     (tmp_path / "mountinfo").write_text(mountinfo)
     (tmp_path / "cgroup").write_text(cgroup)
-    return find(tmp_path / "mountinfo", tmp_path / "cgroup")
+    return find(mountinfo=tmp_path / "mountinfo", cgroup=tmp_path / "cgroup")
 
 
 def test_both_versions_at_once(tmp_path: Path) -> None:
@@ -53,11 +54,38 @@ def test_in_a_container_the_mount_begins_at_its_own_group(tmp_path: Path) -> Non
     assert _find(tmp_path, line, "") == [Mounted(version=1, controllers=("memory",), point=inside.point, own=None)]
 
 
+@pytest.mark.parametrize("said", ["jobs.service", "/jobs.service", "/sys/fs/cgroup/memory/jobs.service"])
+def test_another_group_is_used_where_it_is_there(tmp_path: Path, said: str) -> None:
+    """Below every mount point. One of version 1 that lacks it keeps to our own: there that does no harm."""
+    lines = HYBRID.replace("/sys/fs/cgroup", str(tmp_path))
+    (tmp_path / "memory" / "jobs.service").mkdir(parents=True)
+    (tmp_path / "mountinfo").write_text(lines)
+    (tmp_path / "cgroup").write_text(HYBRID_OWN)
+    base = said.replace("/sys/fs/cgroup", str(tmp_path))
+    found = find(base, mountinfo=tmp_path / "mountinfo", cgroup=tmp_path / "cgroup")
+    agents = "system.slice/lanai-agent.service"
+    assert [(str(one.own), str(one.inside)) for one in found] == [
+        (f"{tmp_path}/unified/jobs.service", f"{tmp_path}/unified/{agents}"),
+        (f"{tmp_path}/memory/jobs.service", f"{tmp_path}/memory/{agents}"),
+        (f"{tmp_path}/cpu,cpuacct/{agents}", f"{tmp_path}/cpu,cpuacct/{agents}"),
+    ]
+
+
+def test_a_group_that_is_asked_for_and_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """Whoever has asked for limits by the kernel is not to go without, unnoticed."""
+    (tmp_path / "state").mkdir()
+    mounted = Mounted(version=2, controllers=(), point=tmp_path, own=tmp_path / "jobs.service")
+    with pytest.raises(UserError, match="there is no control group jobs.service") as error:
+        Cgroups(tmp_path / "state", Wishes(base="jobs.service"), [mounted])
+    assert error.value.code == "no_cgroup_base" and "start the unit" in error.value.hint
+
+
 def test_where_nothing_is_mounted_nothing_is_found(tmp_path: Path) -> None:
-    assert find(tmp_path / "none", tmp_path / "none") == []
+    assert find(mountinfo=tmp_path / "none", cgroup=tmp_path / "none") == []
     assert _find(tmp_path, "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n", "0::/\n") == []
     facts = dict(Cgroups(tmp_path, Wishes(user_processes=5), []).facts())
     assert facts == {
+        "cgroups": "none",
         "memory_limit": "by looking at its processes twice a second (no cgroups are mounted)",
         "cpu_limit": "none",
         "process_limit": "none (no cgroups are mounted)",
@@ -96,6 +124,7 @@ def test_a_delegated_group_is_divided_and_the_agent_moves_aside(tmp_path: Path) 
     assert unit.said(unit.group).startswith("+pids") and unit.said(unit.base).startswith("+pids")
     assert cgroups.limits_memory and cgroups.limits_cpu and not cgroups.problems
     assert dict(cgroups.facts()) == {
+        "cgroups": f"/{unit.group.name}/{unit.base.name} (v2)",
         "memory_limit": "by cgroup v2",
         "cpu_limit": "by cgroup v2 (weight)",
         "process_limit": "by cgroup v2, 9 a user",
@@ -159,7 +188,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "name"), [("anna", "u-anna"), ("a_b-9", "u-a_b-9"), ("a.b", "u-x612e62"), ("..", "u-x2e2e")]
+    ("user", "name"), [("anna", "u-anna"), ("a_b-9", "u-a_b-9"), ("a.b", "u-hex.612e62"), ("..", "u-hex.2e2e")]
 )
 def test_every_user_has_a_directory_of_his_own(tmp_path: Path, user: str, name: str) -> None:
     (tmp_path / "state").mkdir()

@@ -79,6 +79,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
     parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
     parser.add_argument("--cgroups", choices=get_args(CgroupUse), default="auto", help="none: use none")
+    parser.add_argument("--cgroup-base", metavar="GROUP", help="make groups in this one, not in the agent's own")
     parser.add_argument("--cpu-limit", choices=get_args(CpuLimit), default="none", help="what asking for cpus means")
     parser.add_argument("--user-processes", type=int, default=0, metavar="N", help="at most a user's; 0: any number")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
@@ -198,6 +199,7 @@ def _wishes(options: argparse.Namespace, capacity: Capacity) -> Wishes:
         cpu=options.cpu_limit,
         user_processes=options.user_processes,
         cpu_milli=capacity.cpu_milli,
+        base=options.cgroup_base,
     )
 
 

@@ -28,21 +28,37 @@ class Mounted:
         version: 1 or 2.
         controllers: those of `CONTROLLERS` that it has; with version 2 those that are delegated to the group.
         point: where it is mounted.
-        own: the group's directory, or the one above it where it is `SUBGROUP`: what is ours to divide. None where it
-            lies outside of what is mounted here.
+        own: the group that is ours to divide: this process's, or the one above it where that is `SUBGROUP`, or the one
+            that was asked for. None where it lies outside of what is mounted here.
+        inside: this process's own group, the one above where it is `SUBGROUP`; None as above.
     """
 
     version: int
     controllers: tuple[str, ...]
     point: Path
     own: Path | None
+    inside: Path | None = None
 
 
-def find(mountinfo: Path = Path("/proc/self/mountinfo"), cgroup: Path = Path("/proc/self/cgroup")) -> list[Mounted]:
-    """All hierarchies that have anything to offer here, version 2 first; none where the kernel says nothing."""
+def find(
+    base: str | None = None,
+    *,
+    mountinfo: Path = Path("/proc/self/mountinfo"),
+    cgroup: Path = Path("/proc/self/cgroup"),
+) -> list[Mounted]:
+    """All hierarchies that have anything to offer here, version 2 first; none where the kernel says nothing.
+
+    Args:
+        base: the group to divide instead of our own: a path below every mount point, or below one of them with that
+            mount point before it. A hierarchy of version 1 that has no such group keeps to our own.
+        mountinfo: the kernel's list of mounts.
+        cgroup: the kernel's list of the groups that this process is in.
+    """
     paths = dict(_paths(_text(cgroup)))
+    mounts = list(_mounts(_text(mountinfo)))
+    wanted = None if base is None else _within(base, [Path(point) for _, point, _, _ in mounts])
     found: dict[tuple[int, tuple[str, ...]], Mounted] = {}
-    for root, point, kind, options in _mounts(_text(mountinfo)):
+    for root, point, kind, options in mounts:
         version = 2 if kind == "cgroup2" else 1
         bound = tuple(name for name in CONTROLLERS if name in options) if version == 1 else ()
         if version == 1 and not bound:
@@ -52,10 +68,21 @@ def find(mountinfo: Path = Path("/proc/self/mountinfo"), cgroup: Path = Path("/p
         own = None if path is None else _below(Path(point), root, path)
         if own is not None and own.name == SUBGROUP:
             own = own.parent
+        inside = own
+        if wanted is not None and (version == 2 or (Path(point) / wanted).is_dir()):
+            own = Path(point) / wanted
         if version == 2 and own is not None:
             bound = tuple(name for name in CONTROLLERS if name in _text(own / "cgroup.controllers").split())
-        found.setdefault((version, bound), Mounted(version=version, controllers=bound, point=Path(point), own=own))
+        one = Mounted(version=version, controllers=bound, point=Path(point), own=own, inside=inside)
+        found.setdefault((version, bound), one)
     return sorted(found.values(), key=lambda one: -one.version)
+
+
+def _within(base: str, points: list[Path]) -> Path:
+    """A group as a path below a mount point, whichever of them it was given below."""
+    path = Path(os.path.normpath("/" + base.lstrip("/")))
+    above = [point for point in points if path.is_relative_to(point)]
+    return path.relative_to(max(above, key=lambda point: len(point.parts), default=Path("/")))
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,9 @@
     BASE/u-NAME/main     a user's starter, and what it runs without a limit
     BASE/u-NAME/7        a leaf: what one attempt with a limit has started
 
-There is such a tree in each hierarchy that is used. BASE lies in the agent's own group and is named after the agent's
-state directory, so that agents do not meet; a starter outlives its agent, and the next agent of that directory finds
-its groups again by the record in there. Where nothing can be made, nothing is limited by the kernel, and the reasons
+There is such a tree in each hierarchy that is used. BASE lies in the agent's own group, or in the one that it is told
+to use, and is named after the agent's state directory, so that agents do not meet; a starter outlives its agent, and
+the next agent of that directory finds its groups again by the record in there. Where nothing can be made, nothing is limited by the kernel, and the reasons
 are among `facts`. Nothing here knows of attempts: the starter takes them in (`starter_cgroups`).
 """
 
@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from lanai.agent.cgroup_mounts import SUBGROUP, Mounted, find
 from lanai.agent.starter_cgroups import DIRECTORY, ENTER, MEMBERS
+from lanai.model.errors import UserError
 from lanai.model.settings import CpuLimit
 
 RECORD: Final = "cgroups.json"
@@ -65,19 +66,22 @@ class Wishes:
         cpu: whether an attempt gets a share of the cpus by what it asks for, that and no more, or whatever it takes.
         user_processes: how many processes a user may have here at most; 0 for no limit.
         cpu_milli: what the node offers.
+        base: the group that ours are to lie in, as `cgroup_mounts.find` takes it; None for the agent's own.
     """
 
     are_used: bool = True
     cpu: CpuLimit = "none"
     user_processes: int = 0
     cpu_milli: int = 1000
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """One hierarchy that is used: where the agent's groups are in it, and for what."""
+    """One hierarchy that is used: where it is mounted, where the agent's groups are in it, and for what."""
 
     version: int
+    point: Path
     base: Path
     controllers: tuple[str, ...]
 
@@ -109,6 +113,9 @@ class Cgroups:
         cpu: how that is.
         ways: what is done by which version of control groups, by the names of `facts`.
         problems: what is not, and why.
+
+    Raises:
+        UserError: the group that is to be used is not there.
     """
 
     def __init__(self, state: Path, wishes: Wishes, mounted: list[Mounted] | None = None) -> None:
@@ -121,7 +128,7 @@ class Cgroups:
         if wishes.are_used:
             self._name = _name_of(state)
             self._known = _recorded(self._record)
-            self._make(find() if mounted is None else mounted)
+            self._make(find(wishes.base) if mounted is None else mounted)
         else:
             self.problems = dict.fromkeys(("memory", "cpu", "pids", "kill", "freeze"), 'cgroups = "none"')
         self.limits_memory = "memory" in self.ways
@@ -131,6 +138,7 @@ class Cgroups:
         """What is limited here and how, for people: (name, text)."""
         cpu, most = self.cpu, self._wishes.user_processes
         texts = {
+            "cgroups": self._places(),
             "memory_limit": self._way("memory", "by looking at its processes twice a second"),
             "cpu_limit": "none" if cpu == "none" else self._way("cpu", "none", f" ({cpu})"),
             "process_limit": "none" if not most else self._way("pids", "none", f", {most} a user"),
@@ -138,6 +146,14 @@ class Cgroups:
             "freeze": self._way("freeze", "not possible"),
         }
         return tuple(texts.items())
+
+    def _places(self) -> str:
+        """Where the groups are, below the mount points, and of which version; they may lie apart."""
+        kinds: dict[str, list[str]] = {}
+        for tree in self._trees:
+            kind = "v2" if tree.version == 2 else " ".join(("v1", *tree.controllers))
+            kinds.setdefault(f"/{tree.base.relative_to(tree.point)}", []).append(kind)
+        return ", ".join(f"{place} ({', '.join(of)})" for place, of in kinds.items()) or "none"
 
     def _way(self, what: str, else_: str, detail: str = "") -> str:
         if what in self.ways:
@@ -166,6 +182,8 @@ class Cgroups:
         if not mounted:
             self.problems = dict.fromkeys(("memory", "cpu", "pids", "kill", "freeze"), "no cgroups are mounted")
             return
+        if self._wishes.base is not None and not any(one.own is not None and one.own.is_dir() for one in mounted):
+            raise _no_base(self._wishes.base)
         wanted = ["memory"] + ["cpu"] * (self._wishes.cpu != "none") + ["pids"] * bool(self._wishes.user_processes)
         for one in mounted:
             needed = [name for name in wanted if name not in self.ways and name in one.controllers]
@@ -189,7 +207,7 @@ class Cgroups:
         base = self._base(one, needed)
         if base is None:
             return
-        tree = Tree(version=1, base=base, controllers=tuple(needed))
+        tree = Tree(version=1, point=one.point, base=base, controllers=tuple(needed))
         if "cpu" in needed:
             _share(tree, base, self._wishes.cpu_milli)
         self._trees.append(tree)
@@ -203,7 +221,7 @@ class Cgroups:
             return
         offered = [name for name in wanted if name in _words(base.parent / "cgroup.controllers")]
         got = self._divide(base.parent, offered)
-        tree = Tree(version=2, base=base, controllers=tuple(got))
+        tree = Tree(version=2, point=one.point, base=base, controllers=tuple(got))
         _enable(base, got)
         if "cpu" in got:
             _share(tree, base, self._wishes.cpu_milli)
@@ -218,10 +236,13 @@ class Cgroups:
     def _base(self, one: Mounted, needed: Iterable[str]) -> Path | None:
         """Its directory in this hierarchy: the one that an earlier agent had, if it is still there."""
         for path in self._known:
-            if path.is_relative_to(one.point) and path.is_dir():
+            if path.is_relative_to(one.point) and path.is_dir() and self._is_to_be_kept(path, one):
                 return path
         if one.own is None:
             self._miss(needed, f"this process's group is not below {one.point}")
+            return None
+        if one.version == 2 and (closed := _closed_between(one)) is not None:
+            self._miss(needed, f"cannot move processes to {one.own}: {closed} is not ours to write")
             return None
         base = one.own / self._name
         try:
@@ -230,6 +251,13 @@ class Cgroups:
             self._miss(needed, f"cannot make groups in {one.own}: {error.strerror}")
             return None
         return base
+
+    def _is_to_be_kept(self, path: Path, one: Mounted) -> bool:
+        """Whether an earlier agent's directory serves: unless another is asked for, and nothing runs in this one."""
+        if self._wishes.base is None or path.parent == one.own or any(_members(path)):
+            return True
+        _remove(path)
+        return False
 
     def _divide(self, group: Path, offered: list[str]) -> list[str]:
         """Let the groups below share out these; returns those for which that can be done."""
@@ -360,6 +388,22 @@ class UserGroups:
         return {name for group in groups if group.is_dir() for name in os.listdir(group) if name.isdigit()}
 
 
+def _closed_between(one: Mounted) -> Path | None:
+    """The file that keeps us from moving processes from our own group into `one.own`; None where nothing does."""
+    if one.own is None or one.inside is None or one.inside == one.own:
+        return None
+    door = Path(os.path.commonpath([one.inside, one.own]), "cgroup.procs")
+    return None if os.access(door, os.W_OK) else door
+
+
+def _no_base(base: str) -> UserError:
+    return UserError(
+        f"there is no control group {base}",
+        code="no_cgroup_base",
+        hint="start the unit that it belongs to, or leave cgroup_base away: then the agent's own group is used",
+    )
+
+
 def _door(tree: Tree) -> str:
     """By which file a process gets into a group: in version 1 that for a single thread, which holds up nobody."""
     return "cgroup.procs" if tree.version == 2 else "tasks"
@@ -390,16 +434,15 @@ def _end(groups: list[Path]) -> None:
 
 def _kill(groups: list[Path]) -> bool:
     """Ask for the end of everything in these groups and below; False if nothing was there."""
-    inside = {pid for group in groups for pid in _members(group)}
-    if not inside:
+    if not _inside(groups):
         return False
-    killers = [group / "cgroup.kill" for group in groups if (group / "cgroup.kill").exists()]
-    freezers = [group / "freezer.state" for group in groups if (group / "freezer.state").exists()]
-    for file in killers:
+    for file in _there(groups, "cgroup.kill"):
         _put(file, "1")
+    # What is frozen neither forks nor ends, so that nobody else has got its number when it is signalled.
+    freezers = _there(groups, "freezer.state")
     for file in freezers:
         _put(file, "FROZEN")
-    for pid in inside:
+    for pid in _inside(groups):
         try:
             os.kill(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -407,6 +450,15 @@ def _kill(groups: list[Path]) -> bool:
     for file in freezers:
         _put(file, "THAWED")
     return True
+
+
+def _inside(groups: list[Path]) -> set[int]:
+    return {pid for group in groups for pid in _members(group)}
+
+
+def _there(groups: list[Path], name: str) -> list[Path]:
+    below = (Path(directory, name) for group in groups for directory, _, _ in os.walk(group))
+    return [file for file in below if file.exists()]
 
 
 def _members(group: Path) -> Iterator[int]:
@@ -451,7 +503,7 @@ def _plain(user: str) -> str:
     """A name that can be a directory's, another one for each user."""
     if user.replace("_", "a").replace("-", "a").isalnum() and user.isascii():
         return user
-    return "x" + user.encode("utf-8", "surrogateescape").hex()
+    return "hex." + user.encode("utf-8", "surrogateescape").hex()
 
 
 def _name_of(state: Path) -> str:

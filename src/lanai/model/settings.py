@@ -66,6 +66,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         min_uid: the lowest uid that such an agent serves, but for root's.
         allow_root: whether it runs root's jobs.
         cgroups: whether it makes control groups where it can.
+        cgroup_base: the control group to make others in, below where such groups are mounted; None: the agent's own.
         cpu_limit: what becomes of the cpus that a job asks for: nothing, a share by it, or that and no more.
         user_processes: how many processes the jobs of one user may be at once; 0 for any number.
     """
@@ -79,6 +80,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     min_uid: Count = 0
     allow_root: bool = True
     cgroups: CgroupUse = "auto"
+    cgroup_base: str | None = None
     cpu_limit: CpuLimit = "none"
     user_processes: Count = 0
 

@@ -230,7 +230,7 @@ def check_state(state: Path, served: Served | None) -> None:
     unsafe = [path for path in (state, *_above(state)) if _is_in_others_hands(path)]
     if unsafe:
         raise Refusal(
-            f"somebody else than root could replace what root writes in {state}: {unsafe[-1]} is his, or he writes there",
+            f"somebody else than root could replace what root writes in {state}, for {unsafe[-1]} is his",
             code="state_unsafe",
             hint="give a directory that is root's all the way: --state /var/lib/lanai-agent",
         )

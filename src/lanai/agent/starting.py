@@ -84,6 +84,8 @@ class StarterPort:
         self._unsent = bytearray()
         self._inventory: link.Inventory | None = None
         self._early: list[link.Ended] = []
+        self._sequence = 0
+        self._left: tuple[Member, ...] | None = None
         self._specs: dict[int, Spec] = {}
         self._unstartable: list[AttemptResult] = []
         self._reads = Reads()
@@ -354,8 +356,9 @@ class StarterPort:
 
     def _on_report(self, report: link.Report, found: list[StarterEvent], now_us: int) -> None:
         match report:
-            case link.EndedMany(items):
+            case link.EndedMany(items, left):
                 self._promised.ended(len(items))
+                self._left = _members(left)
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
@@ -368,11 +371,8 @@ class StarterPort:
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                back = [(GrantId(grant), Index(index)) for grant, index in returned]
-                if not all(are_numbers(*member) for member in back):
-                    raise link.LinkError("jobs given back that cannot be")
-                if back:
-                    found.append(ev.JobsGivenBack(back, self.owner))
+                if back := _members(returned):
+                    found.append(ev.JobsGivenBack(list(back), self.owner))
             case link.Inventory():
                 if not self._is_new:
                     raise link.LinkError("an inventory that nobody asked for")
@@ -401,9 +401,7 @@ class StarterPort:
         assert self._inventory is not None
         if len(self._early) < self._inventory.ended:
             return
-        waiting = [(GrantId(grant), Index(index)) for grant, index, _ in self._inventory.waiting]
-        if not all(are_numbers(*member) for member in waiting):
-            raise link.LinkError("an inventory that cannot be")
+        waiting = list(_members([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
         began = self._began(self._inventory.running)
         upto = self._early[-1].sequence if self._early else 0
         found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
@@ -420,6 +418,10 @@ class StarterPort:
         for row in items:
             if not is_sane(row):
                 raise link.LinkError(f"an end that cannot be: {str(row)[:200]}")
+            # With a gap it would be told to forget ends that it has not told.
+            if row.sequence != self._sequence + 1 and self._sequence:
+                raise link.LinkError(f"end {row.sequence} after end {self._sequence}")
+            self._sequence = row.sequence
             _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
             grant, index = GrantId(g), Index(i)
             usage = (began or 0, wall, user, system, peak)
@@ -435,6 +437,7 @@ class StarterPort:
         return found
 
     def _on_death(self, now_us: int) -> StarterEvent:
+        left = self._left
         self._close_dead()
         self._is_wanted = self._account is None or self._reads.is_waiting
         self._not_before_us = now_us + RESTART_US
@@ -447,7 +450,7 @@ class StarterPort:
             if self._failed_starts >= STARTS_AT_MOST:
                 whose = self.owner or "this agent"
                 return self._missing(now_us, f"the starter of {whose} ends as soon as it begins")[0]
-        return ev.StarterDied(self.owner)
+        return ev.StarterDied(self.owner, left)
 
     def _close_dead(self) -> None:
         if self._socket is not None:
@@ -455,10 +458,20 @@ class StarterPort:
         self._socket = None
         self._unsent.clear()
         self._inventory = None
+        self._sequence, self._left = 0, None
         self._reads.on_death(was_to_end=self._is_ending)
         self._can_sweep = self._is_ending = False
         self._silence = Silence()
         self._specs.clear()
+
+
+def _members(keys: list[link.Key] | None) -> tuple[Member, ...] | None:
+    """Jobs that the starter names. Raises LinkError where there can be none of these names."""
+    if keys is None:
+        return None
+    if not all(are_numbers(*key) for key in keys):
+        raise link.LinkError(f"jobs that cannot be: {str(keys)[:200]}")
+    return tuple((GrantId(grant), Index(index)) for grant, index in keys)
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

@@ -71,6 +71,21 @@ def _one(hub: ScriptedHub, line: str, who: int = ANNA, counter: int = 1) -> Atte
     return found
 
 
+def _one_at_last(hub: ScriptedHub, line: str, who: int, counter: int) -> AttemptResult:
+    """The result of one command that is granted anew as often as it comes back."""
+    hub.send(grant(counter, [line.encode()], number=who))
+    about = hub.wait(wire.Ended | wire.Returned, lambda one: grant_id(1, counter) in _grants_in(one))
+    if isinstance(about, wire.Ended):
+        return about.results[0]
+    return _one_at_last(hub, line, who, counter + 1)
+
+
+def _grants_in(message: wire.Ended | wire.Returned) -> list[int]:
+    if isinstance(message, wire.Returned):
+        return [number for number, _ in message.items]
+    return [result.grant for result in message.results]
+
+
 def test_a_job_is_its_users_in_everything(joined: ScriptedHub, users: list[pwd.struct_passwd]) -> None:
     """Ids, groups, home and name of this computer, whatever the environment that was submitted says."""
     anna = users[0]
@@ -156,7 +171,7 @@ def test_who_kills_his_own_starter_harms_his_own_jobs_only(
     else:
         assert ended == {(grant_id(1, 2), "node"), (grant_id(1, 3), "node")}
     assert not [pid for pid in _pids_of(users[1].pw_uid) if b"sleep" in _words(pid)]
-    assert _one(joined, "true", who=BERT, counter=4).outcome == "ok"
+    assert _one_at_last(joined, "true", BERT, 4).outcome == "ok"
     Path(users[0].pw_dir, "gate").write_bytes(b"go\n")
     assert joined.results(1)[0].outcome == "ok"
     Path(users[0].pw_dir, "gate").unlink()
@@ -191,7 +206,6 @@ def test_who_stops_his_own_starter_loses_his_jobs_when_the_lease_is_over(
     ("arguments", "user", "reason"),
     [
         ((), "lt-nobody-knows", "there is no user lt-nobody-knows on this computer"),
-        ((), "../../etc", "'../../etc' is no user's name"),
         (("--no-allow-root",), "root", "jobs of root are not run on this computer (allow_root)"),
         (("--min-uid", "1000"), "daemon", "user daemon has uid 1, and this computer serves those from 1000 on"),
     ],

@@ -53,6 +53,22 @@ def made_users(*roles: str) -> Iterator[list[pwd.struct_passwd]]:
 
 
 @contextlib.contextmanager
+def named_users(*names: str) -> Iterator[list[pwd.struct_passwd]]:
+    """Users of exactly these names, also such as `useradd` takes for bad ones; without homes and logins."""
+    needs_root()
+    made: list[str] = []
+    try:
+        for name in names:
+            words = ["useradd", "--badname", "--no-create-home", "--home-dir", "/nonexistent"]
+            _run(*words, "--shell", "/usr/sbin/nologin", name)
+            made.append(name)
+        yield [pwd.getpwnam(name) for name in names]
+    finally:
+        for name in made:
+            _run("userdel", name)
+
+
+@contextlib.contextmanager
 def open_directory() -> Iterator[Path]:
     """A new directory that everybody gets through, unlike those that pytest makes."""
     made = Path(tempfile.mkdtemp(prefix="lanai-test-"))

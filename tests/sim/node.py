@@ -84,6 +84,7 @@ class Node:
         self.disk = Disk()
         self.serves_users = world.rng.random() < 0.5
         self.starters: dict[str, Starter] = {}
+        self.starters_ended = 0
         self.unknown = ""
         self.agent: Agent | None = None
         self.first_lane = 1
@@ -155,12 +156,20 @@ class Node:
                 starter.agent = None
 
     def kill_starter(self) -> None:
-        """One of them. Its agent hears of it, after those words that it had said before."""
+        """One of them. Its agent hears of it, after those words that it had said before.
+
+        Every other one is asked to end, and has its last words. With them it says that nothing else has begun.
+        """
         if self.starters:
             starter = self.starters.pop(self.world.rng.choice(list(self.starters)))
-            starter.die()
+            is_asked = self.agent is not None and starter.agent is self.agent and self.starters_ended % 2 == 1
+            self.starters_ended += 1
+            if is_asked:
+                starter.say_goodbye()
+            else:
+                starter.die()
             if self.agent is not None:
-                self.agent.hear_death(starter)
+                self.agent.hear_death(starter, begun=() if is_asked else None)
 
     def kill_starters(self) -> None:
         """All of them."""
@@ -240,8 +249,8 @@ class Agent:
         _, event = self._inbox.popleft()
         self.tell(event)
 
-    def hear_death(self, starter: Starter) -> None:
-        self.hear_starter(starter, ev.StarterDied(starter.owner))
+    def hear_death(self, starter: Starter, begun: tuple[ev.Member, ...] | None = None) -> None:
+        self.hear_starter(starter, ev.StarterDied(starter.owner, begun))
         if not starter.owner:
             self._later(RESTART_STARTER_US, lambda: self._find_starter(""))
 

@@ -145,6 +145,13 @@ class Starter:
         self.active.clear()
         self.waiting.clear()
 
+    def say_goodbye(self) -> None:
+        """Asked to end: it ends what runs, tells of that, and takes nothing more."""
+        self.waiting.clear()
+        self.end_all("starter ended by SIGTERM")
+        self._report()
+        self.die()
+
     def end_all(self, why: str) -> None:
         for member in list(self.waiting):
             del self.waiting[member]
@@ -160,12 +167,17 @@ class Starter:
         foreign = [*others, (GrantId(rng.randrange(1 << 41)), Index(1))]
         members = rng.sample(foreign, min(len(foreign), 3))
         results = [AttemptResult(*member, rng.choice(("ok", "exit", "node"))) for member in members]
+        # Its ends are numbered without gaps, lies and all: one that leaves out a number is hung up on, and killed.
         lies: tuple[ev.StarterEvent, ...] = (
-            ev.AttemptsEnded(results, rng.randrange(1 << 20), self.owner),
+            ev.AttemptsEnded(results, self._last + len(results), self.owner),
             ev.JobsGivenBack(members, self.owner),
             ev.AttemptsBegan([(*member, 1) for member in members], self.owner),
         )
-        self._tell(rng.choice(lies))
+        lie = rng.choice(lies)
+        if isinstance(lie, ev.AttemptsEnded):
+            self._report()
+            self._last = self._told_upto = lie.upto
+        self._tell(lie)
 
     # -- running
 

@@ -271,3 +271,26 @@ def test_a_read_wakes_a_starter_and_hears_why_there_is_none(liar: Liar) -> None:
     assert liar.port.on_time(liar.now_us) == [ev.StarterMissing("no such user", "liar")]
     assert [answer.problem for answer in liar.port.answers()] == ["the node cannot read it now: no such user"]
     assert liar.port.is_dormant()
+
+
+def test_ends_are_numbered_without_gaps(liar: Liar) -> None:
+    """What is kept is released by number: one that leaves out some would forget ends that it has not told."""
+    liar.say(HELLO, NOTHING)
+    liar.give(3)
+    assert liar.say({"m": "ended", "items": [[7, *OK[1:]]]}) != [ev.StarterDied("liar")]
+    assert liar.say({"m": "ended", "items": [[8, *OK[1:]]]}) != [ev.StarterDied("liar")]
+    assert liar.say({"m": "ended", "items": [[1 << 20, *OK[1:]]]}) == [ev.StarterDied("liar")]
+
+
+def test_last_words_say_what_has_begun(liar: Liar) -> None:
+    liar.say(HELLO, NOTHING)
+    liar.give(2)
+    assert liar.say({"m": "ended", "items": [], "left": [[G, 2]]}) == []
+    liar.connection.close()
+    assert liar.port.on_ready(liar.now_us) == [ev.StarterDied("liar", ((G, Index(2)),))]
+
+
+def test_last_words_of_what_cannot_be_are_none(liar: Liar) -> None:
+    liar.say(HELLO, NOTHING)
+    liar.give(2)
+    assert liar.say({"m": "ended", "items": [], "left": [["all", 2]]}) == [ev.StarterDied("liar")]

@@ -553,3 +553,15 @@ class TestLease:
         lease.refused(50)
         assert not lease.is_good(0)
         assert not lease.has_run_out(10**18)
+
+
+def test_what_is_granted_after_the_lease_comes_back() -> None:
+    """The host was frozen past its lease with a grant unread. The hub has given the job to others since.
+
+    Kept until there is a lease again it would begin at once, before the hub can take it back, and run twice.
+    """
+    made = joined()
+    made.now_us += LEASE + S
+    assert made.tell(grant(G1, (1, 2))) == [ev.Send(wire.Returned(members(G1, 1, 2)))]
+    made.tell(ev.HubLost())
+    assert ev.Send(wire.Inventory([], True)) in made.connect()

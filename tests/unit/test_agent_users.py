@@ -149,3 +149,17 @@ def test_when_the_lease_is_over_every_starter_hears_of_it(serving: World) -> Non
     serving.tell(ev.HubLost())
     serving.now_us += LEASE
     assert ev.SetLease(0) in serving.tell(ev.Ticked(serving.now_us))
+
+
+def test_what_a_starter_had_not_taken_goes_back(serving: World) -> None:
+    """It was asked to end: it said what it had begun, and jobs were still on their way to it."""
+    serving.tell(grant(G1, (1, 4)), up("ann"), ev.AttemptsBegan([(G1, Index(1), 55)], "ann"))
+    serving.tell(ev.AttemptsEnded(ok(G1, 1), 1, "ann"))
+    lost = [AttemptResult(G1, Index(2), "node", reason="the starter ended unexpectedly")]
+    back = members(G1, 3)
+    assert serving.tell(ev.StarterDied("ann", (*members(G1, 2),))) == [
+        ev.NoteGone(back),
+        ev.Send(wire.Returned(back)),
+        ev.Keep(lost, 0, "ann"),
+        ev.WakeStarter("ann"),
+    ]

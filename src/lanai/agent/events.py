@@ -70,9 +70,14 @@ class StarterMissing(Value, frozen=True):
 
 
 class StarterDied(Value, frozen=True):
-    """The starter is gone, and whatever it ran has been killed."""
+    """The starter is gone, and whatever it ran has been killed.
+
+    `begun` is what it said of itself, where it was asked to end and could: what had begun and not ended. Nothing else
+    that it was given had begun. None where it said nothing.
+    """
 
     owner: str = ""
+    begun: tuple[Member, ...] | None = None
 
 
 class AttemptsBegan(Value, frozen=True):

@@ -207,8 +207,8 @@ class Machine:
                 self._on_starter_up(now_us, event, out)
             case ev.StarterMissing(problem, owner):
                 self._on_starter_missing(now_us, problem, owner, out)
-            case ev.StarterDied(owner):
-                self._on_starter_died(now_us, owner, out)
+            case ev.StarterDied(owner, begun):
+                self._on_starter_died(now_us, owner, begun, out)
             case _:
                 assert_never(event)
 
@@ -283,12 +283,16 @@ class Machine:
         roster = self.roster
         if not roster.has_spec(message.spec):
             out.append(ev.Reconnect(f"grant {message.grant} names spec {message.spec}, which was never sent"))
-        elif self._is_draining or self._trouble or not roster.can_ever_fit(message.spec):
+        elif self._must_return(now_us) or not roster.can_ever_fit(message.spec):
             members = [(message.grant, Index(i)) for first, last in message.ranges for i in range(first, last + 1)]
             self._return([member for member in members if not roster.is_known(member)], out)
         else:
             roster.add(message)
             self._fill(now_us, out)
+
+    def _must_return(self, now_us: int) -> bool:
+        """Whether nothing may be taken up. After the lease the hub may have given it to others already."""
+        return self._is_draining or bool(self._trouble) or not self.lease.is_good(now_us)
 
     def _on_recall(self, items: list[tuple[GrantId, int, int]], out: list[Effect]) -> None:
         returned: list[Member] = []
@@ -390,12 +394,18 @@ class Machine:
         self._fail([*gone, *self.roster.withdraw_from(owner)], {}, problem, owner, out)
         self._fill(now_us, out)
 
-    def _on_starter_died(self, now_us: int, owner: str, out: list[Effect]) -> None:
+    def _on_starter_died(
+        self, now_us: int, owner: str, begun: tuple[Member, ...] | None, out: list[Effect]
+    ) -> None:
         self._served.discard(owner)
         self._woken.discard(owner)
         self._retiring.discard(owner)
         self._starter_upto.pop(owner, None)
-        members, began = self.roster.at_starter(owner), dict(self.roster.began)
+        began = dict(self.roster.began)
+        if begun is not None:
+            # These are given again: it was asked to end before it took them.
+            self._give_back([m for m in self.roster.at_starter(owner) if m not in begun and m not in began], out)
+        members = self.roster.at_starter(owner)
         self.roster.drop(members)
         self.roster.forget_starter(owner)
         self._fail(members, began, "the starter ended unexpectedly", owner, out)
@@ -464,10 +474,15 @@ class Machine:
     def _on_given_back(self, now_us: int, items: list[Member], owner: str, out: list[Effect]) -> None:
         fresh = [member for member in items if self._is_at(member, owner)]
         if fresh:
-            self.roster.drop(fresh)
-            out.append(ev.NoteGone(fresh))
-            self._return(fresh, out)
+            self._give_back(fresh, out)
             self._fill(now_us, out)
+
+    def _give_back(self, members: list[Member], out: list[Effect]) -> None:
+        """The starter has not begun these and will not: they are the hub's again."""
+        if members:
+            self.roster.drop(members)
+            out.append(ev.NoteGone(members))
+            self._return(members, out)
 
     def _on_hand_failed(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
         """The jobs go back to the hub, since nothing new starts here while the disk is full."""

@@ -2,12 +2,17 @@
 
 It passes on the machine's effects to the starter that they are for, and the starters' events to the machine. It decides
 nothing; a starter that is wanted no more is let go of here once it has ended.
+
+A user's name comes from the hub and is part of paths here. This is the only place that makes a path of it, and it makes
+none of what cannot be a user's name: everything below is then of the shape STATE/users/NAME, in directories that only
+root can write to.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -21,7 +26,8 @@ from lanai.agent.events import Member, StarterEvent
 from lanai.agent.leaves import Leaves
 from lanai.agent.reads import Answer
 from lanai.agent.starting import NEVER_US, StarterPort
-from lanai.model.errors import Refusal
+from lanai.model.access import user_name
+from lanai.model.errors import Refusal, UserError
 
 OWN: Final = ""
 SWEPT_AT_ONCE: Final = 8
@@ -66,6 +72,7 @@ class Starters:
         self.ports: dict[str, StarterPort] = {}
         self._answers: list[Answer] = []
         self._unswept: list[str] = []
+        self._unusable: list[StarterEvent] = []
         if served is None:
             leaves = Leaves(cgroups, _own_name(), log)
             self.ports[OWN] = StarterPort(link.own_place(state / "starter"), leaves=leaves)
@@ -76,26 +83,38 @@ class Starters:
         os.chmod(state / "users", 0o711)
         # Those that an earlier agent left may have something to tell, and what a dead one left running is ended.
         for path in (state / "doors").iterdir():
-            self._port(path.name)
+            self._find(path.name)
         for owner in expected:
             self.wake(owner)
 
     def wake(self, owner: str) -> None:
         """This starter is wanted; answered by StarterUp or StarterMissing when it is there, or cannot be."""
-        self._port(owner).wake()
+        try:
+            self._port(owner).wake()
+        except UserError as error:
+            self._unusable.append(ev.StarterMissing(error.message, owner))
+
+    def _find(self, owner: str) -> StarterPort | None:
+        """The port of that owner's; None where that is no name."""
+        try:
+            return self._port(owner)
+        except UserError:
+            return None
 
     def _port(self, owner: str) -> StarterPort:
+        """The port of that owner's. Raises UserError where that is no name."""
         port = self.ports.get(owner)
         if port is None:
             assert self._served is not None
-            place = link.Place(self._state / "users" / owner, self._state / "doors" / owner)
+            name = user_name(owner)
+            place = link.Place(self._state / "users" / name, self._state / "doors" / name)
             account = link.Account(owner, self._served.min_uid, self._served.allow_root)
             port = self.ports[owner] = StarterPort(place, account, Leaves(self._cgroups, owner, self._log))
         return port
 
     def reading(self, owner: str) -> StarterPort | None:
         """The port to the starter that can read the outputs of that owner's; None where this agent cannot have it."""
-        return None if (owner == OWN) != (self._served is None) else self._port(owner)
+        return None if (owner == OWN) != (self._served is None) else self._find(owner)
 
     def answers(self) -> list[Answer]:
         """What came of the reads of all of them since this was last asked."""
@@ -114,8 +133,9 @@ class Starters:
             self._unswept = [path.name for path in (self._state / "users").iterdir()]
         for _ in range(min(SWEPT_AT_ONCE, len(self._unswept))):
             owner = self._unswept.pop()
-            if owner not in self.ports:
-                self._port(owner).sweep(keep_us, cap_bytes)
+            found = None if owner in self.ports else self._find(owner)
+            if found is not None:
+                found.sweep(keep_us, cap_bytes)
 
     def __iter__(self) -> Iterator[StarterPort]:
         return iter(list(self.ports.values()))
@@ -123,11 +143,13 @@ class Starters:
     @property
     def due_us(self) -> int:
         """When `on_time` wants to be called."""
+        if self._unusable:
+            return 0
         return min((port.due_us for port in self.ports.values()), default=NEVER_US)
 
     def on_time(self, now_us: int) -> list[StarterEvent]:
         """What is due at any of them."""
-        found: list[StarterEvent] = []
+        found, self._unusable = self._unusable, []
         for port in self:
             if now_us >= port.due_us:
                 found += port.on_time(now_us)
@@ -222,8 +244,8 @@ def check_state(state: Path, served: Served | None) -> None:
     """See to it that a directory fits an agent of this kind, and that users get through to what is theirs in it.
 
     Raises:
-        Refusal: a directory above it is closed to users, or it is that of an agent of the other kind, whose commands
-            would not be known here.
+        Refusal: a directory above it is closed to users, or in the hands of one; or it is that of an agent of the other
+            kind, whose commands would not be known here.
     """
     other, kind = ("starter", "without") if served is not None else ("doors", "with")
     if (state / other).exists():
@@ -234,6 +256,13 @@ def check_state(state: Path, served: Served | None) -> None:
         )
     if served is None:
         return
+    unsafe = [path for path in (state, *_above(state)) if _is_in_others_hands(path)]
+    if unsafe:
+        raise Refusal(
+            f"somebody else than root could replace what root writes in {state}, for {unsafe[-1]} is his",
+            code="state_unsafe",
+            hint="give a directory that is root's all the way: --state /var/lib/lanai-agent",
+        )
     os.chmod(state, 0o711)
     closed = [path for path in _above(state) if not path.stat().st_mode & 0o001]
     if closed:
@@ -242,6 +271,12 @@ def check_state(state: Path, served: Served | None) -> None:
             code="state_unreachable",
             hint="give a directory that everybody can enter: --state /var/lib/lanai-agent",
         )
+
+
+def _is_in_others_hands(directory: Path) -> bool:
+    status = directory.stat()
+    others = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid else 0)
+    return status.st_uid != 0 or bool(status.st_mode & others and not status.st_mode & stat.S_ISVTX)
 
 
 def _above(path: Path) -> Iterable[Path]:

@@ -28,6 +28,9 @@ from lanai.wire import messages as wire
 FINISHED_JOBS: Final = 1 << 16
 """Of how many jobs of finished grants is remembered, at least, that they were here."""
 
+NAMELESS: Final = "-"
+"""Whose a job is that comes without a user, where each has his own starter. It is no user's name, and so is refused."""
+
 IDLE_LANE_US: Final = 30_000_000
 ALL: Final = (0, 1 << 62)
 
@@ -105,7 +108,7 @@ class Roster:
         same = (lane for lane in self._lanes.values() if is_same_lane(lane.spec, spec))
         lane = next(same, None)
         if lane is None:
-            owner = spec.user if self._serves_users else ""
+            owner = (spec.user or NAMELESS) if self._serves_users else ""
             lane = self._new_lane(owner, spec, spec.shape.gpu_milli, self._layout.request(spec.shape))
         self._specs[spec.spec] = lane
 

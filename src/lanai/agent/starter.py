@@ -19,6 +19,9 @@ from lanai.agent.starter_loop import PROTOCOL, Settings, Starter
 from lanai.agent.starter_peers import turn_away
 from lanai.agent.starter_signals import adopt_orphans, open_signals
 
+# It is the user's directory: what he puts in the place of the log must not make us wait.
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+
 
 def main(arguments: list[str]) -> int:
     """Serves until there is nothing left to serve. Returns the exit code."""
@@ -56,7 +59,7 @@ def _become(user: str, min_uid: int, allow_root: bool, directory: str) -> accoun
     accounts.become(account)
     accounts.check_reachable(directory)
     try:
-        log_fd = os.open(os.path.join(directory, accounts.LOG_NAME), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log_fd = os.open(os.path.join(directory, accounts.LOG_NAME), _LOG_FLAGS, 0o600)
     except OSError:
         return account  # a full disk or quota costs the log; what cannot run for it says so itself
     os.dup2(log_fd, 1)

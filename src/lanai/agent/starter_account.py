@@ -7,13 +7,10 @@ as the user. Looking up names may take long where a directory service answers: h
 import grp
 import os
 import pwd
-import re
 import stat
 from typing import NamedTuple
 
 LOG_NAME = "starter.log"
-# What may stand in a path and on a command line. Directory services have names with more in them than useradd allows.
-_NAME = re.compile(r"[^\s/\0.-][^\s/\0]{0,63}")
 
 
 class CannotBecome(Exception):
@@ -40,13 +37,11 @@ class Account(NamedTuple):
 
 
 def find(name: str, *, min_uid: int, allow_root: bool) -> Account:
-    """Looks a user up who may be served.
+    """Looks a user up who may be served. That it can be a user's name, the agent has seen to: it makes paths of it.
 
     Raises:
         CannotBecome: there is none of that name, or he is none that this computer serves.
     """
-    if not _NAME.fullmatch(name):
-        raise CannotBecome(f"{name[:64]!r} is no user's name")
     try:
         found = pwd.getpwnam(name)
     except KeyError:
@@ -87,8 +82,10 @@ def make_directory(directory: str, account: Account) -> None:
         status = None
     try:
         if status is not None and (not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid):
-            # The name was given to another uid since. What the one before has left is not this one's to see.
-            os.rename(directory, f"{directory}.of-{status.st_uid}-{status.st_ino}")
+            # The name was given to another uid since. What the one before has left is not this one's to see. It gets a
+            # name that no user can have.
+            parent, name = os.path.split(directory)
+            os.rename(directory, os.path.join(parent, f".{name}.of-{status.st_uid}-{status.st_ino}"))
             status = None
         if status is None:
             os.mkdir(directory, 0o700)

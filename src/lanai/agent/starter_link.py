@@ -108,9 +108,14 @@ class Ended(NamedTuple):
 
 
 class EndedMany(NamedTuple):
-    """Ends, in the order of their sequence numbers."""
+    """Ends, in the order of their sequence numbers.
+
+    ``left`` is None but in the last words of a starter that was asked to end: what has begun and not ended then. All
+    else that was given to it, and whose end it has not told, it has not taken.
+    """
 
     items: list[Ended]
+    left: list[Key] | None = None
 
 
 class Recalled(NamedTuple):
@@ -327,7 +332,9 @@ def _frame(message: dict[str, Any]) -> bytes:
 def _report(message: dict[str, Any]) -> Report:
     match message["m"]:
         case "ended":
-            return EndedMany([Ended(*row) for row in message["items"]])
+            left = message.get("left")
+            ended = [Ended(*row) for row in message["items"]]
+            return EndedMany(ended, None if left is None else [_key(row) for row in left])
         case "started":
             return Started([Running(*row) for row in message["items"]])
         case "data":

@@ -118,7 +118,8 @@ class Starter:
             now = now_us()
             if now >= attempts.lease_us:
                 self._expire()
-            if attempts.wants_fill:
+            # One that has to end begins nothing more: what waits here then was never taken, see `_say_goodbye`.
+            if attempts.wants_fill and self._has_to_end is None:
                 attempts.fill()
             if now >= attempts.settle_us:
                 attempts.settle()
@@ -209,10 +210,16 @@ class Starter:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _say_goodbye(self) -> None:
+        """Ends what runs, and tells the agent that it may give to others whatever else it has given to us.
+
+        What waits, and what is on its way to us, is not taken any more. The agent cannot know how far we have come with
+        what it has sent, so it is told the last that can be said: all that has begun has ended, but for what is left.
+        """
         if self._has_to_end is None:
             return
         _log(f"ending: {self._has_to_end}")
         attempts = self._attempts
+        attempts.waiting.clear()
         attempts.end_all(self._has_to_end)
         limit_us = now_us() + _FAREWELL_US
         while attempts.active and now_us() < limit_us:
@@ -221,6 +228,11 @@ class Starter:
             attempts.settle()
             attempts.tick(now_us())
         self._report()
+        agent = self._agent
+        if agent is not None and agent.is_told:
+            self._send(encode({"m": "ended", "items": [], "left": list(attempts.active)}))
+            if self._agent is agent:
+                agent.finish(_FAREWELL_US / 1_000_000)
 
     # Peers
 

@@ -1,4 +1,4 @@
-"""Where the output of attempts goes: slots with a pair of append files, segments, files of their own, user's files.
+"""Where the output of attempts goes: slots with a pair of append files, segments, files of their own.
 
 Standard library only, part of the starter. Two new files per job can halve the rate of short jobs, so an attempt
 borrows a *slot*: a pair of files opened once and appended to. When it has ended, what it wrote is copied to the current
@@ -11,14 +11,13 @@ import os
 import re
 from typing import NamedTuple
 
-from lanai.agent.starter_command import CannotStart, Spec, node_or
+from lanai.agent.starter_command import node_or
 from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Streams
 
 SMALL_BYTES = 64 << 10
 SEGMENT_BYTES = 64 << 20
 _STREAMS = ("out", "err")
-_OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_UMASK = 0o077
 _PATTERN = re.compile(r"%(.)")
@@ -201,46 +200,3 @@ def expand(pattern: str, job: tuple[int, int, int]) -> str:
     """Fills in a pattern: %b batch, %i index, %a attempt, %% a percent sign; anything else stays as it is."""
     values = {"b": str(job[0]), "i": str(job[1]), "a": str(job[2]), "%": "%"}
     return _PATTERN.sub(lambda match: values.get(match[1], match[0]), pattern)
-
-
-def open_user_files(spec: Spec, job: tuple[int, int, int]) -> tuple[int | None, int | None, list[Record | None]]:
-    """Opens the files that the user named for the output, making the directories above them.
-
-    Must be called in the spec's directory, under its umask. Both streams in one file share one descriptor.
-
-    Returns:
-        Descriptors of standard output and error (the caller closes them; None where nothing was named), and records.
-
-    Raises:
-        CannotStart: a file could not be opened; nothing is left open.
-    """
-    descriptors: list[int | None] = [None, None]
-    records: list[Record | None] = [None, None]
-    paths: list[str | None] = []
-    try:
-        for i, pattern in enumerate((spec.stdout, spec.stderr)):
-            path = None if pattern is None else expand(pattern, job)
-            if path is not None:
-                descriptors[i] = descriptors[0] if path in paths else _open_making_parents(path)
-                records[i] = ["user", os.path.join(spec.cwd, path)]
-            paths.append(path)
-    except (OSError, ValueError) as error:
-        close_all(descriptors)
-        if isinstance(error, OSError):
-            raise node_or(error, "exit", 126, f"output {error.filename}") from None
-        raise CannotStart("exit", 126, f"output: {error}") from None
-    return descriptors[0], descriptors[1], records
-
-
-def close_all(descriptors: list[int | None]) -> None:
-    """Closes each descriptor once."""
-    for descriptor in {one for one in descriptors if one is not None}:
-        os.close(descriptor)
-
-
-def _open_making_parents(path: str) -> int:
-    try:
-        return os.open(path, _OUTPUT_FLAGS, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        return os.open(path, _OUTPUT_FLAGS, 0o666)

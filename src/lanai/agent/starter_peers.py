@@ -162,3 +162,14 @@ class Peer:
             return
         except OSError as error:
             raise BadPeer(str(error)) from None
+
+    def finish(self, patience_s: float) -> None:
+        """Sends the rest, waiting for it a while, and takes what still comes, so that ours is not lost with it."""
+        try:
+            self.connection.settimeout(patience_s)
+            self.connection.sendall(self._unsent)
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(_READ_BYTES):
+                pass
+        except OSError:
+            return

@@ -7,9 +7,10 @@ command runs is raised as `CannotStart`, with nothing left open.
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lanai.agent import starter_command as command
+from lanai.agent import starter_files as files
 from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
 from lanai.agent.starter_cgroups import Leaf, Leaves
@@ -86,26 +87,27 @@ class Spawner:
 
     def _begin_with_files(self, attempt: Attempt) -> None:
         spec = attempt.spec
-        opened: list[int | None] = []
+        opened = files.open_user_files(spec, attempt.job)
+        descriptors = opened.descriptors
         try:
-            out_fd, err_fd, attempt.records = output.open_user_files(spec, attempt.job)
-            opened += [out_fd, err_fd]
-            stdin_fd = None
-            if spec.stdin != "null":
-                stdin_fd = self._open_input(attempt.key) if spec.stdin == "pipe" else _open_input_file(spec.stdin)
-                opened.append(stdin_fd)
+            attempt.records = opened.records
+            if spec.stdin == "pipe":
+                descriptors[0] = self._open_input(attempt.key)
+            stdin_fd, *outputs = descriptors
             if attempt.slot is not None:
-                slot_fds = attempt.slot.descriptors
-                out_fd, err_fd = (slot_fds[0] if out_fd is None else out_fd, slot_fds[1] if err_fd is None else err_fd)
-            attempt.pid = self._spawn(attempt, Streams(stdin_fd, out_fd, err_fd))
+                own = zip(outputs, attempt.slot.descriptors, strict=True)
+                outputs = [own_fd if user_fd is None else user_fd for user_fd, own_fd in own]
+            attempt.pid = self._spawn(attempt, Streams(stdin_fd, *outputs), opened.awaited)
         finally:
-            output.close_all(opened)
+            files.close_all(descriptors)
 
-    def _spawn(self, attempt: Attempt, streams: Streams) -> int:
+    def _spawn(self, attempt: Attempt, streams: Streams, awaited: Sequence[str | None] = ()) -> int:
         spec = attempt.spec
         words = attempt.words
         path = spec.programs.get(words[0]) or spec.find(words[0])
         environment = _environment(attempt)
+        if any(awaited):
+            return self._spawn_other(b"/bin/sh", files.waiting_words(words, path, awaited), environment, streams)
         try:
             return spawn(path, self._words.lay_out(words), environment, streams)
         except OSError as error:
@@ -155,12 +157,3 @@ def _own_environment(attempt: Attempt) -> Environment:
         return attempt.spec.lay_out(variables)
     except ValueError as error:
         raise command.CannotStart("exit", 126, str(error)) from None
-
-
-def _open_input_file(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise command.node_or(error, "exit", 126, f"standard input {path}") from None
-        raise command.CannotStart("exit", 126, f"standard input: {error}") from None

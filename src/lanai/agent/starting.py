@@ -89,6 +89,8 @@ class StarterPort:
         self._in_leaves: set[int] = set()
         self._inventory: link.Inventory | None = None
         self._early: list[link.Ended] = []
+        self._sequence = 0
+        self._left: tuple[Member, ...] | None = None
         self._specs: dict[int, Spec] = {}
         self._unstartable: list[AttemptResult] = []
         self._reads = Reads()
@@ -397,8 +399,9 @@ class StarterPort:
 
     def _on_report(self, report: link.Report, found: list[StarterEvent], now_us: int) -> None:
         match report:
-            case link.EndedMany(items):
+            case link.EndedMany(items, left):
                 self._promised.ended(len(items))
+                self._left = _members(left)
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
@@ -411,7 +414,8 @@ class StarterPort:
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                found += self._given_back(returned)
+                if back := _members(returned):
+                    found.append(ev.JobsGivenBack(list(back), self.owner))
             case link.Inventory():
                 if not self._is_new:
                     raise link.LinkError("an inventory that nobody asked for")
@@ -442,20 +446,12 @@ class StarterPort:
         self._say_what_waited()
         self._pass_on(self._leaves.greeted(hello))
 
-    def _given_back(self, returned: list[tuple[int, int]]) -> list[StarterEvent]:
-        back = [(GrantId(grant), Index(index)) for grant, index in returned]
-        if not all(are_numbers(*member) for member in back):
-            raise link.LinkError("jobs given back that cannot be")
-        return [ev.JobsGivenBack(back, self.owner)] if back else []
-
     def _end_inventory(self, found: list[StarterEvent]) -> None:
         """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
         assert self._inventory is not None
         if len(self._early) < self._inventory.ended:
             return
-        waiting = [(GrantId(grant), Index(index)) for grant, index, _ in self._inventory.waiting]
-        if not all(are_numbers(*member) for member in waiting):
-            raise link.LinkError("an inventory that cannot be")
+        waiting = list(_members([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
         began = self._began(self._inventory.running)
         upto = self._early[-1].sequence if self._early else 0
         found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
@@ -472,6 +468,10 @@ class StarterPort:
         for row in items:
             if not is_sane(row):
                 raise link.LinkError(f"an end that cannot be: {str(row)[:200]}")
+            # With a gap it would be told to forget ends that it has not told.
+            if row.sequence != self._sequence + 1 and self._sequence:
+                raise link.LinkError(f"end {row.sequence} after end {self._sequence}")
+            self._sequence = row.sequence
             _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
             grant, index = GrantId(g), Index(i)
             usage = (began or 0, wall, user, system, peak)
@@ -487,6 +487,7 @@ class StarterPort:
         return found
 
     def _on_death(self, now_us: int) -> StarterEvent:
+        left = self._left
         self._close_dead()
         self._is_wanted = self._account is None or self._reads.is_waiting
         self._not_before_us = now_us + RESTART_US
@@ -498,7 +499,7 @@ class StarterPort:
             if self._failed_starts >= STARTS_AT_MOST:
                 whose = self.owner or "this agent"
                 return self._missing(now_us, f"the starter of {whose} ends as soon as it begins")[0]
-        return ev.StarterDied(self.owner)
+        return ev.StarterDied(self.owner, left)
 
     def _close_dead(self) -> None:
         if self._socket is not None:
@@ -508,10 +509,20 @@ class StarterPort:
         self._leaves.forget()
         self._in_leaves.clear()
         self._inventory = None
+        self._sequence, self._left = 0, None
         self._reads.on_death(was_to_end=self._is_ending)
         self._can_sweep = self._is_ending = False
         self._silence = Silence()
         self._specs.clear()
+
+
+def _members(keys: list[link.Key] | None) -> tuple[Member, ...] | None:
+    """Jobs that the starter names. Raises LinkError where there can be none of these names."""
+    if keys is None:
+        return None
+    if not all(are_numbers(*key) for key in keys):
+        raise link.LinkError(f"jobs that cannot be: {str(keys)[:200]}")
+    return tuple((GrantId(grant), Index(index)) for grant, index in keys)
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

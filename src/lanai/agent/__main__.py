@@ -76,6 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--as-users", action="store_true", help="run each job as its user; for root only")
     parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
     parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
+    parser.add_argument("--output-limit", type=parse_bytes, default=1 << 30, help="kept of each output; 0: all")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
     return parser.parse_args(arguments)
@@ -129,7 +130,12 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
         machine=machine,
         spool=spool,
         hub=hub,
-        starters=Starters(state, served, {handed.owner for handed in spool.remembered.handed}),
+        starters=Starters(
+            state,
+            served,
+            {handed.owner for handed in spool.remembered.handed},
+            output_bytes=options.output_limit,
+        ),
         lease_file=lease_file,
         hello=hello,
         settled=settled,

@@ -38,20 +38,24 @@ class Starters:
         state: the agent's directory.
         served: None for an agent that runs everything as whoever started it.
         expected: whose starters had jobs of an earlier agent's, which have to be accounted for.
+        output_bytes: how much is kept of either output of an attempt; 0 for all.
 
     Attributes:
         ports: the starters that there are, by owner.
     """
 
-    def __init__(self, state: Path, served: Served | None, expected: Iterable[str] = ()) -> None:
+    def __init__(
+        self, state: Path, served: Served | None, expected: Iterable[str] = (), *, output_bytes: int = 0
+    ) -> None:
         self._state = state
         self._served = served
+        self._output_bytes = output_bytes
         self._lanes: dict[int, StarterPort] = {}
         self.ports: dict[str, StarterPort] = {}
         self._answers: list[Answer] = []
         self._unswept: list[str] = []
         if served is None:
-            self.ports[OWN] = StarterPort(link.own_place(state / "starter"))
+            self.ports[OWN] = StarterPort(link.own_place(state / "starter"), output_bytes=output_bytes)
             return
         for name in ("doors", "users"):
             (state / name).mkdir(exist_ok=True)
@@ -73,7 +77,7 @@ class Starters:
             assert self._served is not None
             place = link.Place(self._state / "users" / owner, self._state / "doors" / owner)
             account = link.Account(owner, self._served.min_uid, self._served.allow_root)
-            port = self.ports[owner] = StarterPort(place, account)
+            port = self.ports[owner] = StarterPort(place, account, output_bytes=self._output_bytes)
         return port
 
     def reading(self, owner: str) -> StarterPort | None:

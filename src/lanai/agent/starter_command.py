@@ -92,6 +92,7 @@ class Spec:
         "is_limited",
         "is_plain",
         "memory_bytes",
+        "output_bytes",
         "programs",
         "stderr",
         "stdin",
@@ -114,6 +115,7 @@ class Spec:
         self.is_plain = self.stdin == "null" and not self.has_stdout and not self.has_stderr
         self.time_limit_us = int(message.get("time_limit_us") or 0)
         self.memory_bytes = int(message.get("memory_bytes") or 0)
+        self.output_bytes = int(message.get("output_bytes") or 0)
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
         self.programs: dict[bytes, bytes] = {}

@@ -133,12 +133,14 @@ class Piece(NamedTuple):
     """What was read of one output: the bytes in base64, how long the whole is, and why there are no bytes.
 
     ``is_gone``: asked was about an attempt that neither runs nor waits there; its end has been told before.
+    ``left_out``: so many bytes from the offset on are not kept; the data follows them.
     """
 
     data: str
     length: int
     is_gone: bool
     problem: str | None
+    left_out: int = 0
 
 
 class Data(NamedTuple):
@@ -180,11 +182,13 @@ class StarterLink:
         stdout: str | None = None,
         stderr: str | None = None,
         stdin: str = "null",
+        output_bytes: int | None = None,
     ) -> bytes:
         """Tells settings that many attempts share; a spec of the same id is replaced for attempts to come.
 
         ``stdin`` is ``null``, ``pipe`` or a path; ``stdout`` and ``stderr`` are patterns with %b %i %a, or None for
-        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none.
+        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none; ``output_bytes`` is how
+        much is kept of either output that goes to the slot's files.
         """
         return _frame(
             {
@@ -201,6 +205,7 @@ class StarterLink:
                 "stdout": stdout,
                 "stderr": stderr,
                 "stdin": stdin,
+                "output_bytes": output_bytes,
             }
         )
 

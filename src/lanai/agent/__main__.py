@@ -75,6 +75,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cgroup-base", metavar="GROUP", help="make groups in this one, not in the agent's own")
     parser.add_argument("--cpu-limit", choices=get_args(CpuLimit), default="none", help="what asking for cpus means")
     parser.add_argument("--user-processes", type=int, default=0, metavar="N", help="at most a user's; 0: any number")
+    parser.add_argument("--output-limit", type=parse_bytes, default=1 << 30, help="kept of each output; 0: all")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
     return parser.parse_args(arguments)
@@ -129,7 +130,12 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
         spool=spool,
         hub=hub,
         starters=Starters(
-            state, served, {handed.owner for handed in spool.remembered.handed}, cgroups=cgroups, log=_log
+            state,
+            served,
+            {handed.owner for handed in spool.remembered.handed},
+            cgroups=cgroups,
+            output_bytes=options.output_limit,
+            log=_log,
         ),
         lease_file=lease_file,
         hello=hello,

@@ -288,6 +288,7 @@ class Outputs:
             self._ready.append(ends.tail())
 
     def _hear_reader(self, now_us: int, reader: Reader, answer: Answer) -> None:
+        reader.offset += answer.left_out
         at_end = reader.offset + len(answer.data) >= answer.length
         reader.look_us = 0
         if reader.record is not None:

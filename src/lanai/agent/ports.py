@@ -50,6 +50,7 @@ class Starters:
         expected: whose starters had jobs of an earlier agent's, which have to be accounted for.
         cgroups: the agent's; None for none.
         log: told what is of interest to nobody but who looks into the log.
+        output_bytes: how much is kept of either output of an attempt; 0 for all.
 
     Attributes:
         ports: the starters that there are, by owner.
@@ -62,11 +63,13 @@ class Starters:
         expected: Iterable[str] = (),
         *,
         cgroups: Cgroups | None = None,
+        output_bytes: int = 0,
         log: Callable[[str], None] = print,
     ) -> None:
         self._state = state
         self._served = served
         self._cgroups = cgroups
+        self._output_bytes = output_bytes
         self._log = log
         self._lanes: dict[int, StarterPort] = {}
         self.ports: dict[str, StarterPort] = {}
@@ -75,7 +78,8 @@ class Starters:
         self._unusable: list[StarterEvent] = []
         if served is None:
             leaves = Leaves(cgroups, _own_name(), log)
-            self.ports[OWN] = StarterPort(link.own_place(state / "starter"), leaves=leaves)
+            place = link.own_place(state / "starter")
+            self.ports[OWN] = StarterPort(place, leaves=leaves, output_bytes=output_bytes)
             return
         for name in ("doors", "users"):
             (state / name).mkdir(exist_ok=True)
@@ -109,7 +113,8 @@ class Starters:
             name = user_name(owner)
             place = link.Place(self._state / "users" / name, self._state / "doors" / name)
             account = link.Account(owner, self._served.min_uid, self._served.allow_root)
-            port = self.ports[owner] = StarterPort(place, account, Leaves(self._cgroups, owner, self._log))
+            leaves = Leaves(self._cgroups, owner, self._log)
+            port = self.ports[owner] = StarterPort(place, account, leaves, output_bytes=self._output_bytes)
         return port
 
     def reading(self, owner: str) -> StarterPort | None:

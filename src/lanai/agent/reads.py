@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     """At most `limit` bytes, and the length of the whole output so far.
 
     `is_gone`: it is not with the starter, or not any more; asked about are attempts then. `problem`: why nothing was
-    read.
+    read. `left_out`: so many bytes from the offset on are not kept, and `data` follows them.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Answer(NamedTuple):
     length: int = 0
     is_gone: bool = False
     problem: str = ""
+    left_out: int = 0
 
 
 class Reads:
@@ -154,12 +155,15 @@ def _answer(ask: Ask, piece: link.Piece) -> Answer:
     length = piece.length
     if not is_amount(length):
         raise link.LinkError(f"an output of {length!r} bytes")
-    left = length if ask.offset is None else length - ask.offset
+    left_out = piece.left_out
+    if not is_amount(left_out) or (left_out and (ask.offset is None or not data)):
+        raise link.LinkError("bytes left out where there are none")
+    left = length if ask.offset is None else length - ask.offset - left_out
     if len(data) > min(ask.limit, max(0, left)):
         raise link.LinkError("more of an output than was asked for, or than there is")
     if piece.is_gone and (data or not isinstance(ask.source, tuple)):
         raise link.LinkError("an output that is there and is not")
-    return Answer(ask.number, data, length, bool(piece.is_gone), _shown(piece.problem))
+    return Answer(ask.number, data, length, bool(piece.is_gone), _shown(piece.problem), left_out)
 
 
 def _shown(problem: object) -> str:

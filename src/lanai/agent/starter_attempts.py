@@ -17,6 +17,7 @@ from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
 from lanai.agent.starter_reports import End, Figures, Key, Reports
 from lanai.agent.starter_spawn import Spawner
+from lanai.agent.starter_trimming import Trimming
 
 TELL_AFTER_US = 100_000
 SETTLE_AFTER_US = 5_000
@@ -52,6 +53,7 @@ class Attempts:
         self._leaves = leaves
         self._spawner = spawner
         self._families = Families()
+        self._trimming = Trimming(slots.directory)
         self._lanes: dict[int, Lane] = {}
         self._unfilled: set[Lane] = set()
         self._leafless: set[Lane] = set()
@@ -281,7 +283,11 @@ class Attempts:
         assert attempt.waited is not None
         status, usage, ended_us = attempt.waited
         slot = attempt.slot
-        written = None if slot is None else self._slots.collect(slot, attempt.job, escaped > 0)
+        written = None
+        if slot is not None:
+            if attempt.is_told:
+                self._trimming.ended(attempt.mark)
+            written = self._slots.collect(slot, attempt.job, escaped > 0, attempt.spec.output_bytes)
         rss_bytes = usage.ru_maxrss << 10
         peak = rss_bytes if rss_bytes > self._own_peak_bytes and self._is_peak_its_own(rss_bytes) else None
         user_us, system_us = int(usage.ru_utime * 1_000_000), int(usage.ru_stime * 1_000_000)
@@ -317,7 +323,12 @@ class Attempts:
         for attempt in list(self._running.values()):
             if not attempt.is_told and now >= attempt.started_us + TELL_AFTER_US:
                 attempt.is_told = True
-                slot = None if attempt.slot is None else attempt.slot.number
+                slot = None
+                if attempt.slot is not None:
+                    slot = attempt.slot.number
+                    if attempt.spec.output_bytes:
+                        most_bytes = attempt.spec.output_bytes
+                        self._trimming.watch(attempt.mark, attempt.slot.descriptors, most_bytes, now)
                 self._reports.started(attempt.key, attempt.number, attempt.pid, attempt.wall_us, slot)
             if now >= attempt.deadline_us and attempt.outcome is None:
                 limit_s = attempt.spec.time_limit_us / 1_000_000
@@ -328,7 +339,9 @@ class Attempts:
             self._unfilled.add(attempt.lane)
             self._finish(attempt, escaped)
         self.next_us = min(map(_next_of, self._running.values()), default=NEVER)
-        self.next_us = min(self.next_us, self._families.next_us())
+        if now >= self._trimming.due_us:
+            self._trimming.look(now)
+        self.next_us = min(self.next_us, self._families.next_us(), self._trimming.due_us)
 
     def rest(self) -> None:
         """To be called now and then: lets go of what an idle starter should not hold."""

@@ -95,6 +95,7 @@ class Spec:
         "leaf_cpu",
         "memory_bytes",
         "needs_leaf",
+        "output_bytes",
         "programs",
         "stderr",
         "stdin",
@@ -121,6 +122,7 @@ class Spec:
         leaf = message.get("leaf")
         self.needs_leaf = leaf is not None
         self.leaf_cpu = str((leaf or {}).get("cpu") or "")
+        self.output_bytes = int(message.get("output_bytes") or 0)
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
         self.programs: dict[bytes, bytes] = {}

@@ -142,12 +142,14 @@ class Piece(NamedTuple):
     """What was read of one output: the bytes in base64, how long the whole is, and why there are no bytes.
 
     ``is_gone``: asked was about an attempt that neither runs nor waits there; its end has been told before.
+    ``left_out``: so many bytes from the offset on are not kept; the data follows them.
     """
 
     data: str
     length: int
     is_gone: bool
     problem: str | None
+    left_out: int = 0
 
 
 class Data(NamedTuple):
@@ -197,12 +199,14 @@ class StarterLink:
         stderr: str | None = None,
         stdin: str = "null",
         leaf: Mapping[str, str | None] | None = None,
+        output_bytes: int | None = None,
     ) -> bytes:
         """Tells settings that many attempts share; a spec of the same id is replaced for attempts to come.
 
         ``stdin`` is ``null``, ``pipe`` or a path; ``stdout`` and ``stderr`` are patterns with %b %i %a, or None for
-        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none. With ``leaf`` each attempt
-        waits for a control group; its ``cpu`` is ``weight``, ``quota`` or None.
+        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none; ``output_bytes`` is how
+        much is kept of either output that goes to the slot's files. With ``leaf`` each attempt waits for a control
+        group; its ``cpu`` is ``weight``, ``quota`` or None.
         """
         in_leaf = {} if leaf is None else {"leaf": dict(leaf)}
         return _frame(
@@ -221,6 +225,7 @@ class StarterLink:
                 "stdout": stdout,
                 "stderr": stderr,
                 "stdin": stdin,
+                "output_bytes": output_bytes,
             }
         )
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from lanai.agent.starter_command import node_or
 from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Streams
+from lanai.agent.starter_trimming import free_bytes, trim
 
 SMALL_BYTES = 64 << 10
 SEGMENT_BYTES = 64 << 20
@@ -33,10 +34,10 @@ class Slot(NamedTuple):
 
 
 class Output:
-    """Hands out slots and takes them back; owns the segment being written. All names are below one directory."""
+    """Hands out slots and takes them back; owns the segment being written. All names are below ``directory``."""
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._free: list[Slot] = []
         self._slots = 0
         self._segment = -1
@@ -63,13 +64,16 @@ class Output:
         """Takes back a slot whose attempt never began."""
         self._free.append(slot)
 
-    def collect(self, slot: Slot, job: tuple[int, int, int], is_shared: bool) -> list[Record | None] | None:
+    def collect(
+        self, slot: Slot, job: tuple[int, int, int], is_shared: bool, most_bytes: int = 0
+    ) -> list[Record | None] | None:
         """Takes what an ended attempt wrote, and its slot back.
 
         Args:
             slot: the attempt's.
             job: batch, index and attempt, for names.
             is_shared: something of the attempt is still alive and may write on.
+            most_bytes: how much of either is kept; 0 for all.
 
         Returns:
             Where standard output and error went; None if nothing was written.
@@ -81,6 +85,8 @@ class Output:
             return None
         umask = os.umask(_OWN_UMASK)
         try:
+            if most_bytes and max(out_bytes, err_bytes) > SMALL_BYTES:
+                trim(slot.descriptors, most_bytes, free_bytes(self.directory))
             return self._keep(slot, job, (out_bytes, err_bytes), is_shared)
         finally:
             os.umask(umask)
@@ -122,12 +128,12 @@ class Output:
             self._segment = -1
         # After the last that there is: a number is not used again once its segment was swept, for there may be records
         # of it still.
-        self._segment_number = max(segments_in(self._directory)[-1:], default=self._segment_number)
+        self._segment_number = max(segments_in(self.directory)[-1:], default=self._segment_number)
         while True:
             self._segment_number += 1
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                self._segment = os.open(segment_path(self._directory, self._segment_number), flags, 0o600)
+                self._segment = os.open(segment_path(self.directory, self._segment_number), flags, 0o600)
             except FileExistsError:
                 continue
             return
@@ -138,11 +144,11 @@ class Output:
         folder = f"jobs/{batch}"
         try:
             if batch not in self._batches:
-                os.makedirs(os.path.join(self._directory, folder), exist_ok=True)
+                os.makedirs(os.path.join(self.directory, folder), exist_ok=True)
                 self._batches.add(batch)
             for stream, size in zip(_STREAMS, sizes, strict=True):
                 name = f"{folder}/{index}.{attempt}.{stream}"
-                os.rename(self._path(slot.number, stream), os.path.join(self._directory, name))
+                os.rename(self._path(slot.number, stream), os.path.join(self.directory, name))
                 records.append(["file", name, size])
         except OSError as error:
             self._batches.discard(batch)
@@ -179,7 +185,7 @@ class Output:
         return Slot(number, (opened[0], opened[1]), Streams(None, opened[0], opened[1]))
 
     def _path(self, number: int, stream: str) -> str:
-        return os.path.join(self._directory, f"slot{number}.{stream}")
+        return os.path.join(self.directory, f"slot{number}.{stream}")
 
 
 def segment_path(directory: str, number: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from lanai.agent.starter_attempt import Attempt
 from lanai.agent.starter_output import segment_path
 from lanai.agent.starter_reports import Key
+from lanai.agent.starter_trimming import stretch
 
 PIECE_BYTES = 64 << 10
 _FRAME_TEXT = 256 << 10
@@ -32,12 +33,16 @@ _KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSO
 
 
 class Piece(NamedTuple):
-    """What was read, the length of the whole, whether the attempt asked about is not here, and why nothing was read."""
+    """What was read, the length of the whole, whether the attempt asked about is not here, and why nothing was read.
+
+    ``left_out``: so many bytes from the offset on are not kept, and what was read follows them.
+    """
 
     data: bytes
     length: int
     is_gone: bool = False
     problem: str | None = None
+    left_out: int = 0
 
 
 class _NotReadError(Exception):
@@ -88,7 +93,7 @@ class Reading:
                     own = self._own(segment_path(self._directory, number))
                     return Piece(_part(own, start, length, offset, limit), length)
                 case ["file", str(name), _] if _OWN_NAME.fullmatch(name):
-                    return _whole(self._own(os.path.join(self._directory, name)), offset, limit)
+                    return _hollow(self._own(os.path.join(self._directory, name)), offset, limit)
                 case ["user", str(path)]:
                     return _of_user(path, offset, limit)
                 case [int(grant), int(index), int(stream)]:
@@ -108,7 +113,7 @@ class Reading:
         if record is not None:
             return _of_user(str(record[1]), offset, limit)
         assert attempt.slot is not None
-        return _whole(attempt.slot.descriptors[stream], offset, limit)
+        return _hollow(attempt.slot.descriptors[stream], offset, limit)
 
     def _own(self, path: str) -> int:
         """A descriptor of one of our files, good until the next is asked for: what ended together lies together."""
@@ -158,6 +163,21 @@ def _whole(descriptor: int, offset: int | None, limit: int) -> Piece:
     return Piece(_part(descriptor, 0, length, offset, limit), length)
 
 
+def _hollow(descriptor: int, offset: int | None, limit: int) -> Piece:
+    """A piece of one of our files, of which the middle may have been let go."""
+    status = os.fstat(descriptor)
+    length = status.st_size
+    begin = max(0, length - limit) if offset is None else offset
+    if status.st_blocks * 512 >= length or begin >= length:
+        return _whole(descriptor, offset, limit)
+    try:
+        start, end = stretch(descriptor, begin)
+    except OSError:
+        return _whole(descriptor, offset, limit)
+    data = os.pread(descriptor, min(limit, end - start), start)
+    return Piece(data, length, left_out=0 if offset is None else start - begin)
+
+
 def _part(descriptor: int, start: int, length: int, offset: int | None, limit: int) -> bytes:
     begin = max(0, length - limit) if offset is None else offset
     count = min(limit, length - begin)
@@ -168,7 +188,8 @@ def _row(piece: Piece) -> str:
     # Formatted by hand, as the ends are: there is one for every job that writes anything.
     data = base64.b64encode(piece.data).decode("ascii")
     problem = "null" if piece.problem is None else json.dumps(piece.problem[:_PROBLEM_CHARACTERS])
-    return f'["{data}",{piece.length},{"true" if piece.is_gone else "false"},{problem}]'
+    left_out = f",{piece.left_out}" if piece.left_out else ""
+    return f'["{data}",{piece.length},{"true" if piece.is_gone else "false"},{problem}{left_out}]'
 
 
 def _frame(number: int, rows: list[str]) -> bytes:

@@ -65,7 +65,15 @@ class StarterPort:
         taken: what was said of standard inputs since the owner last emptied it.
     """
 
-    def __init__(self, place: link.Place, account: link.Account | None = None, leaves: Leaves | None = None) -> None:
+    def __init__(
+        self,
+        place: link.Place,
+        account: link.Account | None = None,
+        leaves: Leaves | None = None,
+        *,
+        output_bytes: int = 0,
+    ) -> None:
+        """`output_bytes`: how much is kept of either output of an attempt; 0 for all."""
         self.owner = "" if account is None else account.user
         self.directory = place.directory
         self.due_us = 0
@@ -73,6 +81,7 @@ class StarterPort:
         self.taken: list[link.InputTaken] = []
         self._place = place
         self._account = account
+        self._output_bytes = output_bytes
         self._is_wanted = account is None
         self._not_before_us = self._ping_us = self._refused_until_us = 0
         self._refusal = ""
@@ -287,6 +296,7 @@ class StarterPort:
                 stderr=spec.error,
                 stdin=spec.stdin,
                 leaf=leaf,
+                output_bytes=self._output_bytes or None,
             )
         )
 

@@ -31,7 +31,7 @@ PAGE_JOBS: Final = 10_000
 PATIENCE_S: Final = 30.0
 QUIET_S: Final = 1.0
 
-OUT, ERR, END = 1, 2, 0
+OUT, ERR, END, GAP = 1, 2, 0, 3
 """Which a frame of output is: standard output, standard error, the end."""
 
 Batch = int | str
@@ -259,6 +259,8 @@ class Client:
         tail_only: bool = False,
     ) -> Iterator[tuple[int, bytes]]:
         """The output as (OUT or ERR, bytes), as it comes with `follow`; last (END, JSON of attempt and problem).
+
+        Where the node has not kept all of it, (GAP, JSON of `stream` and `missing`): so many bytes are left out there.
 
         Args:
             attempt: 0 is the current one, else the last.

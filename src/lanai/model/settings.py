@@ -62,6 +62,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What an agent offers; None is what it detects. And whom it serves, and how it limits what it runs.
 
     Attributes:
+        output_limit: how much is kept of each output of an attempt, 1G unless given; 0 is for all.
         as_users: run each job as the user who has submitted it; for an agent that root starts.
         min_uid: the lowest uid that such an agent serves, but for root's.
         allow_root: whether it runs root's jobs.
@@ -76,6 +77,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    output_limit: Quantity | None = None
     as_users: bool = False
     min_uid: Count = 0
     allow_root: bool = True
@@ -134,7 +136,12 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
 }
 _READ_BY: dict[str, dict[str, Callable[[str], object]]] = {
     "submit": {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_count, "time": parse_duration},
-    "agent": {"cpus": parse_offered_milli, "memory": parse_bytes, "gpus": parse_gpu_ids},
+    "agent": {
+        "cpus": parse_offered_milli,
+        "memory": parse_bytes,
+        "gpus": parse_gpu_ids,
+        "output_limit": parse_bytes,
+    },
 }
 
 

@@ -44,6 +44,7 @@ def command() -> None:
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
 @click.option("--gpus", metavar="N|ID,...", help="Gpus to offer: how many, or their ids (default: as detected).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
+@click.option("--output-limit", metavar="SIZE", help="Keep so much of each output of a job (default: 1G; 0: all).")
 @click.option("--as-users/--as-me", "as_users", default=None, help="Run each job as its user (root only).")
 @click.option("--min-uid", type=click.IntRange(min=0), metavar="N", help="With --as-users: lowest uid to serve.")
 @click.option("--allow-root/--no-allow-root", default=None, help="With --as-users: serve root's jobs (default: yes).")
@@ -233,12 +234,14 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
         "cpus": parse_offered_milli,
         "memory": parse_bytes,
         "gpus": parse_gpu_ids,
+        "output_limit": parse_bytes,
     }
     for option, parse in parsers.items():
         value = getattr(configured, option) if options[option] is None else options[option]
         if value is not None:
-            understood(f"--{option}", value, parse)
-            words += [f"--{option}", str(value)]
+            name = f"--{option.replace('_', '-')}"
+            understood(name, value, parse)
+            words += [name, str(value)]
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]
     return words

@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from lanai.agent.cgroups import RECORD, left_in, remove_left
 
 MARK = "LANAI_TEST_MARK"
 GRACE_S = 2.0
@@ -37,17 +39,40 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test of which a process is still alive when all its fixtures are torn down, and ends that process.
 
-    A process is known by a mark in its environment, so that daemons with another parent are found too. Fixtures of
-    wider scope start before the mark is set and are left alone.
+    A process is known by a mark in its environment, so that daemons with another parent are found too, and by being in
+    a control group of an agent that the test has started. Fixtures of wider scope start before the mark is set and are
+    left alone. What agents that were killed have left to their next one, idle starters and groups, is removed here.
     """
+    directories = [Path(os.environ["XDG_STATE_HOME"])]
+    if "tmp_path" in request.fixturenames:
+        directories.append(request.getfixturevalue("tmp_path"))
     mark = uuid.uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, mark)
         yield
     left = [pid for pid in _marked(mark) if not _ends_within(pid, GRACE_S)]
-    if left:
-        shown = [_kill(pid) for pid in left]
+    shown = [_kill(pid) for pid in left]
+    for state in _agents(directories):
+        shown += [_kill(pid) for pid in left_in(state) if not _is_starter(pid)]
+        remove_left(state)
+    if shown:
         pytest.fail(f"{request.node.name} left running: " + "; ".join(shown), pytrace=False)
+
+
+def _agents(directories: Iterable[Path]) -> Iterator[Path]:
+    """The state directories, somewhere below, of agents that have left groups."""
+    for top in directories:
+        for directory, below, files in os.walk(top):
+            if RECORD in files:
+                below.clear()
+                yield Path(directory)
+
+
+def _is_starter(pid: int) -> bool:
+    try:
+        return b"starter.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _marked(mark: str) -> list[int]:

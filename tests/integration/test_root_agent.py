@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from lanai.agent.cgroups import left_in
 from lanai.model.ids import grant_id
 from lanai.model.job import AttemptResult
 from lanai.wire import messages as wire
 from services.agent_hub import PATIENCE_S, ScriptedHub, grant, listening, spec
 from services.agent_process import AgentProcess, gone
+from services.cgroups import needs_cgroups
+from services.starter_bench import wait_for
 from services.users import made_users, open_directory
 
 ANNA, BERT = 1, 2
@@ -320,3 +323,41 @@ def _words(pid: int) -> list[bytes]:
         return [b""]
 
 
+def test_one_users_fork_bomb_is_not_anothers(
+    hub: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd]
+) -> None:
+    """Anna has all the processes that she may have; Bert's jobs begin and end. The bomb ends by itself after 200."""
+    needs_cgroups()
+    agent.start("--as-users", "--user-processes", "40", cpus=4)
+    hub.accept()
+    assert hub.inventory() == []
+    for number, user in enumerate(users, 1):
+        hub.send(_spec(number, user.pw_name, cwd=user.pw_dir))
+    bomb = "n=0; while [ $n -lt 200 ]; do sleep 1000 & n=$((n + 1)); done; wait"
+    ended = _one(hub, bomb)
+    assert (ended.outcome, ended.exit_code) == ("exit", 2)
+    assert 35 <= ended.escaped < 40
+    assert len(left_in(agent.state)) == ended.escaped + 1  # and the starter
+    assert _one(hub, "true", who=BERT, counter=2).outcome == "ok"
+
+
+def test_with_a_users_starter_all_of_his_is_dead_and_nothing_of_anothers(
+    joined: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd]
+) -> None:
+    """Of what ran off without a mark in its environment too."""
+    needs_cgroups()
+    off = "(setsid env -i sleep 1000 < /dev/null > /dev/null 2>&1 &); exec sleep 1000"
+    for counter, who in enumerate((ANNA, BERT), 1):
+        joined.send(grant(counter, [off.encode()], number=who))
+    anna, bert = users
+    for user in users:
+        wait_for(lambda uid=user.pw_uid: _sleeping(uid) == 2)
+    starter = agent.starter_pid(anna.pw_name)
+    assert starter is not None
+    os.kill(starter, signal.SIGKILL)
+    wait_for(lambda: not _sleeping(anna.pw_uid))
+    assert _sleeping(bert.pw_uid) == 2
+
+
+def _sleeping(uid: int) -> int:
+    return sum(1 for pid in _pids_of(uid) if _words(pid)[:1] == [b"sleep"])

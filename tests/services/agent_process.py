@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from lanai.agent import starter_link
+from lanai.agent.cgroups import remove_left
 from services.agent_hub import PATIENCE_S
 
 
@@ -77,3 +78,4 @@ class AgentProcess:
                 os.kill(pid, signal.SIGTERM)
                 gone(pid)
             starter_link.kill_leftovers(self.place(user))
+        remove_left(self.state)

@@ -21,12 +21,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 import lanai
 from lanai.agent import detect, output_index
+from lanai.agent.cgroups import Cgroups, Wishes
 from lanai.agent.hublink import HubLink, address
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
@@ -34,6 +35,7 @@ from lanai.agent.ports import Served, Starters, check_state
 from lanai.agent.spool import Spool
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
+from lanai.model.settings import CgroupUse, CpuLimit
 from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
 from lanai.wire import journal
 from lanai.wire import messages as wire
@@ -76,6 +78,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--as-users", action="store_true", help="run each job as its user; for root only")
     parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
     parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
+    parser.add_argument("--cgroups", choices=get_args(CgroupUse), default="auto", help="none: use none")
+    parser.add_argument("--cgroup-base", metavar="GROUP", help="make groups in this one, not in the agent's own")
+    parser.add_argument("--cpu-limit", choices=get_args(CpuLimit), default="none", help="what asking for cpus means")
+    parser.add_argument("--user-processes", type=int, default=0, metavar="N", help="at most a user's; 0: any number")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets one line of JSON once the hub has answered")
     parser.add_argument("--end-with-hub", type=float, default=0.0, metavar="S", help="end S after the hub, when idle")
     return parser.parse_args(arguments)
@@ -102,6 +108,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
         serves_users=served is not None,
     )
     machine.lease.take_over(lease_file.until_us)
+    cgroups = Cgroups(state, _wishes(options, capacity))
 
     def hello() -> wire.Hello:
         return wire.Hello(
@@ -117,7 +124,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
             wall_us=wall_us(),
             capacity=capacity,
             started_by=_user(),
-            facts=(("runs_as", _runs_as(served)),),
+            facts=(("runs_as", _runs_as(served)), *cgroups.facts()),
         )
 
     def settled(error: ErrorBody | None) -> None:
@@ -129,7 +136,9 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
         machine=machine,
         spool=spool,
         hub=hub,
-        starters=Starters(state, served, {handed.owner for handed in spool.remembered.handed}),
+        starters=Starters(
+            state, served, {handed.owner for handed in spool.remembered.handed}, cgroups=cgroups, log=_log
+        ),
         lease_file=lease_file,
         hello=hello,
         settled=settled,
@@ -182,6 +191,16 @@ def _served(options: argparse.Namespace) -> Served | None:
             hint="start it as root, or without --as-users: then everything runs as you",
         )
     return Served(options.min_uid, options.allow_root)
+
+
+def _wishes(options: argparse.Namespace, capacity: Capacity) -> Wishes:
+    return Wishes(
+        are_used=options.cgroups != "none",
+        cpu=options.cpu_limit,
+        user_processes=options.user_processes,
+        cpu_milli=capacity.cpu_milli,
+        base=options.cgroup_base,
+    )
 
 
 def _runs_as(served: Served | None) -> str:

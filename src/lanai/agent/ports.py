@@ -7,6 +7,7 @@ nothing; a starter that is wanted no more is let go of here once it has ended.
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,13 +16,16 @@ import msgspec
 
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
+from lanai.agent.cgroups import Cgroups
 from lanai.agent.events import Member, StarterEvent
+from lanai.agent.leaves import Leaves
 from lanai.agent.reads import Answer
 from lanai.agent.starting import NEVER_US, StarterPort
 from lanai.model.errors import Refusal
 
 OWN: Final = ""
 SWEPT_AT_ONCE: Final = 8
+PARTING_S: Final = 1.0
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -38,20 +42,33 @@ class Starters:
         state: the agent's directory.
         served: None for an agent that runs everything as whoever started it.
         expected: whose starters had jobs of an earlier agent's, which have to be accounted for.
+        cgroups: the agent's; None for none.
+        log: told what is of interest to nobody but who looks into the log.
 
     Attributes:
         ports: the starters that there are, by owner.
     """
 
-    def __init__(self, state: Path, served: Served | None, expected: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        state: Path,
+        served: Served | None,
+        expected: Iterable[str] = (),
+        *,
+        cgroups: Cgroups | None = None,
+        log: Callable[[str], None] = print,
+    ) -> None:
         self._state = state
         self._served = served
+        self._cgroups = cgroups
+        self._log = log
         self._lanes: dict[int, StarterPort] = {}
         self.ports: dict[str, StarterPort] = {}
         self._answers: list[Answer] = []
         self._unswept: list[str] = []
         if served is None:
-            self.ports[OWN] = StarterPort(link.own_place(state / "starter"))
+            leaves = Leaves(cgroups, _own_name(), log)
+            self.ports[OWN] = StarterPort(link.own_place(state / "starter"), leaves=leaves)
             return
         for name in ("doors", "users"):
             (state / name).mkdir(exist_ok=True)
@@ -73,7 +90,7 @@ class Starters:
             assert self._served is not None
             place = link.Place(self._state / "users" / owner, self._state / "doors" / owner)
             account = link.Account(owner, self._served.min_uid, self._served.allow_root)
-            port = self.ports[owner] = StarterPort(place, account)
+            port = self.ports[owner] = StarterPort(place, account, Leaves(self._cgroups, owner, self._log))
         return port
 
     def reading(self, owner: str) -> StarterPort | None:
@@ -128,10 +145,15 @@ class Starters:
         """Jobs that could not even be given to their starter, as ended."""
         return [event for port in self.ports.values() for event in port.unstartable()]
 
-    def close(self) -> None:
-        """Hang up; the starters and what they run go on."""
+    def close(self, *, is_for_good: bool = False) -> None:
+        """Hang up; the starters and what they run go on. When the agent leaves for good, they have been told to end.
+
+        Then their control groups are removed, once they have: nobody will come who could.
+        """
         for port in self.ports.values():
             port.close()
+        if is_for_good and self._cgroups is not None and all(port.ends_within(PARTING_S) for port in self):
+            self._cgroups.close()
 
     def quit_when_idle(self) -> None:
         """The agent leaves for good."""
@@ -187,6 +209,13 @@ class Starters:
         port = self.ports.get(owner)
         if port is not None:
             call(port)
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def check_state(state: Path, served: Served | None) -> None:

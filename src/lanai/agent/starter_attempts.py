@@ -12,6 +12,7 @@ import time
 from lanai.agent import starter_command as command
 from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt, Lane
+from lanai.agent.starter_cgroups import Counted, Leaf, Leaves, judge
 from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
 from lanai.agent.starter_reports import End, Figures, Key, Reports
@@ -36,10 +37,11 @@ class Attempts:
         mark: what the marks of all attempts begin with; unique to this starter.
         reports: where ends and beginnings are told.
         slots: where output goes.
+        leaves: the groups of attempts that have one.
         spawner: what begins an attempt.
     """
 
-    def __init__(self, mark: str, reports: Reports, slots: Output, spawner: Spawner) -> None:
+    def __init__(self, mark: str, reports: Reports, slots: Output, leaves: Leaves, spawner: Spawner) -> None:
         self.waiting: dict[Key, Attempt] = {}
         self.active: dict[Key, Attempt] = {}
         self.next_us = NEVER
@@ -47,10 +49,12 @@ class Attempts:
         self._mark = mark
         self._reports = reports
         self._slots = slots
+        self._leaves = leaves
         self._spawner = spawner
         self._families = Families()
         self._lanes: dict[int, Lane] = {}
         self._unfilled: set[Lane] = set()
+        self._leafless: set[Lane] = set()
         self._running: dict[int, Attempt] = {}
         self._over: list[Attempt] = []
         self._settle_us = NEVER
@@ -69,8 +73,11 @@ class Attempts:
 
     @property
     def settle_us(self) -> int:
-        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together."""
-        if not self.waiting or len(self._over) >= _SETTLED_AT_ONCE:
+        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together.
+
+        At once too where a lane waits for a leaf: an attempt has its own until then.
+        """
+        if not self.waiting or self._leafless or len(self._over) >= _SETTLED_AT_ONCE:
             return 0 if self._over else NEVER
         return self._settle_us
 
@@ -164,10 +171,33 @@ class Attempts:
                     return
                 attempt = self.waiting.pop(queue.popleft(), None)
                 if attempt is not None:
+                    if attempt.spec.needs_leaf and not self._has_leaf(attempt):
+                        break
                     begun += 1
                     room -= self._begin(attempt)
             if not lane.width and not lane.running and not queue:
                 self._lanes.pop(lane.number, None)
+        if self._leafless:
+            self._leaves.want(sum(min(lane.room(), len(lane.queue)) for lane in self._leafless))
+
+    def fill_leafless(self) -> None:
+        """There may be leaves again, or none are to be had: those that wait for one may begin."""
+        self._unfilled |= self._leafless
+        self._leafless.clear()
+
+    def _has_leaf(self, attempt: Attempt) -> bool:
+        attempt.leaf = self._leaves.take()
+        if attempt.leaf is not None or self._leaves.is_denied:
+            return True
+        self.waiting[attempt.key] = attempt
+        attempt.lane.queue.appendleft(attempt.key)
+        self._leafless.add(attempt.lane)
+        return False
+
+    def _part_with_leaf(self, leaf: Leaf) -> None:
+        self._leaves.give_back(leaf)
+        if self._leafless:
+            self.fill_leafless()
 
     def _begin(self, attempt: Attempt) -> bool:
         now = now_us()
@@ -181,6 +211,8 @@ class Attempts:
             self._spawner.begin(attempt, now)
         except command.CannotStart as failure:
             self._never_began(attempt.key, attempt.number, failure)
+            if attempt.leaf is not None:
+                self._part_with_leaf(attempt.leaf)
             return False
         lane.enter(attempt)
         self.active[attempt.key] = self._running[attempt.pid] = attempt
@@ -189,6 +221,8 @@ class Attempts:
             due_us = min(due_us, self._families.began(attempt, now))
         if due_us < self.next_us:
             self.next_us = due_us
+        if attempt.leaf is not None and (problem := attempt.leaf.limit(attempt.spec.memory_bytes)) is not None:
+            self._end(attempt, *problem, 0)
         return True
 
     def _never_began(self, key: Key, number: int, failure: command.CannotStart) -> None:
@@ -248,18 +282,26 @@ class Attempts:
         status, usage, ended_us = attempt.waited
         slot = attempt.slot
         written = None if slot is None else self._slots.collect(slot, attempt.job, escaped > 0)
-        peak_bytes = usage.ru_maxrss << 10
-        figures = (
-            attempt.wall_us,
-            ended_us - attempt.started_us,
-            int(usage.ru_utime * 1_000_000),
-            int(usage.ru_stime * 1_000_000),
-            peak_bytes if peak_bytes > self._own_peak_bytes and self._is_peak_its_own(peak_bytes) else None,
-        )
+        rss_bytes = usage.ru_maxrss << 10
+        peak = rss_bytes if rss_bytes > self._own_peak_bytes and self._is_peak_its_own(rss_bytes) else None
+        user_us, system_us = int(usage.ru_utime * 1_000_000), int(usage.ru_stime * 1_000_000)
+        if attempt.leaf is not None:
+            counted = self._leave(attempt, attempt.leaf, status)
+            peak = counted.memory_peak_bytes or peak
+            if counted.user_us is not None and counted.system_us is not None:
+                user_us, system_us = counted.user_us, counted.system_us
+        figures = (attempt.wall_us, ended_us - attempt.started_us, user_us, system_us, peak)
         if status or written or escaped or attempt.is_special:
             self._reports.ended(_end_of(attempt, status, figures, written, escaped))
         else:
             self._reports.succeeded(attempt.key, attempt.name, figures)
+
+    def _leave(self, attempt: Attempt, leaf: Leaf, status: int) -> Counted:
+        counted = leaf.counted()
+        if attempt.outcome is None and (verdict := judge(leaf, attempt.spec.memory_bytes, status)) is not None:
+            attempt.outcome, attempt.reason = verdict
+        self._part_with_leaf(leaf)
+        return counted
 
     def _is_peak_its_own(self, peak_bytes: int) -> bool:
         # A spawned process starts with the peak of the one that spawned it, so a smaller figure says nothing.
@@ -292,6 +334,9 @@ class Attempts:
         """To be called now and then: lets go of what an idle starter should not hold."""
         if self.is_idle:
             self._spawner.leave_directory()
+        self._leaves.look_after()
+        if self._leafless:
+            self.fill_leafless()
 
 
 def _next_of(attempt: Attempt) -> int:

@@ -83,6 +83,7 @@ class Spec:
     __slots__ = (
         "batch",
         "batch_text",
+        "cpu_milli",
         "cwd",
         "environment",
         "flaw",
@@ -91,7 +92,9 @@ class Spec:
         "has_stdout",
         "is_limited",
         "is_plain",
+        "leaf_cpu",
         "memory_bytes",
+        "needs_leaf",
         "programs",
         "stderr",
         "stdin",
@@ -114,6 +117,10 @@ class Spec:
         self.is_plain = self.stdin == "null" and not self.has_stdout and not self.has_stderr
         self.time_limit_us = int(message.get("time_limit_us") or 0)
         self.memory_bytes = int(message.get("memory_bytes") or 0)
+        self.cpu_milli = int(message.get("cpu_milli") or 0)
+        leaf = message.get("leaf")
+        self.needs_leaf = leaf is not None
+        self.leaf_cpu = str((leaf or {}).get("cpu") or "")
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
         self.programs: dict[bytes, bytes] = {}

@@ -69,11 +69,15 @@ class Running(NamedTuple):
 
 
 class Inventory(NamedTuple):
-    """All that a starter holds; ``ended`` ends follow it, and ``waiting`` is (grant, index, attempt)."""
+    """All that a starter holds; ``ended`` ends follow it, and ``waiting`` is (grant, index, attempt).
+
+    ``leaves`` are the numbers of the control groups that it holds.
+    """
 
     running: list[Running]
     waiting: list[tuple[int, int, int]]
     ended: int
+    leaves: tuple[int, ...] = ()
 
 
 class Started(NamedTuple):
@@ -148,7 +152,14 @@ class Data(NamedTuple):
     items: list[Piece]
 
 
-Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
+class Leaves(NamedTuple):
+    """So many more control groups are wanted, and these (by number) are given back, empty and held by nobody."""
+
+    wanted: int
+    returned: list[int]
+
+
+Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken | Leaves
 
 
 class StarterLink:
@@ -180,14 +191,18 @@ class StarterLink:
         stdout: str | None = None,
         stderr: str | None = None,
         stdin: str = "null",
+        leaf: Mapping[str, str | None] | None = None,
     ) -> bytes:
         """Tells settings that many attempts share; a spec of the same id is replaced for attempts to come.
 
         ``stdin`` is ``null``, ``pipe`` or a path; ``stdout`` and ``stderr`` are patterns with %b %i %a, or None for
-        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none.
+        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none. With ``leaf`` each attempt
+        waits for a control group; its ``cpu`` is ``weight``, ``quota`` or None.
         """
+        in_leaf = {} if leaf is None else {"leaf": dict(leaf)}
         return _frame(
-            {
+            in_leaf
+            | {
                 "m": "spec",
                 "id": spec,
                 "batch": batch,
@@ -259,6 +274,18 @@ class StarterLink:
         """Has it remove outputs that are older, and then the oldest until the rest takes no more than that."""
         return _frame({"m": "sweep", "keep_us": keep_us, "cap_bytes": cap_bytes})
 
+    def main(self, count: int) -> bytes:
+        """Says how to leave a leaf: as many descriptors go along, one for each hierarchy."""
+        return _frame({"m": "main", "files": ["enter"] * count})
+
+    def leaf(self, number: int, files: Sequence[str]) -> bytes:
+        """Gives a control group to run attempts in: a descriptor for each of its files goes along."""
+        return _frame({"m": "leaf", "number": number, "files": list(files)})
+
+    def no_leaf(self, reason: str) -> bytes:
+        """Says that there are no more of them: what waits for one begins without."""
+        return _frame({"m": "no_leaf", "reason": reason})
+
     def quit_when_idle(self) -> bytes:
         """Lets the starter end as soon as nothing runs, waits or is unforgotten."""
         return _frame({"m": "quit_when_idle"})
@@ -313,10 +340,12 @@ def _report(message: dict[str, Any]) -> Report:
         case "inventory":
             running = [Running(*row) for row in message["running"]]
             waiting = [(row[0], row[1], row[2]) for row in message["waiting"]]
-            return Inventory(running, waiting, message["ended"])
+            return Inventory(running, waiting, message["ended"], tuple(map(int, message.get("leaves") or ())))
         case "hello":
             features = frozenset(map(str, message.get("features", ())))
             return Hello(message["protocol"], message["pid"], message["mark"], features)
+        case "leaves":
+            return Leaves(int(message["wanted"]), list(map(int, message["returned"])))
         case "refused":
             return Refused(message["protocol"], message["reason"])
         case name:
@@ -443,15 +472,24 @@ def connect(place: Place, timeout_s: float | None = None) -> socket.socket:
     return connection
 
 
-def kill_starter(place: Place) -> None:
-    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
+def starter_pid(place: Place) -> int | None:
+    """Returns the process of the starter that was started last in a place; None if it has ended."""
     try:
         pid, ticks = map(int, (place.door / PID_NAME).read_text().split())
     except (OSError, ValueError):
-        return
+        return None
     process = processes.read_process(pid)
-    if process is not None and process.started_ticks == ticks:
-        processes.signal_all([process], signal.SIGKILL)
+    return pid if process is not None and process.started_ticks == ticks else None
+
+
+def kill_starter(place: Place) -> None:
+    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
+    pid = starter_pid(place)
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
 
 def kill_leftovers(place: Place) -> int:
@@ -485,9 +523,10 @@ class Connection:
             raise LinkError(f"no hello but {answer}")
         self.starter = answer
 
-    def send(self, data: bytes) -> None:
-        """Sends it all."""
-        self.socket.sendall(data)
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Sends it all, the descriptors with its first byte."""
+        sent = socket.send_fds(self.socket, [data], descriptors) if descriptors else 0
+        self.socket.sendall(data[sent:])
 
     def receive(self, timeout_s: float) -> Report | None:
         """Returns the next report; None if the time is up.

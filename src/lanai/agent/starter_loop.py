@@ -19,6 +19,7 @@ from lanai.agent import starter_command as command
 from lanai.agent.starter_account import Account
 from lanai.agent.starter_attempt import NEVER
 from lanai.agent.starter_attempts import Attempts, now_us
+from lanai.agent.starter_cgroups import Leaf, Leaves
 from lanai.agent.starter_input import Inputs
 from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
@@ -29,7 +30,7 @@ from lanai.agent.starter_spawn import Spawner
 from lanai.agent.starter_sweeping import outputs_in, sweeping
 
 PROTOCOL = 1
-FEATURES = ("read", "sweep")
+FEATURES = ("leaves", "read", "sweep")
 _HOUSE_US = 1_000_000
 _FAREWELL_US = 2_000_000
 _PEERS_AT_MOST = 16
@@ -57,8 +58,9 @@ class Starter:
         self._reports = Reports()
         self._inputs = Inputs(self._poller, self._tell_input)
         slots = Output(settings.directory)
-        spawner = Spawner(slots, self._inputs.open)
-        self._attempts = Attempts(settings.mark, self._reports, slots, spawner)
+        self._leaves = Leaves()
+        spawner = Spawner(slots, self._leaves, self._inputs.open)
+        self._attempts = Attempts(settings.mark, self._reports, slots, self._leaves, spawner)
         self._reading = Reading(settings.directory, self._attempts.active, self._attempts.waiting)
         self._sweep: Iterator[None] | None = None
         self._specs: dict[int, command.Spec] = {}
@@ -83,6 +85,9 @@ class Starter:
             "input": self._on_input,
             "read": self._on_read,
             "sweep": self._on_sweep,
+            "main": self._on_main,
+            "leaf": self._on_leaf,
+            "no_leaf": self._on_no_leaf,
             "quit_when_idle": self._on_quit_when_idle,
         }
         status = os.stat(settings.directory)
@@ -125,6 +130,8 @@ class Starter:
                 break
             if self._reports.has_unsent:
                 self._report()
+            if self._leaves.has_news:
+                self._tell_leaves()
         self._say_goodbye()
 
     def _patience_s(self, now: int) -> float:
@@ -141,6 +148,10 @@ class Starter:
             return
         for payload in self._reports.take():
             self._send(payload)
+
+    def _tell_leaves(self) -> None:
+        if self._agent is not None and self._agent.is_told:
+            self._send(encode(self._leaves.news()))
 
     def _send(self, payload: bytes) -> None:
         if self._agent is not None:
@@ -255,7 +266,7 @@ class Starter:
         if str(error) != "closed":
             _log(f"connection dropped: {error}")
         self._poller.unregister(peer.fileno)
-        peer.connection.close()
+        peer.close()
         if peer is self._agent:
             self._agent = None
             self._lone_since_us = now_us()
@@ -328,6 +339,9 @@ class Starter:
         ]
         waiting = [[*key, one.number] for key, one in self._attempts.waiting.items()]
         answer = {"m": "inventory", "running": running, "waiting": waiting, "ended": len(self._reports)}
+        answer["leaves"] = self._leaves.numbers()
+        self._leaves.new_agent()
+        self._attempts.fill_leafless()
         self._send(encode(answer))
         for payload in self._reports.repeat():
             self._send(payload)
@@ -359,6 +373,23 @@ class Starter:
     def _on_sweep(self, message: dict[str, Any]) -> None:
         kept_since_s = time.time() - int(message["keep_us"]) / 1_000_000
         self._sweep = sweeping(outputs_in(self._settings.directory), kept_since_s, int(message["cap_bytes"]))
+
+    def _on_main(self, message: dict[str, Any]) -> None:
+        self._leaves.set_home(self._passed(message))
+
+    def _on_leaf(self, message: dict[str, Any]) -> None:
+        names = [str(name) for name in message["files"]]
+        self._leaves.add(Leaf(int(message["number"]), names, self._passed(message)))
+        self._attempts.fill_leafless()
+
+    def _on_no_leaf(self, message: dict[str, Any]) -> None:
+        _log(f"no cgroup: {message.get('reason')}")
+        self._leaves.deny()
+        self._attempts.fill_leafless()
+
+    def _passed(self, message: dict[str, Any]) -> list[int]:
+        assert self._agent is not None
+        return self._agent.passed(len(message["files"]))
 
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
         self._is_quitting = True

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lanai.agent import starter_command as command
 from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
+from lanai.agent.starter_cgroups import Leaf, Leaves
 from lanai.agent.starter_exec import Environment, Streams, Words, spawn
 from lanai.agent.starter_reports import Key
 
@@ -24,11 +25,13 @@ class Spawner:
 
     Args:
         slots: where output goes unless the user named files.
+        leaves: the groups that attempts may have, which know the way back out of one.
         open_input: makes standard input for an attempt that has it by pipe; returns the descriptor for the command.
     """
 
-    def __init__(self, slots: output.Output, open_input: Callable[[Key], int]) -> None:
+    def __init__(self, slots: output.Output, leaves: Leaves, open_input: Callable[[Key], int]) -> None:
         self._slots = slots
+        self._leaves = leaves
         self._open_input = open_input
         self._words = Words()
         self._entered: command.Spec | None = None
@@ -52,15 +55,28 @@ class Spawner:
             if attempt.checks:
                 _check_inputs(attempt)
             attempt.wall_us = time.time_ns() // 1000
-            if spec.is_plain and attempt.slot is not None:
-                attempt.pid = self._spawn(attempt, attempt.slot.streams)
+            if attempt.leaf is None:
+                self._start(attempt)
             else:
-                self._begin_with_files(attempt)
+                self._start_in(attempt, attempt.leaf)
         except command.CannotStart:
             if attempt.slot is not None:
                 self._slots.give_back(attempt.slot)
             raise
         attempt.started_us = now_us
+
+    def _start_in(self, attempt: Attempt, leaf: Leaf) -> None:
+        try:
+            leaf.enter(attempt.spec)
+            self._start(attempt)
+        finally:
+            self._leaves.go_home()
+
+    def _start(self, attempt: Attempt) -> None:
+        if attempt.spec.is_plain and attempt.slot is not None:
+            attempt.pid = self._spawn(attempt, attempt.slot.streams)
+        else:
+            self._begin_with_files(attempt)
 
     def leave_directory(self) -> None:
         """Leaves the last job's directory, so that an idle starter keeps no file system busy."""

@@ -11,6 +11,7 @@ Whether it speaks of its own attempts only is for the machine to see.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,8 @@ from lanai.agent import starter_link as link
 from lanai.agent.distrust import LOOK_US, Promised, Silence, are_numbers, is_sane
 from lanai.agent.events import Item, Member, StarterEvent
 from lanai.agent.lease import SUSPENDED
+from lanai.agent.leaves import Leaves, Words
+from lanai.agent.outbox import Outbox
 from lanai.agent.reads import Answer, Ask, Reads, Record, checked
 from lanai.model.command import CommandError, argv
 from lanai.model.ids import GrantId, Index
@@ -62,7 +65,7 @@ class StarterPort:
         taken: what was said of standard inputs since the owner last emptied it.
     """
 
-    def __init__(self, place: link.Place, account: link.Account | None = None) -> None:
+    def __init__(self, place: link.Place, account: link.Account | None = None, leaves: Leaves | None = None) -> None:
         self.owner = "" if account is None else account.user
         self.directory = place.directory
         self.due_us = 0
@@ -81,7 +84,9 @@ class StarterPort:
         self._socket: socket.socket | None = None
         self._link = link.StarterLink()
         self._pid = 0
-        self._unsent = bytearray()
+        self._unsent = Outbox()
+        self._leaves = leaves or Leaves(None, self.owner, print)
+        self._in_leaves: set[int] = set()
         self._inventory: link.Inventory | None = None
         self._early: list[link.Ended] = []
         self._specs: dict[int, Spec] = {}
@@ -140,15 +145,24 @@ class StarterPort:
 
     def _reached(self) -> socket.socket | None:
         try:
-            return link.connect(self._place, CONNECT_S)
+            reached = link.connect(self._place, CONNECT_S)
         except OSError:
-            link.kill_starter(self._place)  # one that takes nobody in
-            link.kill_leftovers(self._place)
+            self._kill_all()  # one that takes nobody in
             if not self._is_wanted:
                 return None
             self._reap()
             self._unreaped.append(link.start_starter(self._place, account=self._account))
-            return link.connect(self._place, CONNECT_S)
+            reached = link.connect(self._place, CONNECT_S)
+        # By what was noted at its start: what a user's starter says of itself may be another's.
+        pid = link.starter_pid(self._place)
+        if pid is not None:
+            self._leaves.start(pid)
+        return reached
+
+    def _kill_all(self) -> None:
+        link.kill_starter(self._place)
+        self._leaves.kill()
+        link.kill_leftovers(self._place)
 
     def _reap(self) -> None:
         """Take leave of starters of ours that have ended, so that the kernel can."""
@@ -217,8 +231,7 @@ class StarterPort:
         if self._socket is None or not self._unsent:
             return
         try:
-            while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
+            self._unsent.flush(self._socket)
         except OSError:
             return
 
@@ -229,9 +242,24 @@ class StarterPort:
     def close(self) -> None:
         """Hang up; the starter and what it runs go on."""
         self.flush()
+        self._unsent.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def ends_within(self, limit_s: float) -> bool:
+        """Wait for the starter's end; False if it goes on for longer than that."""
+        pid = link.starter_pid(self._place)
+        try:
+            descriptor = -1 if pid is None else os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        if descriptor < 0:
+            return True
+        try:
+            return bool(select.select([descriptor], [], [], limit_s)[0])
+        finally:
+            os.close(descriptor)
 
     # -- what the machine wants
 
@@ -239,6 +267,9 @@ class StarterPort:
         """Tell the starter what the lane's jobs have in common."""
         self._specs[lane] = spec
         shape = spec.shape
+        leaf = self._leaves.needed_by(shape)
+        if leaf is not None:
+            self._in_leaves.add(lane)
         self._send(
             self._link.spec(
                 lane,
@@ -253,16 +284,22 @@ class StarterPort:
                 stdout=spec.output,
                 stderr=spec.error,
                 stdin=spec.stdin,
+                leaf=leaf,
             )
         )
 
     def close_lane(self, lane: int) -> None:
         """Nothing more comes for the lane."""
         self._specs.pop(lane, None)
+        if lane in self._in_leaves:
+            self._pass_on(self._leaves.widen(lane, 0))
+            self._in_leaves.discard(lane)
         self._send(self._link.lane(lane, 0) + self._link.drop_spec(lane))
 
     def widen(self, lane: int, width: int) -> None:
         """Let it run this many of the lane at once."""
+        if lane in self._in_leaves:
+            self._pass_on(self._leaves.widen(lane, width))
         self._send(self._link.lane(lane, width))
 
     def hand(self, lane: int, grant: GrantId, attempt: int, items: list[Item]) -> None:
@@ -272,6 +309,8 @@ class StarterPort:
             rows = self._rows(some, grant, attempt, shell)
             if rows:
                 self._promised.add(len(rows))
+                if lane in self._in_leaves:
+                    self._leaves.promise(len(rows))
                 self._send(self._link.run(lane, lane, grant, rows))
 
     def _rows(self, items: list[Item], grant: GrantId, attempt: int, shell: str) -> list[tuple[Any, ...]]:
@@ -348,7 +387,11 @@ class StarterPort:
     def _send(self, data: bytes) -> None:
         """What is said while there is none is lost: the first words to the next one are hello, and it is told anew."""
         if self._socket is not None:
-            self._unsent += data
+            self._unsent.put(data)
+
+    def _pass_on(self, some: Iterator[Words]) -> None:
+        for words in some:
+            self._unsent.put(words.data, words.descriptors)
 
     # -- what the starter says
 
@@ -368,11 +411,7 @@ class StarterPort:
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                back = [(GrantId(grant), Index(index)) for grant, index in returned]
-                if not all(are_numbers(*member) for member in back):
-                    raise link.LinkError("jobs given back that cannot be")
-                if back:
-                    found.append(ev.JobsGivenBack(back, self.owner))
+                found += self._given_back(returned)
             case link.Inventory():
                 if not self._is_new:
                     raise link.LinkError("an inventory that nobody asked for")
@@ -380,6 +419,7 @@ class StarterPort:
                 self._failed_starts = 0
                 self._silence.answered(now_us)
                 self._promised.holds(len(report.running) + len(report.waiting) + report.ended)
+                self._leaves.found(report)
                 self._inventory, self._early = report, []
                 self._end_inventory(found)
             case link.InputTaken():
@@ -390,11 +430,23 @@ class StarterPort:
                 raise link.LinkError("refused")
             case link.Data():
                 self._reads.take(report)
-            case link.Hello(features=features):
-                self._is_greeted = True
-                self._reads.on_hello(features)
-                self._can_sweep = "sweep" in features
-                self._say_what_waited()
+            case link.Hello():
+                self._on_hello(report)
+            case link.Leaves():
+                self._pass_on(self._leaves.asked(report))
+
+    def _on_hello(self, hello: link.Hello) -> None:
+        self._is_greeted = True
+        self._reads.on_hello(hello.features)
+        self._can_sweep = "sweep" in hello.features
+        self._say_what_waited()
+        self._pass_on(self._leaves.greeted(hello))
+
+    def _given_back(self, returned: list[tuple[int, int]]) -> list[StarterEvent]:
+        back = [(GrantId(grant), Index(index)) for grant, index in returned]
+        if not all(are_numbers(*member) for member in back):
+            raise link.LinkError("jobs given back that cannot be")
+        return [ev.JobsGivenBack(back, self.owner)] if back else []
 
     def _end_inventory(self, found: list[StarterEvent]) -> None:
         """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
@@ -439,8 +491,7 @@ class StarterPort:
         self._is_wanted = self._account is None or self._reads.is_waiting
         self._not_before_us = now_us + RESTART_US
         self.due_us = self._not_before_us if self._is_wanted else NEVER_US
-        link.kill_starter(self._place)
-        link.kill_leftovers(self._place)
+        self._kill_all()
         self._reap()
         if self._is_new:
             self._failed_starts += 1
@@ -454,6 +505,8 @@ class StarterPort:
             self._socket.close()
         self._socket = None
         self._unsent.clear()
+        self._leaves.forget()
+        self._in_leaves.clear()
         self._inventory = None
         self._reads.on_death(was_to_end=self._is_ending)
         self._can_sweep = self._is_ending = False

@@ -6,6 +6,7 @@
     memory = "2G"
     [agent]                          # what `lanai agent start` offers
     cpus = 8
+    cpu_limit = "quota"
     [agent.resources]
     licence = 3
     [keep]                           # of `lanai hub start`: how long what is over is kept
@@ -42,6 +43,8 @@ LISTEN = r"^((\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5})?$"
 
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
+CgroupUse = Literal["auto", "none"]
+CpuLimit = Literal["none", "weight", "quota"]
 Priority = Annotated[int, msgspec.Meta(ge=1, le=10000)]
 
 
@@ -59,12 +62,16 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent offers; None is what it detects.
+    """What an agent offers; None is what it detects. And whom it serves, and how it limits what it runs.
 
     Attributes:
         as_users: run each job as the user who has submitted it; for an agent that root starts.
         min_uid: the lowest uid that such an agent serves, but for root's.
         allow_root: whether it runs root's jobs.
+        cgroups: whether it makes control groups where it can.
+        cgroup_base: the control group to make others in, below where such groups are mounted; None: the agent's own.
+        cpu_limit: what becomes of the cpus that a job asks for: nothing, a share by it, or that and no more.
+        user_processes: how many processes the jobs of one user may be at once; 0 for any number.
     """
 
     name: str | None = None
@@ -75,6 +82,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     as_users: bool = False
     min_uid: Count = 0
     allow_root: bool = True
+    cgroups: CgroupUse = "auto"
+    cgroup_base: str | None = None
+    cpu_limit: CpuLimit = "none"
+    user_processes: Count = 0
 
 
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]

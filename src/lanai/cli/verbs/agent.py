@@ -48,6 +48,7 @@ def command() -> None:
 @click.option("--as-users/--as-me", "as_users", default=None, help="Run each job as its user (root only).")
 @click.option("--min-uid", type=click.IntRange(min=0), metavar="N", help="With --as-users: lowest uid to serve.")
 @click.option("--allow-root/--no-allow-root", default=None, help="With --as-users: serve root's jobs (default: yes).")
+@click.option("--cgroup-base", metavar="GROUP", help="Make control groups in this one (default: in the agent's own).")
 @click.option("--state", metavar="DIR", help=f"Its directory (default: in $LANAI_HOME; --as-users: {SYSTEM_STATE}).")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
@@ -80,7 +81,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
         return 0
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
-    arguments += _offer(options, configured) + serving
+    arguments += _offer(options, configured) + _limits(options, configured) + serving
     places.make(directory)
     if is_managed:
         daemon.become(arguments)
@@ -242,6 +243,14 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]
     return words
+
+
+def _limits(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
+    """How it shall limit what it runs: but for where, the configuration alone says that."""
+    words = ["--cgroups", configured.cgroups, "--cpu-limit", configured.cpu_limit]
+    words += ["--user-processes", str(configured.user_processes)]
+    base = options["cgroup_base"] or configured.cgroup_base
+    return words if base is None else [*words, "--cgroup-base", base]
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

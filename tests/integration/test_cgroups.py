@@ -1,0 +1,402 @@
+"""Attempts in control groups, with a real starter and the kernel's own groups, of every kind that is here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lanai.agent import cgroup_mounts
+from lanai.agent import starter_link as sl
+from lanai.agent.cgroups import Cgroups, UserGroups, Wishes
+from lanai.agent.starter_cgroups import Leaf
+from services.cgroups import needs_cgroups
+from services.starter_bench import Bench, is_alive, wait_for
+from services.users import made_users, open_directory
+
+MIB = 1 << 20
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+GROW = "import sys\nkept = []\nfor _ in range(int(sys.argv[1])): kept.append(bytearray(b'x') * (1 << 20))"
+LOSE_A_CHILD = """
+import os, sys, time
+child = os.fork()
+if not child:
+    kept = []
+    while True:
+        kept.append(bytearray(b"x") * (1 << 20))
+os.waitpid(child, 0)
+if sys.argv[1] == "waits":
+    time.sleep(600)
+"""
+RUNAWAY = """
+import os, signal, sys, time
+for _ in range(2):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.closerange(0, 100)
+os.chdir("/")
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(f"{os.getpid()}\\n")
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+os.execve("/bin/sleep", ["sleep", "600"], {})
+"""
+
+
+class Kind:
+    """Which hierarchies of this computer are used."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        everything = cgroup_mounts.find()
+        self.mounted = everything if name == "all" else [one for one in everything if one.version == 1]
+
+
+class Grouped(Bench):
+    """A starter in control groups, as an agent would have put it there, with as many leaves as it is given."""
+
+    def __init__(self, directory: Path, kind: Kind, *, leaves: int = 2, **settings: Any) -> None:
+        wishes = {name: settings.pop(name) for name in ("cpu", "user_processes") if name in settings}
+        super().__init__(directory, **settings)
+        self.cgroups = Cgroups(directory, Wishes(cpu_milli=2000, **wishes), kind.mounted)
+        found = self.cgroups.of("somebody")
+        assert found is not None
+        self.groups: UserGroups = found
+        self.groups.open()
+        self.groups.admit(self.pid)
+        self.pass_main()
+        for _ in range(leaves):
+            self.give_leaf()
+
+    def pass_main(self) -> None:
+        doors = self.groups.doors()
+        self.pass_on(self.link.main(len(doors)), doors)
+
+    def give_leaf(self) -> int:
+        leaf = self.groups.make_leaf()
+        self.pass_on(self.link.leaf(leaf.number, leaf.files), leaf.descriptors)
+        return leaf.number
+
+    def pass_on(self, data: bytes, descriptors: list[int]) -> None:
+        self.connection.send(data, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def prepare(self, width: int = 2, **settings: Any) -> None:
+        super().prepare(width, **{"leaf": {"cpu": None}, **settings})
+
+    def asked(self) -> tuple[int, list[int]]:
+        reports = [one for one in self.others if isinstance(one, sl.Leaves)]
+        return sum(one.wanted for one in reports), [number for one in reports for number in one.returned]
+
+    def close(self) -> None:
+        super().close()
+        self.groups.kill()
+        self.cgroups.close()
+        assert not self.cgroups.left(), "groups are left"
+
+
+@pytest.fixture(params=["all", "v1"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    needs_cgroups()
+    made = Kind(request.param)
+    if not made.mounted:
+        pytest.skip(f"{request.param}: no such cgroups here")
+    return made
+
+
+@pytest.fixture
+def grouped(tmp_path: Path, kind: Kind) -> Iterator[Callable[..., Grouped]]:
+    made: list[Grouped] = []
+
+    def make(**settings: Any) -> Grouped:
+        made.append(Grouped(tmp_path, kind, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_over_its_memory_the_kernel_ends_it_and_that_is_its_outcome(grouped: Callable[..., Grouped]) -> None:
+    """At once, not when somebody looks; and what comes next in that leaf is judged by itself."""
+    bench = grouped(leaves=1)
+    end = bench.one([*PYTHON, GROW, "400"], memory_bytes=64 * MIB, width=1)
+    assert (end.outcome, end.exit_code, end.signal, end.escaped) == ("memory", None, signal.SIGKILL, 0)
+    assert end.memory_peak_bytes is not None and 60 * MIB < end.memory_peak_bytes <= 64 * MIB
+    assert end.reason == (
+        f"memory limit of {64 * MIB} bytes: {end.memory_peak_bytes} in use at most, "
+        "the kernel ended one of its processes"
+    )
+    bench.run([*PYTHON, GROW, "20"], [*PYTHON, GROW, "40"], first=2)
+    _, small, large = bench.ends(3)
+    assert (small.outcome, large.outcome) == ("ok", "ok")
+    assert 20 * MIB < (small.memory_peak_bytes or 0) < 40 * MIB < (large.memory_peak_bytes or 0) < 60 * MIB
+
+
+@pytest.mark.parametrize("then", ["waits", "ends"])
+def test_a_child_ended_for_its_memory_counts_whatever_the_command_does(
+    grouped: Callable[..., Grouped], then: str
+) -> None:
+    """A pool that waits for a worker that is no more would wait for ever; a script would say that all is well."""
+    end = grouped().one([*PYTHON, LOSE_A_CHILD, then], memory_bytes=64 * MIB)
+    assert end.outcome == "memory" and end.reason is not None
+    assert end.reason.startswith(f"memory limit of {64 * MIB} bytes: ")
+    if then == "ends" and end.exit_code is not None:
+        assert end.reason.endswith("the command itself ended with exit code 0")
+    else:
+        assert end.signal == signal.SIGKILL
+
+
+def test_a_leaf_too_small_for_any_command_costs_the_starter_nothing(grouped: Callable[..., Grouped]) -> None:
+    bench = grouped()
+    end = bench.one(["sleep", "600"], memory_bytes=4096)
+    assert end.outcome == "memory" and str(end.reason).startswith("memory limit of 4096 bytes")
+    bench.prepare(memory_bytes=64 * MIB)
+    bench.run(["true"], first=2)
+    assert bench.ends(2)[1].outcome == "ok"
+
+
+def test_cpu_time_is_that_of_all_its_processes(grouped: Callable[..., Grouped], kind: Kind) -> None:
+    """Also of those that nobody has waited for, where the kernel counts by group."""
+    burn = "import os\nif not os.fork():\n    while sum(os.times()[:2]) < 0.3: pass\n    os._exit(0)\nos.wait()"
+    end = grouped().one([*PYTHON, burn], memory_bytes=64 * MIB)
+    assert end.outcome == "ok"
+    assert 300_000 <= end.user_us + end.system_us < 5_000_000
+
+
+def test_whatever_way_it_runs_off_it_is_ended_with_its_attempt(grouped: Callable[..., Grouped]) -> None:
+    """Forked twice, two sessions away, without environment, files or a parent, deaf to signals."""
+    bench = grouped()
+    runaway, here = bench.work / "runaway", bench.work / "here"
+    bench.prepare(memory_bytes=64 * MIB, grace_us=50_000)
+    script = f"{sys.executable} -I -S -c '{RUNAWAY}' {runaway}; : > {here}; exec sleep 600"
+    bench.run(script)
+    pid = bench.pid_in("runaway")
+    wait_for(here.exists)
+    bench.say(bench.link.kill(1, 1))
+    (end,) = bench.ends()
+    assert (end.outcome, end.escaped) == ("cancelled", 0)
+    assert not is_alive(pid)
+
+
+def test_what_outlives_its_attempt_keeps_the_leaf_and_its_limit(grouped: Callable[..., Grouped]) -> None:
+    """Nothing else begins in there; one more leaf is asked for, and when it is gone the first is used again."""
+    bench = grouped(leaves=1)
+    bench.prepare(width=1, memory_bytes=64 * MIB)
+    runs_off = f"{sys.executable} -I -S -c '{RUNAWAY}' {bench.work}/runaway"
+    bench.run(f"{runs_off}; while [ ! -e runaway ]; do sleep 0.01; done")
+    (end,) = bench.ends()
+    assert (end.outcome, end.escaped) == ("ok", 1)
+    pid = bench.pid_in("runaway")
+    (first,) = bench.reconnect().leaves
+    bench.run(["true"], first=2)
+    bench.until(lambda: bench.asked() == (1, []))
+    assert is_alive(pid)
+    second = bench.give_leaf()
+    assert bench.ends(2)[1].outcome == "ok"
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+    bench.run(["sleep", "600"], [*PYTHON, "import time; time.sleep(600)"], first=3)
+    bench.say(bench.link.lane(1, 2))
+    bench.until(lambda: bench.begun() == 2)
+    assert sorted(bench.reconnect().leaves) == [first, second]
+
+
+def test_a_leaf_full_of_files_is_given_back(grouped: Callable[..., Grouped]) -> None:
+    """What the kernel keeps of files that one attempt has read would count as the next one's memory."""
+    bench = grouped(leaves=1)
+    bench.prepare(width=1, memory_bytes=512 * MIB)
+    bench.run(["dd", "if=/dev/zero", "of=file", "bs=1M", "count=48"], ["true"])
+    bench.until(lambda: bench.asked() == (1, [1]))
+    bench.groups.drop_leaves([1])
+    assert bench.give_leaf() == 2
+    first, second = bench.ends(2)
+    assert first.outcome == second.outcome == "ok"
+    assert (first.memory_peak_bytes or 0) > 32 * MIB > (second.memory_peak_bytes or 0)
+
+
+def test_where_there_are_no_leaves_attempts_begin_without(grouped: Callable[..., Grouped]) -> None:
+    bench = grouped(leaves=0)
+    bench.prepare(memory_bytes=64 * MIB)
+    bench.run([*PYTHON, GROW + "\nimport time; time.sleep(600)", "100"])
+    bench.until(lambda: bench.asked()[0] == 1)
+    bench.say(bench.link.no_leaf("the kernel has none left"))
+    (end,) = bench.ends()
+    assert end.outcome == "memory" and str(end.reason).endswith("in use")
+
+
+def test_when_its_starter_is_dead_all_of_a_users_is_ended(grouped: Callable[..., Grouped]) -> None:
+    """With a limit or without: what has no mark left is found by its group."""
+    bench = grouped()
+    bench.prepare(memory_bytes=64 * MIB)
+    bench.say(bench.link.spec(2, batch=7, cwd=str(bench.work), env={"PATH": "/usr/bin:/bin"}), bench.link.lane(2, 2))
+    bench.run(f"{sys.executable} -I -S -c '{RUNAWAY}' {bench.work}/limited; exec sleep 600")
+    command = f"{sys.executable} -I -S -c '{RUNAWAY}' {bench.work}/free; exec sleep 600"
+    bench.say(bench.link.run(2, 2, 1, [[2, 1, command]]))
+    pids = [bench.pid_in("limited"), bench.pid_in("free")]
+    os.kill(bench.pid, signal.SIGKILL)
+    os.waitpid(bench.pid, 0)
+    bench.is_reaped = True
+    assert all(map(is_alive, pids))
+    bench.groups.kill()
+    assert not any(map(is_alive, pids))
+
+
+def test_a_fork_bomb_takes_only_its_user_down(grouped: Callable[..., Grouped]) -> None:
+    """It stops by itself after 200, should nothing else stop it."""
+    bench = grouped(user_processes=40)
+    bomb = """
+import os, time
+made = 0
+try:
+    while made < 200:
+        if not os.fork():
+            time.sleep(600)
+        made += 1
+except OSError as error:
+    print(made, error.strerror)
+"""
+    bench.prepare(memory_bytes=256 * MIB)
+    bench.run([*PYTHON, bomb])
+    (end,) = bench.ends()
+    made, _, why = bench.output(end).decode().partition(" ")
+    assert 20 < int(made) < 40 and why.strip() == "Resource temporarily unavailable"
+    assert end.escaped == int(made)
+    subprocess.run(["true"], check=True)
+    bench.run(["true"] * 1, first=2)
+    assert bench.ends(2)[1].outcome in ("ok", "node")
+
+
+def test_half_a_cpu_is_no_more_than_that(grouped: Callable[..., Grouped]) -> None:
+    """By cpu time against wall time: 0.3 s of it take 0.6 s and more."""
+    bench = grouped(cpu="quota")
+    burn = "import os\nwhile sum(os.times()[:2]) < 0.4: pass"
+    bench.prepare(cpu_milli=500, leaf={"cpu": "quota"})
+    bench.run([*PYTHON, burn])
+    (end,) = bench.ends()
+    assert end.outcome == "ok" and end.wall_us >= 600_000
+    bench.prepare(cpu_milli=1000, leaf={"cpu": "weight"})
+    bench.run(["sh", "-c", "cat /proc/self/cgroup"], first=2)
+    leaf = _directory(bench, "cpu", bench.output(bench.ends(2)[1]).decode())
+    assert int((leaf / "cpu.shares").read_text()) == 1024
+    assert int((leaf / "cpu.cfs_quota_us").read_text()) == -1
+
+
+def test_a_leaf_can_be_frozen_thawed_and_killed(tmp_path: Path, kind: Kind) -> None:
+    """Frozen, a process that writes all the time writes nothing; killed, it ends even so."""
+    cgroups = Cgroups(tmp_path, Wishes(), kind.mounted)
+    groups = cgroups.of("somebody")
+    assert groups is not None
+    groups.open()
+    made = groups.make_leaf()
+    leaf = Leaf(*made)
+    writer = subprocess.Popen([*PYTHON, "import os\nwhile True: os.write(1, b'x')"], stdout=subprocess.PIPE, bufsize=0)
+    assert writer.stdout is not None
+    try:
+        for door in (fd for name, fd in zip(made.files, made.descriptors, strict=True) if name == "enter"):
+            os.write(door, b"%d" % writer.pid)
+        assert [one.pid for one in leaf.processes()] == [writer.pid] and not leaf.is_empty()
+        writer.stdout.read(1)
+        assert leaf.freeze()
+        wait_for(lambda: _is_frozen(cgroups, made.number))
+        os.set_blocking(writer.stdout.fileno(), False)
+        while writer.stdout.read(1 << 16):
+            pass
+        assert writer.stdout.read(1) is None
+        assert leaf.thaw()
+        os.set_blocking(writer.stdout.fileno(), True)
+        assert writer.stdout.read(1) == b"x"
+        assert leaf.freeze()
+        leaf.kill()
+        leaf.thaw()
+        assert writer.wait(20) == -signal.SIGKILL
+        wait_for(leaf.is_empty)
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        leaf.close()
+        groups.kill()
+        cgroups.close()
+    assert not cgroups.left()
+
+
+def test_a_users_job_can_neither_leave_its_group_nor_change_it(kind: Kind) -> None:
+    """Not by the kernel's files, which are root's, nor by the descriptors that its starter has."""
+    script = """
+import os, sys
+def tries(path, text):
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as error:
+        return error.strerror
+    return "done"
+for line in open("/proc/self/cgroup"):
+    _, names, path = line.strip().split(":", 2)
+    root = {"": "unified"}.get(names, names)
+    group = f"/sys/fs/cgroup/{root}{path}"
+    if "/lanai-" in path and os.path.isdir(group):
+        above = os.path.dirname(group)
+        for target in (group, above, above + "/main", f"/sys/fs/cgroup/{root}"):
+            print(tries(target + "/cgroup.procs", str(os.getpid())))
+        for name in ("memory.limit_in_bytes", "memory.max", "cgroup.kill", "cgroup.freeze", "cpu.cfs_quota_us"):
+            if os.path.exists(f"{group}/{name}"):
+                print(tries(f"{group}/{name}", "1"))
+        try:
+            os.mkdir(group + "/mine")
+            print("done")
+        except OSError as error:
+            print(error.strerror)
+starter = os.getppid()
+try:
+    print(os.listdir(f"/proc/{starter}/fd") and "done")
+except OSError as error:
+    print(error.strerror)
+print(tries(f"/proc/{starter}/mem", "x"))
+open_ = os.listdir("/proc/self/fd")
+print(sorted(int(number) for number in open_ if os.path.exists(f"/proc/self/fd/{number}")))
+print("as", os.getuid())
+"""
+    with made_users("job") as (user,), open_directory() as directory:
+        (directory / "state").mkdir()
+        work = directory / "state"
+        place = sl.Place(directory / "users" / user.pw_name, directory / "door")
+        (directory / "users").mkdir(mode=0o711)
+        bench = Grouped(work, kind, place=place, account=sl.Account(user.pw_name), cpu="quota")
+        try:
+            work.chmod(0o711)
+            os.chown(bench.work, user.pw_uid, user.pw_gid)
+            bench.prepare(memory_bytes=64 * MIB, cpu_milli=500, leaf={"cpu": "quota"})
+            bench.run(["/usr/bin/python3", "-I", "-S", "-c", script])
+            (end,) = bench.ends()
+            assert end.outcome == "ok", end
+            assert end.memory_peak_bytes is not None and end.memory_peak_bytes <= 64 * MIB
+            *tried, descriptors, uid = bench.output(end).decode().splitlines()
+            assert len(tried) > 8 and set(tried) == {"Permission denied"}
+            assert (descriptors, uid) == ("[0, 1, 2]", f"as {user.pw_uid}")
+        finally:
+            bench.close()
+
+
+def _is_frozen(cgroups: Cgroups, number: int) -> bool:
+    for group in cgroups.left():
+        if group.name == str(number):
+            for name, text in (("cgroup.events", "frozen 1"), ("freezer.state", "FROZEN")):
+                if (group / name).exists():
+                    return text in (group / name).read_text()
+    return False
+
+
+def _directory(bench: Grouped, controller: str, said: str) -> Path:
+    path = next(line.split(":", 2)[2] for line in said.splitlines() if line.split(":")[1] == controller)
+    return Path("/sys/fs/cgroup", controller, path.lstrip("/"))

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from lanai.agent import cgroup_mounts
 from lanai.cli import service_units
+from services.cgroups import needs_cgroups
 from services.processes import end_starters, eventually
 from services.unit import Service
-from services.users import made_users, open_directory
+from services.users import made_users, needs_root, open_directory
 
 HUB = service_units.hub_files(sys.executable, is_packaged=False)[-1].text
-AGENT = service_units.agent_files(sys.executable, is_packaged=False)[-1].text
+JOBS, AGENT = (file.text for file in service_units.agent_files(sys.executable, is_packaged=False))
+BASE = "system.slice/lanai-jobs.service"
 
 
 class Machine:
@@ -37,6 +40,9 @@ class Machine:
         )
         self.environ = {"LANAI_HOME": str(self.home), "XDG_CONFIG_DIRS": str(root / "etc")}
         self.services: list[Service] = []
+        unified = next(one.point for one in cgroup_mounts.find() if one.version == 2)
+        self.group = unified / root.name
+        self.group.mkdir()
 
     def start_hub(self, text: str = HUB) -> Service:
         """Until it says that it is ready."""
@@ -44,8 +50,10 @@ class Machine:
 
     def start_agent(self, text: str = AGENT) -> Service:
         """Until it has joined the hub."""
+        if not (self.group / "keep").exists():
+            self._started(Service(JOBS, self.root / "jobs-told", self.environ, group=self.group))
         words = ["--state", str(self.state), "--name", "here", "--cpus", "2"]
-        agent = Service(text, self.root / "agent-told", self.environ, words)
+        agent = Service(text.replace(BASE, self.group.name), self.root / "agent-told", self.environ, words)
         self.services.append(agent)
         agent.until(b"STATUS=joined hub")
         return agent
@@ -74,6 +82,9 @@ class Machine:
         for service in self.services:
             service.kill()
         end_starters(self.root)
+        eventually(lambda: "populated 0" in (self.group / "cgroup.events").read_text(), what="its processes gone")
+        for directory, _, _ in os.walk(self.group, topdown=False):
+            os.rmdir(directory)
 
 
 def _as(user: pwd.struct_passwd) -> list[str]:
@@ -90,6 +101,8 @@ def anna() -> Iterator[pwd.struct_passwd]:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
+    needs_root()
+    needs_cgroups()
     with open_directory() as root:
         made = Machine(root)
         try:
@@ -182,3 +195,15 @@ def test_a_running_command_outlives_agent_and_hub_ended_by_their_watchdog(
     waited = machine.lanai(anna, "wait", batch, "--timeout", "50")
     assert waited.returncode == 0, waited.stderr
     assert log.read_text() == "begun\nended\n"
+
+
+def test_the_jobs_unit_keeps_its_own_group_free_for_those_of_jobs(machine: Machine, anna: pwd.struct_passwd) -> None:
+    """Its process is aside when it says that it is ready, so the agent, which comes after it, can divide the group."""
+    machine.start_hub()
+    machine.start_agent()
+    jobs = next(each for each in machine.services if each.log.parent.name == "jobs-told")
+    assert (machine.group / "cgroup.procs").read_text() == ""
+    assert (machine.group / "keep" / "cgroup.procs").read_text() == f"{jobs.pid}\n"
+    assert Path(f"/proc/{jobs.pid}/cmdline").read_bytes() == b"sleep\0infinity\0"
+    ran = machine.lanai(anna, "run", "--memory", "64M", "--", "cat", "/proc/self/cgroup")
+    assert f"/{machine.group.name}/" in ran.stdout, ran

@@ -21,7 +21,7 @@ def settings(text: str, name: str) -> list[str]:
 
 def command(text: str) -> list[str]:
     """The words of a unit's ExecStart."""
-    (line,) = settings(text, "ExecStart")
+    (line,) = settings(text.replace("\\\n", " "), "ExecStart")
     return shlex.split(line.replace("%%", "%"))
 
 
@@ -37,17 +37,26 @@ class Service:
         directory: where its notify socket and log lie.
         environ: over what the unit says.
         words: after those of ExecStart.
+        group: the control group that it is put into first.
     """
 
-    def __init__(self, text: str, directory: Path, environ: Mapping[str, str], words: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        text: str,
+        directory: Path,
+        environ: Mapping[str, str],
+        words: Sequence[str] = (),
+        group: Path | None = None,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "notify").unlink(missing_ok=True)
         self.notices = Datagrams(directory / "notify")
         self.log = directory / "log"
         told = {"NOTIFY_SOCKET": str(self.notices.path), "WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6))}
+        enter = f"echo 0 > {group}/cgroup.procs && " if group else ""
         with self.log.open("ab") as log:
             self.child = subprocess.Popen(
-                ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh", *command(text), *words],
+                ["sh", "-c", enter + 'WATCHDOG_PID=$$ exec "$@"', "sh", *command(text), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

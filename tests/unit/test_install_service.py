@@ -17,7 +17,7 @@ from lanai.model.errors import Refusal
 from services.unit import command, environment, settings
 
 WHAT = ["hub", "agent"]
-UNITS = {"hub": ["lanai-hub.service"], "agent": ["lanai-agent.service"]}
+UNITS = {"hub": ["lanai-hub.service"], "agent": ["lanai-jobs.service", "lanai-agent.service"]}
 ETC = Path("etc/systemd/system")
 
 
@@ -187,6 +187,17 @@ def test_a_root_agent_is_not_shut_in_since_its_jobs_would_be() -> None:
     )
     assert [line for line in lines if line.startswith(inherited)] == []
     assert "KillMode=process" in lines and "OOMPolicy=continue" in lines
+    # Groups with controllers in it would keep systemd 252 from starting it again while jobs run.
+    assert not settings(unit_texts()["lanai-agent.service"], "Delegate")
+
+
+def test_the_jobs_have_a_unit_that_outlives_the_agents() -> None:
+    jobs, agent = unit_texts()["lanai-jobs.service"], unit_texts()["lanai-agent.service"]
+    assert settings(jobs, "Delegate") == ["yes"] and settings(jobs, "KillMode") == ["process"]
+    assert "lanai-jobs.service" in settings(agent, "Wants")[0].split()
+    assert "lanai-jobs.service" in settings(agent, "After")[0].split()
+    words = command(agent)
+    assert words[words.index("--cgroup-base") + 1] == "system.slice/lanai-jobs.service"
 
 
 @pytest.mark.parametrize(("unit", "watchdog_s"), [("lanai-hub.service", 60), ("lanai-agent.service", 120)])

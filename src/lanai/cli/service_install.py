@@ -78,6 +78,16 @@ def has_systemd() -> bool:
     return os.path.isdir(_SYSTEMD_RUNS)
 
 
+def is_known(unit: str) -> bool:
+    """Whether systemd has such a unit."""
+    return _answers("systemctl", "cat", unit)
+
+
+def is_active(unit: str) -> bool:
+    """Whether such a unit runs."""
+    return _answers("systemctl", "is-active", "--quiet", unit)
+
+
 def make_user(file: str) -> None:
     """Have the user that a sysusers.d file tells of; harmless where he is there. Raises OtherEnd."""
     import pwd
@@ -101,6 +111,13 @@ def run(*words: str) -> None:
     if ended.returncode:
         why = (ended.stderr or ended.stdout).strip() or f"exit code {ended.returncode}"
         raise OtherEnd(f"`{' '.join(words)}` failed: {why}", code="command_failed")
+
+
+def _answers(*words: str) -> bool:
+    try:
+        return subprocess.run(words, capture_output=True, timeout=_COMMAND_S, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _refuse_changed(files: Iterable[ServiceFile], root: Path) -> None:

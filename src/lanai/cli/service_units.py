@@ -51,8 +51,12 @@ def hub_files(python: str, *, is_packaged: bool) -> list[ServiceFile]:
 
 
 def agent_files(python: str, *, is_packaged: bool) -> list[ServiceFile]:
-    """What makes an agent of root's a service; arguments as of `hub_files`."""
-    return [ServiceFile(f"{_units(is_packaged)}/lanai-agent.service", marked(_filled(_AGENT, python)))]
+    """What makes an agent of root's a service: the unit of its jobs, and its own; arguments as of `hub_files`."""
+    units = _units(is_packaged)
+    return [
+        ServiceFile(f"{units}/lanai-jobs.service", marked(_filled(_JOBS, python))),
+        ServiceFile(f"{units}/lanai-agent.service", marked(_filled(_AGENT, python))),
+    ]
 
 
 def marked(text: str) -> str:
@@ -169,11 +173,33 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 """
 
+_JOBS: Final = """\
+[Unit]
+Description=Control groups of Lanai's jobs
+# Its process does nothing; its control group is what the agent divides. To end it is to have no limits on jobs, and
+# with jobs in there it cannot be started again before they have ended: `systemctl stop lanai-jobs` is refused.
+RefuseManualStop=yes
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart=@PYTHON@ -P -m lanai.agent.jobs_unit
+Delegate=yes
+KillMode=process
+# The kernel ends a process that takes more memory than its job has. That is one job's end, and not all others'.
+OOMPolicy=continue
+TasksMax=infinity
+Restart=on-failure
+RestartSec=10
+
+# Nothing is shut in here: processes of jobs come from the agent, and only their control groups are this unit's.
+"""
+
 _AGENT: Final = """\
 [Unit]
 Description=Lanai agent
-Wants=network-online.target
-After=network-online.target nss-user-lookup.target remote-fs.target lanai-hub.service
+Wants=network-online.target lanai-jobs.service
+After=network-online.target nss-user-lookup.target remote-fs.target lanai-jobs.service lanai-hub.service
 # Without a hub's word how to join it there is nothing to do.
 ConditionPathExists=|/var/lib/lanai/join
 ConditionPathExists=|/etc/lanai/join
@@ -181,7 +207,8 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-ExecStart=@PYTHON@ -P -m lanai agent start --foreground --as-users --min-uid 1000 --no-allow-root
+ExecStart=@PYTHON@ -P -m lanai agent start --foreground --as-users --min-uid 1000 --no-allow-root \\
+    --cgroup-base system.slice/lanai-jobs.service
 @ENVIRONMENT@
 # Users get through it to what is theirs; the rest in it is closed.
 StateDirectory=lanai-agent
@@ -198,6 +225,8 @@ RestartPreventExitStatus=2
 
 # The agent alone ends with its unit. What it has started goes on, and the next agent takes it over.
 KillMode=process
+# No Delegate=: groups with controllers in it would keep systemd before 254 from starting this unit again (219/CGROUP).
+# They lie in lanai-jobs.service.
 # The kernel ends a process that takes too much memory. That is one job's end, and not the agent's.
 OOMPolicy=continue
 TasksMax=infinity

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from lanai.cli.service_install import Done
     from lanai.cli.service_units import ServiceFile
 
-UNITS: Final = {"hub": ("lanai-hub.service",), "agent": ("lanai-agent.service",)}
-"""What is to be enabled, the first to be started first."""
+UNITS: Final = {"hub": "lanai-hub.service", "agent": "lanai-agent.service"}
+"""What is to be enabled; the unit of the agent's jobs comes with the agent."""
+
+JOBS: Final = "lanai-jobs.service"
 
 
 @click.command(name="install-service")
 @click.argument("what", type=click.Choice(["hub", "agent"]), metavar="hub|agent")
 @click.option("--dry-run", is_flag=True, help="Print the files, and write nothing.")
 @click.option("--force", is_flag=True, help="Also write over, or remove, what was changed by hand.")
-@click.option("--uninstall", is_flag=True, help="Stop the service and remove its files; state and user stay.")
+@click.option("--uninstall", is_flag=True, help="Stop it and remove its files; state, user and running commands stay.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
@@ -53,7 +55,7 @@ def command(
     job as the user who has submitted it, from uid 1000 on. It joins by /var/lib/lanai/join, which a hub on the same
     machine writes, or by /etc/lanai/join, which you put there.
 
-    Nothing is started. A unit that was changed by hand is left alone (exit code 7), and the difference is shown.
+    Nothing is started, and what runs is not started again. A unit that was changed by hand is left alone (exit code 7), and the difference is shown.
 
     \b
     Examples:
@@ -98,9 +100,10 @@ def command(
 def _stop(what: str) -> None:
     from lanai.cli import service_install
 
-    for unit in reversed(UNITS[what]):
-        if any(Path(place, unit).exists() for place in ("/etc/systemd/system", "/lib/systemd/system")):
-            service_install.run("systemctl", "disable", "--now", unit)
+    if service_install.is_known(UNITS[what]):
+        service_install.run("systemctl", "disable", "--now", UNITS[what])
+    if what == "agent" and service_install.is_active(JOBS):
+        service_install.run("systemctl", "kill", "--kill-who=main", JOBS)
 
 
 def _tell_system(what: str, files: Sequence[ServiceFile], *, is_gone: bool) -> None:
@@ -123,7 +126,7 @@ def _say_next(what: str) -> None:
 
     if what == "agent" and not (os.path.exists("/var/lib/lanai/join") or os.path.exists(places.SYSTEM_JOIN)):
         say(f"lanai: it needs a join file first, in {places.SYSTEM_JOIN}: see lanai token create --kind agent")
-    say("try: systemctl enable --now " + " ".join(UNITS[what]))
+    say("try: systemctl enable --now " + UNITS[what])
 
 
 def _print_files(files: Sequence[ServiceFile], format_: str) -> None:

@@ -55,7 +55,8 @@ def command(
     job as the user who has submitted it, from uid 1000 on. It joins by /var/lib/lanai/join, which a hub on the same
     machine writes, or by /etc/lanai/join, which you put there.
 
-    Nothing is started, and what runs is not started again. A unit that was changed by hand is left alone (exit code 7), and the difference is shown.
+    Nothing is started, and what runs is not started again. A unit that was changed by hand is left alone (exit code 7),
+    and the difference is shown.
 
     \b
     Examples:

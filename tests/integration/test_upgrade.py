@@ -1,4 +1,4 @@
-"""Another version takes the place of the one that runs, part by part, while commands run: the services' way of upgrading."""
+"""Another version takes the place of the one that runs, part by part, while commands run."""
 
 from __future__ import annotations
 

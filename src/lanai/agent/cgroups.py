@@ -5,8 +5,9 @@
 
 There is such a tree in each hierarchy that is used. BASE lies in the agent's own group, or in the one that it is told
 to use, and is named after the agent's state directory, so that agents do not meet; a starter outlives its agent, and
-the next agent of that directory finds its groups again by the record in there. Where nothing can be made, nothing is limited by the kernel, and the reasons
-are among `facts`. Nothing here knows of attempts: the starter takes them in (`starter_cgroups`).
+the next agent of that directory finds its groups again by the record in there. Where nothing can be made, nothing is
+limited by the kernel, and the reasons are among `facts`. Nothing here knows of attempts: the starter takes them in
+(`starter_cgroups`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ RECORD: Final = "cgroups.json"
 MAIN: Final = "main"
 _USER: Final = "u-"
 _KILL_ROUNDS: Final = 200
+_MOVE_ROUNDS: Final = 100
 _ROUND_S: Final = 0.01
 _WRITE, _READ, _BOTH = os.O_WRONLY, os.O_RDONLY, os.O_RDWR
 # The kernel's files by controller, "" for those of every group, and how each is to be opened.
@@ -264,14 +266,10 @@ class Cgroups:
         enabled = _words(group / "cgroup.subtree_control")
         missing = [name for name in offered if name not in enabled]
         if missing and (group / "cgroup.type").exists():
-            inside = set(_words(group / "cgroup.procs"))
-            others = inside - {str(os.getpid())}
-            if others:
-                self._miss(missing, f"{len(others)} other processes are in {group}, which therefore cannot be divided")
+            if self._wishes.base is None and (others := _others_in(group)):
+                self._miss(missing, f"{others} other processes are in {group}, which therefore cannot be divided")
                 return [name for name in offered if name in enabled]
-            if inside:
-                (group / SUBGROUP).mkdir(exist_ok=True)
-                _put(group / SUBGROUP / "cgroup.procs", "0")
+            _move_aside(group)
         got = [name for name in offered if name in enabled]
         for name in missing:
             try:
@@ -386,6 +384,24 @@ class UserGroups:
     def _leaves(self) -> set[str]:
         groups = [tree.base / self._name for tree in self._with_leaves()]
         return {name for group in groups if group.is_dir() for name in os.listdir(group) if name.isdigit()}
+
+
+def _others_in(group: Path) -> int:
+    return len(set(_words(group / "cgroup.procs")) - {str(os.getpid())})
+
+
+def _move_aside(group: Path) -> None:
+    """Move what is in a group itself to one below: us, or, in a group that was given to us, what keeps its place."""
+    for _ in range(_MOVE_ROUNDS):
+        inside = [pid for pid in _words(group / "cgroup.procs") if pid != "0"]
+        if not inside:
+            return
+        (group / SUBGROUP).mkdir(exist_ok=True)
+        for pid in inside:
+            try:
+                _put(group / SUBGROUP / "cgroup.procs", pid)
+            except ProcessLookupError:
+                continue
 
 
 def _closed_between(one: Mounted) -> Path | None:

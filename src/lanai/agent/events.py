@@ -269,6 +269,4 @@ class Leave(Value, frozen=True):
 
 
 StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease | WakeStarter | RetireStarter
-Effect = (
-    Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
-)
+Effect = Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect

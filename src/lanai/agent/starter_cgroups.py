@@ -179,6 +179,11 @@ class Leaf:
         """Returns how many of the attempt's processes the kernel has ended for want of memory."""
         return self._kills() - self._kills_before if self.has_memory else 0
 
+    @property
+    def ends_as_one(self) -> bool:
+        """Whether the kernel, for want of memory, ends all that is in it rather than some."""
+        return "memory.events" in self._files
+
     def is_own_fault(self, limit_bytes: int) -> bool:
         """Whether those were ended because of this group's limit, rather than because the node had no memory left."""
         if "memory.events" in self._files:
@@ -343,7 +348,10 @@ def judge(leaf: Leaf, limit_bytes: int, status: int | None) -> tuple[str, str] |
     kills = leaf.kills()
     if not kills:
         return None
-    which = "one of its processes" if kills == 1 else f"{kills} of its processes"
+    if leaf.ends_as_one:
+        which = "its processes"  # of which it may have counted one twice
+    else:
+        which = "one of its processes" if kills == 1 else f"{kills} of its processes"
     what = f"{leaf.peak_bytes()} in use at most, the kernel ended {which}"
     if status is None:
         what += ", and with that the attempt is over"

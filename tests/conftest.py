@@ -21,7 +21,8 @@ EXEC_LOOKS = 100
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps tests away from the state and configuration of the person who runs them, and from his Python's settings.
+    """Keeps tests away from state and configuration of the person who runs them, from his Python's settings, and from
+    a hub that is a service of this machine.
 
     An environment that has Python write at once hides output that nobody has flushed.
     """
@@ -29,7 +30,7 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
             patch.delenv(name, raising=False)
         patch.delenv("LANAI_HOME", raising=False)
-        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "LANAI_RUNTIME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
 

@@ -126,7 +126,7 @@ def test_lines_of_hub_and_agent_reach_the_journal_with_what_they_are_about(
         eventually(lambda: (tmp_path / "hub" / "hub.pid").exists(), what="the hub")
         agent = start_agent(tmp_path, "rack-7")
         joined = fields(journal.until(lambda entry: b"node_joined" in entry)[-1])
-        assert joined["MESSAGE"] == "node_joined rack-7: for the first time"
+        assert joined["MESSAGE"] == "node_joined rack-7: for the first time, with token 1 of root"
         known = {name: value for name, value in joined.items() if name.startswith("LANAI_") or name == "PRIORITY"}
         assert known == {
             "PRIORITY": "6",

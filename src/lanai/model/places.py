@@ -13,8 +13,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from lanai.model.errors import StoreError, UserError
+
+SYSTEM_JOIN: Final = "/etc/lanai/join"
+"""Where a join file is put for the agent that is a service of this machine."""
+
+_RUNTIME: Final = "/run/lanai"
+
+
+def runtime_dir(environ: Mapping[str, str]) -> Path:
+    """Where the hub that is a service of this machine has its socket for everybody; `LANAI_RUNTIME` names another."""
+    chosen = environ.get("LANAI_RUNTIME", "")
+    return Path(chosen if chosen.startswith("/") else _RUNTIME)
 
 
 def home(environ: Mapping[str, str], *, host: str) -> Path:

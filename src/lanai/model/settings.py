@@ -38,6 +38,9 @@ from lanai.model.units import (
     parse_offered_milli,
 )
 
+LISTEN = r"^((\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5})?$"
+"""HOST:PORT, the host of version 6 in brackets or left out; or nothing."""
+
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
 CgroupUse = Literal["auto", "none"]
@@ -108,11 +111,13 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         local: who may use its Unix socket: `owner`, or `everyone` on its machine, as the user he is there.
         socket: one more place for that socket, which others can reach: the hub's directory is closed to them.
+        listen: HOST:PORT where agents of other machines connect; empty: any free port, and later the same again.
         operators, admins: names of users, by whatever door they come.
     """
 
     local: Literal["owner", "everyone"] = "owner"
     socket: str = ""
+    listen: Annotated[str, msgspec.Meta(pattern=LISTEN)] = ""
     operators: list[str] = []
     admins: list[str] = []
 

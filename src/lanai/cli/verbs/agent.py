@@ -13,6 +13,7 @@ import click
 
 from lanai.cli.main import Group
 from lanai.cli.terminal import say
+from lanai.model import places
 
 if TYPE_CHECKING:
     from lanai.model.settings import AgentSettings
@@ -38,7 +39,7 @@ def command() -> None:
 
 @command.command("start")
 @click.option("--hub", metavar="URL", help="The hub's URL (default: from the join file).")
-@click.option("--join", metavar="FILE", help="The hub's join file (default: $LANAI_HOME/join).")
+@click.option("--join", metavar="FILE", help=f"Its join file (default: $LANAI_HOME/join, then {places.SYSTEM_JOIN}).")
 @click.option("--name", metavar="NAME", help="What to call this node (default: its host name).")
 @click.option("--cpus", metavar="N", help="Cpus to offer (default: all).")
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
@@ -68,13 +69,13 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
     """
     from lanai.client import daemon
     from lanai.client.discover import configuration
-    from lanai.model import places
 
     configured = configuration(os.environ).agent
     called = name or configured.name or socket.gethostname()
     serving = _serving(options, configured)
     directory = _state(options["state"], called, is_shared="--as-users" in serving)
-    running = _facts(directory)
+    is_managed = foreground and daemon.is_managed(os.environ)
+    running = None if is_managed else _facts(directory)
     if running is not None:
         say(f"lanai: agent {called} runs already")
         _print({"pid": running[1], "name": called, "directory": os.fspath(directory)}, format_)
@@ -83,6 +84,8 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
     arguments += _hub_arguments(options["hub"], options["join"])
     arguments += _offer(options, configured) + _limits(options, configured) + serving
     places.make(directory)
+    if is_managed:
+        daemon.become(arguments)
     log = directory / "agent.log"
     keeps_trying = foreground or (directory / JOINED_FILE).exists()
     started = daemon.start(
@@ -116,7 +119,6 @@ def stop(name: str | None, state: str | None, now: bool) -> int:
       lanai agent stop --name spare --now
     """
     from lanai.client import daemon
-    from lanai.model import places
     from lanai.model.errors import NothingThere
 
     if name is not None:
@@ -139,8 +141,6 @@ def stop(name: str | None, state: str | None, now: bool) -> int:
 
 
 def _home() -> Path:
-    from lanai.model import places
-
     return places.home(os.environ, host=socket.gethostname())
 
 
@@ -159,8 +159,6 @@ def _serving(options: Mapping[str, Any], configured: AgentSettings) -> list[str]
 
 
 def _state(given: str | None, called: str, *, is_shared: bool) -> Path:
-    from lanai.model import places
-
     own = places.agent_dir(_home(), called)
     if given:
         return Path(given).absolute()
@@ -185,8 +183,6 @@ def _by_hand() -> list[Path]:
 
 
 def _private() -> Path:
-    from lanai.model import places
-
     return places.private_dir(_home()) / "agent"
 
 
@@ -198,10 +194,9 @@ def _running(directories: Iterable[Path], name: str | None) -> dict[str, tuple[P
 
 def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
     """Where the agent goes: what was said, else the join file of a hub that was started here."""
-    from lanai.model import places
     from lanai.model.errors import UserError
 
-    file = Path(join) if join else places.join_file(_home())
+    file = Path(join) if join else _join_file()
     if not file.exists():
         if join or not hub or not hub.startswith("unix:"):
             raise UserError(
@@ -222,6 +217,12 @@ def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
     except ValueError as error:
         raise UserError(f"{file} is no join file: {error}", code="bad_join_file") from None
     return ["--hub", url, "--join", os.fspath(file.absolute())]
+
+
+def _join_file() -> Path:
+    """That of a hub that was started here, else the one that was put in place for this machine."""
+    own, system = places.join_file(_home()), Path(places.SYSTEM_JOIN)
+    return system if not own.exists() and os.access(system, os.R_OK) else own
 
 
 def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:

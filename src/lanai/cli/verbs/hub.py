@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 READY_WITHIN_S: Final = 60.0
 NOT_RUNNING: Final = 3
-_LISTEN: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}")
 
 json_option: Final = click.option(
     "--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print."
@@ -45,8 +44,13 @@ def command() -> None:
 @command.command("start")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the hub.")
 @click.option("--listen", metavar="HOST:PORT", help="Where agents of other machines connect.")
+@click.option(
+    "--local",
+    type=click.Choice(["owner", "everyone"]),
+    help="Who may use its Unix socket: its own user, or everyone on this machine (default: as configured).",
+)
 @json_option
-def start(foreground: bool, listen: str | None, format_: str) -> int:
+def start(foreground: bool, listen: str | None, local: str | None, format_: str) -> int:
     """Start the hub of this user on this machine, and return when it is ready.
 
     It goes on where it was. Other machines join with `lanai agent start` and the file that is printed as join_file.
@@ -58,26 +62,31 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
     \b
     Examples:
       lanai hub start
-      lanai hub start --listen 0.0.0.0:7001
+      lanai hub start --listen 0.0.0.0:7001 --local everyone
       pid=$(lanai hub start --format json | jq .pid)
     """
     from lanai.client import daemon
     from lanai.client.discover import access_arguments, hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
+    from lanai.model.settings import LISTEN
 
-    if listen is not None and not _LISTEN.fullmatch(listen):
+    if listen is not None and not (listen and re.match(LISTEN, listen)):
         raise click.UsageError(f"--listen: found {listen!r}, accepted is HOST:PORT")
     home = _home()
     directory = places.hub_dir(home)
-    if is_answering(directory):
+    is_managed = foreground and daemon.is_managed(os.environ)
+    if not is_managed and is_answering(directory):
         say(f"lanai: the hub in {directory} runs already")
         _print(_facts(_client(directory), directory), format_)
         return 0
-    arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
-    arguments += hub_arguments(os.environ) + access_arguments(os.environ)
+    arguments = ["lanai.hub", os.fspath(directory), *hub_arguments(os.environ), *access_arguments(os.environ)]
+    # Of an option that stands there twice the last counts: what was typed over what is configured.
+    arguments += [*(("--listen", listen) if listen else ()), *(("--local", local) if local else ())]
     with _alone(home):
         places.make(directory)
+        if is_managed:
+            daemon.become(arguments)
         started = daemon.start(
             arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground
         )
@@ -190,7 +199,9 @@ def _say_stopped(asked: Asked, format_: str) -> int:
     if format_ == "json":
         print(json.dumps({"version": 1, "state": "stopped", "pid": None, "unfinished": left}))
     batches = f"; {left} unfinished {'batch waits' if left == 1 else 'batches wait'} for it" if left else ""
-    if where.is_private and left:
+    if where.is_machines:
+        say("lanai: the hub of this machine does not run\ntry: systemctl start lanai-hub")
+    elif where.is_private and left:
         say(f"lanai: the private hub does not run{batches}\ntry: lanai status, which starts it again")
     else:
         say(f"lanai: no hub runs here{batches}\ntry: lanai hub start")
@@ -257,8 +268,9 @@ def _running(asked: Asked) -> Found | None:
 
 
 def _facts(client: Client, directory: Path) -> dict[str, Any]:
-    """What `hub start` and `hub status` tell about a hub of this machine."""
-    return {**client.hub(), "state": "running", "log": os.fspath(directory / "hub.log")}
+    """What `hub start` and `hub status` tell about a hub of this machine. One that is a service has no log file."""
+    log = directory / "hub.log"
+    return {**client.hub(), "state": "running", **({"log": os.fspath(log)} if log.exists() else {})}
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

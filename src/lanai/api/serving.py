@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -18,11 +19,12 @@ from lanai.api.handlers import Handlers
 from lanai.api.identity import Admission, Guests, Identity
 from lanai.api.view import View
 from lanai.model import places
-from lanai.model.errors import LanaiError
+from lanai.model.errors import LanaiError, UserError
 from lanai.wire import logs
 from lanai.wire.lobby import Lobby, allow_many_connections
 
 HUB_WITHIN_S: Final = 15.0
+PORT_WITHIN_S: Final = 10.0
 CONNECT_PAUSE_S: Final = 0.01
 CLOSING_GRACE_S: Final = 1.0
 
@@ -66,7 +68,7 @@ async def _serve(
     if listen:
         tls = tls_context(os.fspath(directory / "cert.pem"), os.fspath(directory / "key.pem"))
         for host, port in listen:
-            doors.open(listen_tcp(host, port), tls)
+            doors.open(await listener(host, port), tls)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
@@ -74,6 +76,23 @@ async def _serve(
     await stopped.wait()
     await doors.close(CLOSING_GRACE_S)
     view.close()
+
+
+async def listener(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. The API process of a hub that was killed may hold the port for a moment longer.
+
+    Raises:
+        UserError: it is somebody else's.
+    """
+    deadline_s = asyncio.get_running_loop().time() + PORT_WITHIN_S
+    while True:
+        try:
+            return listen_tcp(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline_s:
+                why = error.strerror or str(error)
+                raise UserError(f"cannot listen for clients at {host}:{port}: {why}", code="cannot_listen") from None
+        await asyncio.sleep(CONNECT_PAUSE_S)
 
 
 async def _link(directory: Path, parent: int) -> hublink.HubLink:

@@ -241,6 +241,17 @@ def test_a_leaf_full_of_files_is_given_back(grouped: Callable[..., Grouped]) -> 
     assert (first.memory_peak_bytes or 0) > 32 * MIB > (second.memory_peak_bytes or 0)
 
 
+def test_leaves_that_somebody_has_removed_are_replaced(grouped: Callable[..., Grouped]) -> None:
+    """An administrator who tidies up, say: no attempt fails for it, and the starter lives on."""
+    bench = grouped(leaves=2)
+    bench.groups.keep_leaves([])
+    bench.prepare(width=1, memory_bytes=64 * MIB)
+    bench.run(["true"], ["true"])
+    first, second = bench.ends_with_leaves(2)
+    assert (first.outcome, second.outcome) == ("ok", "ok")
+    assert sorted(bench.asked()[1]) == [1, 2] and not {1, 2}.intersection(bench.reconnect().leaves)
+
+
 def test_where_there_are_no_leaves_attempts_begin_without(grouped: Callable[..., Grouped]) -> None:
     bench = grouped(leaves=0)
     bench.prepare(memory_bytes=64 * MIB)

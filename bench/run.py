@@ -29,6 +29,8 @@ from rich.table import Table
 
 RESULTS = Path(__file__).with_name("results.json")
 
+RATIOS = {"captured": "captured ratio", "in cgroups": "ratio in cgroups", "another user": "ratio as another user"}
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -85,6 +87,8 @@ def measure_noop(report: Report, scale: Scale, say: Callable[[str], None]) -> No
     few, slow = scale.few_jobs, scale.slow_jobs
     contenders: dict[str, tuple[noop.Contender, int, tuple[str, ...]]] = {
         f"lanai, {few:,} silent": (noop.run_lanai, few, noop.SILENT),
+        f"lanai, {few:,} in cgroups": (noop.run_in_cgroups, few, noop.SILENT),
+        f"lanai, {few:,} over TLS as another user": (noop.run_as_another_user, few, noop.TALKING),
         f"make -j2, {few:,}": (noop.run_make, few, noop.SILENT),
         f"xargs -P2, {few:,}": (noop.run_xargs, few, noop.SILENT),
         f"lanai, {few:,} captured": (noop.run_lanai, few, noop.TALKING),
@@ -116,7 +120,7 @@ def _noop_rows(report: Report, name: str, found: dict[str, Any]) -> None:
     if not name.startswith("lanai"):
         report.beside(name, f"{found['ratio']:.2f} ({rate})")
         return
-    budget = "captured ratio" if name.endswith("captured") else "silent ratio"
+    budget = next((of for end, of in RATIOS.items() if name.endswith(end)), "silent ratio")
     report.against(f"{name}: ratio to the yardstick", budget, found["ratio"])
     report.against(f"{name}: hub CPU", "hub cpu", found["cpu_us_per_job"]["hub"])
     parts = ", ".join(f"{part} {value:.0f}" for part, value in found["cpu_us_per_job"].items())

@@ -44,9 +44,7 @@ def items(*indices: int) -> list[ev.Item]:
     return [ev.Item(Index(index), b"true") for index in indices]
 
 
-def hand(
-    lane: int, number: GrantId, *indices: int, shape: Shape = ONE_CPU, batch: int = 7, owner: str = ""
-) -> ev.Hand:
+def hand(lane: int, number: GrantId, *indices: int, shape: Shape = ONE_CPU, batch: int = 7, owner: str = "") -> ev.Hand:
     handed = Handed(number, BatchId(batch), 1, shape, [Index(i) for i in indices], [], owner)
     return ev.Hand(lane, handed, items(*indices))
 

@@ -143,9 +143,7 @@ class Recorder:
         self.check_nothing_left()
         return found
 
-    def end(
-        self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND
-    ) -> None:
+    def end(self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND) -> None:
         """Attempts of grant `number` end on the node."""
         code = 0 if outcome == "ok" else 1
         results = [AttemptResult(grant(number), Index(i), outcome, code, wall_us=wall_us) for i in indices]

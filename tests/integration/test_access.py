@@ -109,9 +109,10 @@ def site() -> Iterator[Site]:
 
 
 def submission(*lines: str, **head: object) -> bytes:
-    return json.dumps({"settings": {"cwd": "/"}, "env": {"PATH": "/usr/bin:/bin"}, "file": "f", **head}).encode() + (
-        "\n" + "".join(f"{line}\n" for line in lines)
-    ).encode()
+    return (
+        json.dumps({"settings": {"cwd": "/"}, "env": {"PATH": "/usr/bin:/bin"}, "file": "f", **head}).encode()
+        + ("\n" + "".join(f"{line}\n" for line in lines)).encode()
+    )
 
 
 def submitted(caller: Caller, *lines: str, key: str = "") -> int:

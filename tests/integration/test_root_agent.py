@@ -14,10 +14,11 @@ import pytest
 from lanai.agent.cgroups import left_in
 from lanai.model.ids import grant_id
 from lanai.model.job import AttemptResult
+from lanai.model.resources import Shape
 from lanai.wire import messages as wire
 from services.agent_hub import PATIENCE_S, ScriptedHub, grant, listening, spec
 from services.agent_process import AgentProcess, gone
-from services.cgroups import needs_cgroups
+from services.cgroups import ESCAPES, assert_kept_in, needs_cgroups
 from services.starter_bench import wait_for
 from services.users import made_users, open_directory
 
@@ -371,6 +372,25 @@ def test_with_a_users_starter_all_of_his_is_dead_and_nothing_of_anothers(
     os.kill(starter, signal.SIGKILL)
     wait_for(lambda: not _sleeping(anna.pw_uid))
     assert _sleeping(bert.pw_uid) == 2
+
+
+def test_no_user_gets_his_job_out_of_its_control_group(
+    hub: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd], ground: Path
+) -> None:
+    """The groups are root's, and the descriptors that lead out of them are those of a starter nobody looks into."""
+    needs_cgroups()
+    agent.start("--as-users", "--cpu-limit", "quota")
+    hub.accept()
+    assert hub.inventory() == []
+    anna = users[0]
+    script = ground / "escapes.py"
+    script.write_text(ESCAPES)
+    script.chmod(0o644)
+    shape = Shape(cpu_milli=500, memory_bytes=64 << 20)
+    hub.send(_spec(ANNA, anna.pw_name, cwd=anna.pw_dir, shape=shape, output=f"{anna.pw_dir}/said"))
+    found = _one(hub, f"/usr/bin/python3 -I -S {script}")  # without a shell, its parent is the starter
+    assert found.outcome == "ok" and 0 < (found.memory_peak_bytes or 0) <= 64 << 20
+    assert_kept_in(Path(anna.pw_dir, "said").read_text(), anna.pw_uid)
 
 
 def _sleeping(uid: int) -> int:

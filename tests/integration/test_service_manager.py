@@ -101,7 +101,7 @@ def _in_its_view(journal: Datagrams) -> list[str]:
         if os.environ.get("CI"):
             pytest.fail("needs root to put a journal's socket in its place", pytrace=False)
         pytest.skip("needs root to put a journal's socket in its place")
-    place = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind \"$0\" /run/systemd/journal"
+    place = 'mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind "$0" /run/systemd/journal'
     return ["unshare", "--mount", "sh", "-c", f'{place} && exec "$@"', str(Path(journal.path).parent)]
 
 

@@ -48,9 +48,7 @@ class Caller:
         self._path = path
         self._known: dict[str, str] = json.loads(token_file.read_text()) if token_file else {}
 
-    def ask(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> Said:
+    def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Said:
         """One request and its whole answer."""
         with self.asked(method, path, body, headers) as answer:
             return Said(answer.status, answer.read())

@@ -289,8 +289,15 @@ class Agent:
         self._up = world.hub.accept(line, down, node)
         self._up.send(
             messages.Hello(
-                kind="agent", protocol_min=1, protocol_max=1, version="sim", name=node.name, key=f"key of {node.name}",
-                boot_id=f"boot {node.boots}", capacity=node.capacity, started_by="somebody",
+                kind="agent",
+                protocol_min=1,
+                protocol_max=1,
+                version="sim",
+                name=node.name,
+                key=f"key of {node.name}",
+                boot_id=f"boot {node.boots}",
+                capacity=node.capacity,
+                started_by="somebody",
             )
         )
         self.tell(ev.HubGreeted())

@@ -252,5 +252,3 @@ class Starter:
     def _later(self, delay_us: int, call: object) -> None:
         assert callable(call)
         self.node.later(delay_us, lambda: call() if self.is_alive else None)
-
-

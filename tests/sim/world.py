@@ -288,9 +288,7 @@ class World:
     def _look_at_the_end(self) -> None:
         if not self._is_over():
             assert self.hub is not None
-            why = [
-                (batch.id, self.hub.core.why(batch.id, None)) for batch in self.hub.core.world.batches.values()
-            ]
+            why = [(batch.id, self.hub.core.why(batch.id, None)) for batch in self.hub.core.world.batches.values()]
             raise Broken(f"not over an hour after the last fault: {why} {self.hub.core.nodes(self.hub_us())}")
         for one in self.users.submissions:
             assert one.batch is not None

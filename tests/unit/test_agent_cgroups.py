@@ -73,10 +73,10 @@ def test_another_group_is_used_where_it_is_there(tmp_path: Path, said: str) -> N
 
 def test_a_group_that_is_asked_for_and_is_not_there_is_an_error(tmp_path: Path) -> None:
     """Whoever has asked for limits by the kernel is not to go without, unnoticed."""
-    (tmp_path / "state").mkdir()
-    mounted = Mounted(version=2, controllers=(), point=tmp_path, own=tmp_path / "jobs.service")
+    (tmp_path / "mountinfo").write_text(HYBRID.replace("/sys/fs/cgroup", str(tmp_path)))
+    (tmp_path / "cgroup").write_text(HYBRID_OWN)
     with pytest.raises(UserError, match="there is no control group") as error:
-        Cgroups(tmp_path / "state", Wishes(base="jobs.service"), [mounted])
+        find("jobs.service", mountinfo=tmp_path / "mountinfo", cgroup=tmp_path / "cgroup")
     assert (error.value.code, error.value.exit_code) == ("no_cgroup_base", 2)
     assert "start the unit" in error.value.hint
 

@@ -105,9 +105,7 @@ class Far:
         self.is_over = threading.Event()
         self._answers = list(answers)
 
-    def send_input(
-        self, batch: int, index: int, data: bytes, *, offset: int, is_end: bool, attempt: int
-    ) -> int:
+    def send_input(self, batch: int, index: int, data: bytes, *, offset: int, is_end: bool, attempt: int) -> int:
         assert (batch, index) == (7, 1)
         self.calls.put((attempt, offset, data, is_end))
         answer = self._answers.pop(0) if self._answers else None

@@ -193,9 +193,7 @@ def test_with_which_token_an_agent_joined_is_told_once(hub: Recorder) -> None:
     create(hub, b"b", kind="agent", user="bob")
 
     def join(connection: int, token: int) -> None:
-        hub.feed(
-            NodeJoined(connection, "n", b"key", "boot", capacity(), (), "x", hub.now_us, "", (), TokenId(token))
-        )
+        hub.feed(NodeJoined(connection, "n", b"key", "boot", capacity(), (), "x", hub.now_us, "", (), TokenId(token)))
         hub.take_all()
 
     for connection, token in enumerate((1, 1, 2, 2), 1):

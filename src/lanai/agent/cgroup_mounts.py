@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lanai.model.errors import UserError
+
 CONTROLLERS: Final = ("memory", "cpu", "pids", "freezer")
 SUBGROUP: Final = "lanai-agent"
 """Where agents move themselves to, since version 2 wants no processes in a group that shares out memory and cpus."""
@@ -53,10 +55,19 @@ def find(
             mount point before it. A hierarchy of version 1 that has no such group keeps to our own.
         mountinfo: the kernel's list of mounts.
         cgroup: the kernel's list of the groups that this process is in.
+
+    Raises:
+        UserError: no hierarchy has the group `base`.
     """
     paths = dict(_paths(_text(cgroup)))
     mounts = list(_mounts(_text(mountinfo)))
     wanted = None if base is None else _within(base, [Path(point) for _, point, _, _ in mounts])
+    if wanted is not None and not any((Path(point) / wanted).is_dir() for _, point, _, _ in mounts):
+        raise UserError(
+            f"there is no control group {base}",
+            code="no_cgroup_base",
+            hint="start the unit that it belongs to, or leave cgroup_base away: then the agent's own group is used",
+        )
     found: dict[tuple[int, tuple[str, ...]], Mounted] = {}
     for root, point, kind, options in mounts:
         version = 2 if kind == "cgroup2" else 1

@@ -15,24 +15,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from lanai.agent.cgroup_mounts import SUBGROUP, Mounted, find
+from lanai.agent.cgroup_mounts import Mounted, find
+from lanai.agent.cgroup_tree import enable, end, members, move_aside, others_in, put, remove, remove_empty, share, words
 from lanai.agent.starter_cgroups import DIRECTORY, ENTER, MEMBERS
-from lanai.model.errors import UserError
 from lanai.model.settings import CpuLimit
 
 RECORD: Final = "cgroups.json"
 MAIN: Final = "main"
 _USER: Final = "u-"
-_KILL_ROUNDS: Final = 200
-_MOVE_ROUNDS: Final = 100
-_ROUND_S: Final = 0.01
 _WRITE, _READ, _BOTH = os.O_WRONLY, os.O_RDONLY, os.O_RDWR
 # The kernel's files by controller, "" for those of every group, and how each is to be opened.
 _FILES: Final[dict[int, dict[str, tuple[tuple[str, int], ...]]]] = {
@@ -168,9 +163,9 @@ class Cgroups:
         return UserGroups(self._trees, _USER + _plain(user), self._wishes) if self._trees else None
 
     def close(self) -> None:
-        """Remove everything that is empty; what is not stays, for the next agent of this state directory."""
+        """Remove what is ours where no user has groups any more; else it stays for the next agent of this directory."""
         for tree in self._trees:
-            _remove(tree.base)
+            remove_empty(tree.base)
         if not any(tree.base.exists() for tree in self._trees):
             self._record.unlink(missing_ok=True)
 
@@ -184,8 +179,6 @@ class Cgroups:
         if not mounted:
             self.problems = dict.fromkeys(("memory", "cpu", "pids", "kill", "freeze"), "no cgroups are mounted")
             return
-        if self._wishes.base is not None and not any(one.own is not None and one.own.is_dir() for one in mounted):
-            raise _no_base(self._wishes.base)
         wanted = ["memory"] + ["cpu"] * (self._wishes.cpu != "none") + ["pids"] * bool(self._wishes.user_processes)
         for one in mounted:
             needed = [name for name in wanted if name not in self.ways and name in one.controllers]
@@ -211,7 +204,7 @@ class Cgroups:
             return
         tree = Tree(version=1, point=one.point, base=base, controllers=tuple(needed))
         if "cpu" in needed:
-            _share(tree, base, self._wishes.cpu_milli)
+            share(base, tree.version, self._wishes.cpu_milli)
         self._trees.append(tree)
         self.ways.update({"freeze" if name == "freezer" else name: "v1" for name in needed})
         if "freezer" in needed:
@@ -221,12 +214,12 @@ class Cgroups:
         base = self._base(one, [*(name for name in wanted if name in one.controllers), "kill", "freeze"])
         if base is None:
             return
-        offered = [name for name in wanted if name in _words(base.parent / "cgroup.controllers")]
+        offered = [name for name in wanted if name in words(base.parent / "cgroup.controllers")]
         got = self._divide(base.parent, offered)
         tree = Tree(version=2, point=one.point, base=base, controllers=tuple(got))
-        _enable(base, got)
+        enable(base, got)
         if "cpu" in got:
-            _share(tree, base, self._wishes.cpu_milli)
+            share(base, tree.version, self._wishes.cpu_milli)
         self._trees.append(tree)
         self.ways.update(dict.fromkeys(got, "v2"))
         for name, file in (("kill", "cgroup.kill"), ("freeze", "cgroup.freeze")):
@@ -256,24 +249,24 @@ class Cgroups:
 
     def _is_to_be_kept(self, path: Path, one: Mounted) -> bool:
         """Whether an earlier agent's directory serves: unless another is asked for, and nothing runs in this one."""
-        if self._wishes.base is None or path.parent == one.own or any(_members(path)):
+        if self._wishes.base is None or path.parent == one.own or any(members(path)):
             return True
-        _remove(path)
+        remove(path)
         return False
 
     def _divide(self, group: Path, offered: list[str]) -> list[str]:
         """Let the groups below share out these; returns those for which that can be done."""
-        enabled = _words(group / "cgroup.subtree_control")
+        enabled = words(group / "cgroup.subtree_control")
         missing = [name for name in offered if name not in enabled]
         if missing and (group / "cgroup.type").exists():
-            if self._wishes.base is None and (others := _others_in(group)):
+            if self._wishes.base is None and (others := others_in(group)):
                 self._miss(missing, f"{others} other processes are in {group}, which therefore cannot be divided")
                 return [name for name in offered if name in enabled]
-            _move_aside(group)
+            move_aside(group)
         got = [name for name in offered if name in enabled]
         for name in missing:
             try:
-                _put(group / "cgroup.subtree_control", f"+{name}")
+                put(group / "cgroup.subtree_control", f"+{name}")
                 got.append(name)
             except OSError as error:
                 self._miss([name], f"{group} cannot be divided: {error.strerror}")
@@ -304,21 +297,21 @@ class UserGroups:
             group = tree.base / self._name
             group.mkdir(exist_ok=True)
             if tree.version == 2:
-                _enable(group, tree.controllers)
+                enable(group, tree.controllers)
             if "pids" in tree.controllers:
-                _put(group / "pids.max", str(self._wishes.user_processes or "max"))
+                put(group / "pids.max", str(self._wishes.user_processes or "max"))
             if tree.has_leaves:
                 (group / MAIN).mkdir(exist_ok=True)
             if "cpu" in tree.controllers:
-                _share(tree, group, self._wishes.cpu_milli)
-                _share(tree, group / MAIN, self._wishes.cpu_milli)
+                share(group, tree.version, self._wishes.cpu_milli)
+                share(group / MAIN, tree.version, self._wishes.cpu_milli)
         self._next = 1 + max(map(int, self._leaves()), default=0)
 
     def admit(self, pid: int) -> None:
         """Take a process in: the starter, before it has started anything."""
         for tree in self._trees:
             group = tree.base / self._name
-            _put((group / MAIN if tree.has_leaves else group) / "cgroup.procs", str(pid))
+            put((group / MAIN if tree.has_leaves else group) / "cgroup.procs", str(pid))
 
     def doors(self) -> list[int]:
         """Descriptors by which a process gets back into `main` from a leaf, one for each hierarchy; the caller's."""
@@ -350,7 +343,7 @@ class UserGroups:
             # The limit includes swap; where one process has to be ended, what the others make of it is of no use.
             for name, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
                 if (leaf / name).exists():
-                    _put(leaf / name, value)
+                    put(leaf / name, value)
         _open(opened, leaf / _door(tree), _WRITE)
         files.append(ENTER)
         if not {MEMBERS, DIRECTORY}.intersection(files):
@@ -365,7 +358,7 @@ class UserGroups:
     def drop_leaves(self, numbers: Iterable[int]) -> None:
         """Remove leaves that the starter has given back; what it should not have left in one is ended."""
         for number in numbers:
-            _end([tree.base / self._name / str(number) for tree in self._with_leaves()])
+            end([tree.base / self._name / str(number) for tree in self._with_leaves()])
 
     def keep_leaves(self, numbers: Iterable[int]) -> set[int]:
         """Remove all leaves but these, which the starter has; returns those of them that there are."""
@@ -376,7 +369,7 @@ class UserGroups:
 
     def kill(self) -> None:
         """End all that the user's starter has started, and the starter itself, and remove their groups."""
-        _end([tree.base / self._name for tree in self._trees])
+        end([tree.base / self._name for tree in self._trees])
 
     def _with_leaves(self) -> Iterator[Tree]:
         return (tree for tree in self._trees if tree.has_leaves)
@@ -384,24 +377,6 @@ class UserGroups:
     def _leaves(self) -> set[str]:
         groups = [tree.base / self._name for tree in self._with_leaves()]
         return {name for group in groups if group.is_dir() for name in os.listdir(group) if name.isdigit()}
-
-
-def _others_in(group: Path) -> int:
-    return len(set(_words(group / "cgroup.procs")) - {str(os.getpid())})
-
-
-def _move_aside(group: Path) -> None:
-    """Move what is in a group itself to one below: us, or, in a group that was given to us, what keeps its place."""
-    for _ in range(_MOVE_ROUNDS):
-        inside = [pid for pid in _words(group / "cgroup.procs") if pid != "0"]
-        if not inside:
-            return
-        (group / SUBGROUP).mkdir(exist_ok=True)
-        for pid in inside:
-            try:
-                _put(group / SUBGROUP / "cgroup.procs", pid)
-            except ProcessLookupError:
-                continue
 
 
 def _closed_between(one: Mounted) -> Path | None:
@@ -412,86 +387,9 @@ def _closed_between(one: Mounted) -> Path | None:
     return None if os.access(door, os.W_OK) else door
 
 
-def _no_base(base: str) -> UserError:
-    return UserError(
-        f"there is no control group {base}",
-        code="no_cgroup_base",
-        hint="start the unit that it belongs to, or leave cgroup_base away: then the agent's own group is used",
-    )
-
-
 def _door(tree: Tree) -> str:
     """By which file a process gets into a group: in version 1 that for a single thread, which holds up nobody."""
     return "cgroup.procs" if tree.version == 2 else "tasks"
-
-
-def _enable(group: Path, controllers: Iterable[str]) -> None:
-    for name in controllers:
-        _put(group / "cgroup.subtree_control", f"+{name}")
-
-
-def _share(tree: Tree, group: Path, cpu_milli: int) -> None:
-    """Give a group the weight of so many cpus, as leaves have theirs."""
-    if tree.version == 2:
-        _put(group / "cpu.weight", str(min(max(cpu_milli // 10, 1), 10_000)))
-    else:
-        _put(group / "cpu.shares", str(min(max(cpu_milli * 1024 // 1000, 2), 262_144)))
-
-
-def _end(groups: list[Path]) -> None:
-    """End everything in these groups and below, and remove them."""
-    for _ in range(_KILL_ROUNDS):
-        if not _kill(groups):
-            break
-        time.sleep(_ROUND_S)
-    for group in groups:
-        _remove(group)
-
-
-def _kill(groups: list[Path]) -> bool:
-    """Ask for the end of everything in these groups and below; False if nothing was there."""
-    if not _inside(groups):
-        return False
-    for file in _there(groups, "cgroup.kill"):
-        _put(file, "1")
-    # What is frozen neither forks nor ends, so that nobody else has got its number when it is signalled.
-    freezers = _there(groups, "freezer.state")
-    for file in freezers:
-        _put(file, "FROZEN")
-    for pid in _inside(groups):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-    for file in freezers:
-        _put(file, "THAWED")
-    return True
-
-
-def _inside(groups: list[Path]) -> set[int]:
-    return {pid for group in groups for pid in _members(group)}
-
-
-def _there(groups: list[Path], name: str) -> list[Path]:
-    below = (Path(directory, name) for group in groups for directory, _, _ in os.walk(group))
-    return [file for file in below if file.exists()]
-
-
-def _members(group: Path) -> Iterator[int]:
-    for directory, _, _ in os.walk(group):
-        try:
-            yield from (int(word) for word in _words(Path(directory, "cgroup.procs")) if word != "0")
-        except OSError:
-            continue
-
-
-def _remove(group: Path) -> None:
-    """Remove a group and those below it, as far as they are empty."""
-    for directory, _, _ in os.walk(group, topdown=False):
-        try:
-            os.rmdir(directory)
-        except OSError:
-            continue  # something is in it: it stays for whoever looks next
 
 
 def _open(opened: list[int], path: Path, how: int) -> None:
@@ -501,18 +399,6 @@ def _open(opened: list[int], path: Path, how: int) -> None:
         if how != _BOTH:
             raise
         opened.append(os.open(path, _READ | os.O_CLOEXEC))
-
-
-def _put(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode("ascii"))
-    finally:
-        os.close(descriptor)
-
-
-def _words(path: Path) -> list[str]:
-    return path.read_text(encoding="ascii").split()
 
 
 def _plain(user: str) -> str:
@@ -537,10 +423,10 @@ def _recorded(record: Path) -> list[Path]:
 
 def left_in(state: Path) -> set[int]:
     """The processes in the groups of whatever agent was last in a state directory."""
-    return {pid for base in _recorded(state / RECORD) for pid in _members(base)}
+    return {pid for base in _recorded(state / RECORD) for pid in members(base)}
 
 
 def remove_left(state: Path) -> None:
     """End what is in those groups, and remove them: for when no agent will come to this state directory any more."""
-    _end(_recorded(state / RECORD))
+    end(_recorded(state / RECORD))
     (state / RECORD).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ FEATURE: Final = "leaves"
 RESERVE: Final = 8
 """How many it has besides those that are in use, so that the next attempt does not wait for the last one's end."""
 
-LITTERED: Final = 1024
+LITTERED: Final = 256
 """How many more it may have, which are held by what attempts have left alive."""
 
 

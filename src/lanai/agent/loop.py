@@ -117,7 +117,7 @@ class Agent:
                 self._hear_hub(now, self._hub.on_ready(now))
         self._notifier.stopping()
         self._hub.close()
-        self._starters.close(is_for_good=self._is_over)
+        self._starters.close(busy=self._machine.roster.busy())
         self._spool.close()
 
     def _poll(self, now: int) -> set[int]:

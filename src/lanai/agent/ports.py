@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -172,14 +173,21 @@ class Starters:
         """Jobs that could not even be given to their starter, as ended."""
         return [event for port in self.ports.values() for event in port.unstartable()]
 
-    def close(self, *, is_for_good: bool = False) -> None:
-        """Hang up; the starters and what they run go on. When the agent leaves for good, they have been told to end.
+    def close(self, *, busy: Container[str] = ()) -> None:
+        """Hang up. The starters of these owners and what they run go on; of the others nothing is to be left.
 
-        Then their control groups are removed, once they have: nobody will come who could.
+        A control group can only be removed by us, and perhaps nobody comes after us.
         """
-        for port in self.ports.values():
+        idle = [port for port in self if port.owner not in busy]
+        for port in idle:
+            port.quit_when_idle()
+        for port in self:
             port.close()
-        if is_for_good and self._cgroups is not None and all(port.ends_within(PARTING_S) for port in self):
+        until_s = time.monotonic() + PARTING_S
+        for port in idle:
+            if port.ends_within(max(0.0, until_s - time.monotonic())):
+                port.clear_up()
+        if self._cgroups is not None:
             self._cgroups.close()
 
     def quit_when_idle(self) -> None:

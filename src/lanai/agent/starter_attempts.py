@@ -12,7 +12,7 @@ import time
 from lanai.agent import starter_command as command
 from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt, Lane
-from lanai.agent.starter_cgroups import Counted, Leaf, Leaves, judge
+from lanai.agent.starter_cgroups import Counted, Leaf, LeafGone, Leaves, judge
 from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
 from lanai.agent.starter_reports import End, Figures, Key, Reports
@@ -191,10 +191,13 @@ class Attempts:
         attempt.leaf = self._leaves.take()
         if attempt.leaf is not None or self._leaves.is_denied:
             return True
-        self.waiting[attempt.key] = attempt
-        attempt.lane.queue.appendleft(attempt.key)
+        self._put_back(attempt)
         self._leafless.add(attempt.lane)
         return False
+
+    def _put_back(self, attempt: Attempt) -> None:
+        self.waiting[attempt.key] = attempt
+        attempt.lane.queue.appendleft(attempt.key)
 
     def _part_with_leaf(self, leaf: Leaf) -> None:
         self._leaves.give_back(leaf)
@@ -211,6 +214,11 @@ class Attempts:
             if lane.gpus_each:
                 attempt.gpus = lane.gpus_free[: lane.gpus_each]
             self._spawner.begin(attempt, now)
+        except LeafGone:
+            assert attempt.leaf is not None
+            self._leaves.lose(attempt.leaf)
+            self._put_back(attempt)
+            return False
         except command.CannotStart as failure:
             self._never_began(attempt.key, attempt.number, failure)
             if attempt.leaf is not None:

@@ -35,6 +35,10 @@ _UNLIMITED = {"memory.memsw.limit_in_bytes": b"-1", "memory.limit_in_bytes": b"-
 _LEAST_QUOTA_US = 1_000
 
 
+class LeafGone(Exception):
+    """The leaf was removed by somebody; nothing can be started in there."""
+
+
 class Counted(NamedTuple):
     """What one attempt took, all its processes together; None where the kernel does not say."""
 
@@ -62,7 +66,8 @@ class Leaf:
         self.has_memory = bool(self._files.keys() & _UNLIMITED.keys())
         self._cpu: tuple[str, int] | None = None
         self._counts_anew = True
-        self._begin_count()
+        self._time_before: tuple[int, int] | None = None
+        self._peak_before = self._kills_before = self._hits_before = 0
 
     def close(self) -> None:
         """Closes the descriptors; the group itself is the agent's."""
@@ -75,7 +80,8 @@ class Leaf:
         """Takes this process in, for the moment of a spawn, and counts anew.
 
         Raises:
-            CannotStart: outcome node. We may be in some of its hierarchies: `Leaves.go_home` is to follow in any case.
+            LeafGone: another is to be taken.
+            CannotStart: outcome node. In either case we may be in some of its hierarchies, and have to `go_home`.
         """
         try:
             if self._cpu != (spec.leaf_cpu, spec.cpu_milli):
@@ -84,6 +90,8 @@ class Leaf:
             for door in self._doors:
                 os.write(door, b"0")
         except OSError as error:
+            if error.errno in (errno.ENODEV, errno.ENOENT):
+                raise LeafGone from None
             raise CannotStart("node", None, f"entering its cgroup: {os.strerror(error.errno or 0)}") from None
 
     def _share_cpu(self, how: str, cpu_milli: int) -> None:
@@ -293,11 +301,15 @@ class Leaves:
         if not leaf.is_empty():
             self._littered.append(leaf)
         elif leaf.is_worn():
-            del self._held[leaf.number]
-            self._returned.append(leaf.number)
-            leaf.close()
+            self.lose(leaf)
         else:
             self._free.append(leaf)
+
+    def lose(self, leaf: Leaf) -> None:
+        """It is no more: the agent is told as of one given back."""
+        del self._held[leaf.number]
+        self._returned.append(leaf.number)
+        leaf.close()
 
     def look_after(self) -> None:
         """Frees those of which what was left in them has ended."""

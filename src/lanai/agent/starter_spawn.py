@@ -13,7 +13,7 @@ from lanai.agent import starter_command as command
 from lanai.agent import starter_files as files
 from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
-from lanai.agent.starter_cgroups import Leaf, Leaves
+from lanai.agent.starter_cgroups import Leaf, LeafGone, Leaves
 from lanai.agent.starter_exec import Environment, Streams, Words, spawn
 from lanai.agent.starter_reports import Key
 
@@ -42,7 +42,7 @@ class Spawner:
         """Starts the attempt's process and fills in what is known of it from then on.
 
         Raises:
-            CannotStart: nothing was started.
+            CannotStart, LeafGone: nothing was started.
         """
         spec = attempt.spec
         if not (spec.has_stdout and spec.has_stderr):
@@ -60,7 +60,7 @@ class Spawner:
                 self._start(attempt)
             else:
                 self._start_in(attempt, attempt.leaf)
-        except command.CannotStart:
+        except (command.CannotStart, LeafGone):
             if attempt.slot is not None:
                 self._slots.give_back(attempt.slot)
             raise

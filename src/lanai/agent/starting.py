@@ -272,6 +272,10 @@ class StarterPort:
         finally:
             os.close(descriptor)
 
+    def clear_up(self) -> None:
+        """The starter has ended, and no other is to come: remove its control groups, and end what is in there."""
+        self._leaves.kill()
+
     # -- what the machine wants
 
     def open_lane(self, lane: int, spec: Spec) -> None:

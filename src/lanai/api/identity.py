@@ -101,9 +101,7 @@ class Identity:
         kind, _, shown = (header or b"").strip().partition(b" ")
         stranger = Caller(origin=Origin(Door.TLS, address=address))
         if kind.lower() != b"bearer" or not shown.strip():
-            raise Stranger(
-                stranger, "this door needs a token", code="no_token", hint="give --hub with its token file"
-            )
+            raise Stranger(stranger, "this door needs a token", code="no_token", hint="give --hub with its token file")
         token = await self._token(shown.strip())
         if token is not None and not token.is_good(_wall_us()):
             why = "was revoked" if token.revoked_at_us else "has expired"

@@ -210,9 +210,7 @@ class Client:
         """Verdict and facts: why a batch, or one job of it, stands where it does."""
         return self._get(f"/v1/batches/{batch}/why" if index is None else f"/v1/jobs/{batch}/{index}/why")
 
-    def wish(
-        self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    def wish(self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()) -> dict[str, Any]:
         """Cancel, hold, release or retry jobs; `ranges` None is the whole batch.
 
         Returns:

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -179,10 +180,13 @@ def terminate(pid: int) -> None:
 def end_starters(state: Path) -> None:
     """End the starters of the agent whose state is in `state`, and with them what they run: they outlive their agent.
 
-    Harmless where there is none. Raises TimedOut.
+    What has run off from them too, where they were in control groups, which are removed. Harmless where there is none.
+    Raises TimedOut.
     """
     for starter in [pid for part in ("starter", "users") for pid in mentioning("starter.py", f"{state}/{part}")]:
         terminate(starter)
+    if (state / "cgroups.json").exists():
+        subprocess.run([sys.executable, "-P", "-m", "lanai.agent.clear", os.fspath(state)], check=False)
 
 
 def _send(pid: int, number: int) -> None:

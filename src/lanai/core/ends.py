@@ -423,9 +423,7 @@ def wish_cancelled(world: World, batch: Batch, indices: set[Index]) -> None:
         world.keep(SaveOverride(batch.id, first, last, "cancelled", 0, world.wall_us))
 
 
-def cancel_waiting(
-    world: World, batch: Batch, first: int, last: int, *, queued: bool = True, held: bool = True
-) -> int:
+def cancel_waiting(world: World, batch: Batch, first: int, last: int, *, queued: bool = True, held: bool = True) -> int:
     """Waiting and held jobs of this range, or one kind of them, will never run; returns how many."""
     taken = batch.dequeue(first, last) if queued else []
     let_go = batch.held.remove(first, last) if held else []

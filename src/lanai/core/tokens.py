@@ -27,9 +27,7 @@ def on_created(world: World, event: TokenCreated) -> None:
         world.do(Answer(event.request, error=error.body()))
         return
     number = TokenId(max(world.tokens, default=0) + 1)
-    token = SaveToken(
-        number, event.kind, event.user, event.sha256, event.wall_us, event.expires_at_us, 0, event.label
-    )
+    token = SaveToken(number, event.kind, event.user, event.sha256, event.wall_us, event.expires_at_us, 0, event.label)
     world.keep(token)
     _put(world, token)
     world.do(TokensChanged())

@@ -51,6 +51,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 FOR_EVER: Final = Kept()
 
+
 class World:
     """Everything the core knows. Attributes are read and written by the modules of `core` only."""
 

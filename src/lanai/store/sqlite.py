@@ -47,9 +47,7 @@ class SqliteWriter:
         StoreError: the file is damaged, or was made by a newer version.
     """
 
-    def __init__(
-        self, directory: Path, *, durability: str = "full", tails_bytes: int = TAILS_PER_BATCH_BYTES
-    ) -> None:
+    def __init__(self, directory: Path, *, durability: str = "full", tails_bytes: int = TAILS_PER_BATCH_BYTES) -> None:
         refuse_network_filesystem(directory)
         self._directory = directory
         self._tails_bytes = tails_bytes

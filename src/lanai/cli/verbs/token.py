@@ -43,9 +43,7 @@ def command() -> None:
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Write it there, for the owner of the file only.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
 @click.pass_obj
-def create(
-    asked: Asked, user: str, kind: str, expires: str | None, label: str, file: Path | None, format_: str
-) -> int:
+def create(asked: Asked, user: str, kind: str, expires: str | None, label: str, file: Path | None, format_: str) -> int:
     """Create a token for USER, who need not be known on the hub's machine.
 
     The secret is shown once, with all that is needed to use it: as a token file (`lanai --token-file FILE status`), or

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 from lanai.agent import cgroup_mounts
 from lanai.agent import starter_link as sl
 from lanai.agent.cgroups import Cgroups, UserGroups, Wishes
-from lanai.agent.starter_cgroups import Leaf
+from lanai.agent.starter_cgroups import ENTER, Leaf
 from services.cgroups import ESCAPES, assert_kept_in, needs_cgroups
 from services.starter_bench import Bench, is_alive, wait_for
 from services.users import made_users, open_directory
@@ -67,11 +69,11 @@ class Kind:
 class Grouped(Bench):
     """A starter in control groups, as an agent would have put it there, with as many leaves as it is given."""
 
-    def __init__(self, directory: Path, kind: Kind, *, leaves: int = 2, **settings: Any) -> None:
+    def __init__(self, directory: Path, kind: Kind, *, leaves: int = 2, user: str = "", **settings: Any) -> None:
         wishes = {name: settings.pop(name) for name in ("cpu", "user_processes") if name in settings}
         super().__init__(directory, **settings)
-        self.cgroups = Cgroups(directory, Wishes(cpu_milli=2000, **wishes), kind.mounted)
-        found = self.cgroups.of("somebody")
+        self.cgroups = Cgroups(directory, Wishes(cpu_milli=2000, for_users=bool(user), **wishes), kind.mounted)
+        found = self.cgroups.of(user or "somebody")
         assert found is not None
         self.groups: UserGroups = found
         self.groups.open()
@@ -364,7 +366,7 @@ def test_a_users_job_can_neither_leave_its_group_nor_change_it(kind: Kind) -> No
         work = directory / "state"
         place = sl.Place(directory / "users" / user.pw_name, directory / "door")
         (directory / "users").mkdir(mode=0o711)
-        bench = Grouped(work, kind, place=place, account=sl.Account(user.pw_name), cpu="quota")
+        bench = Grouped(work, kind, place=place, account=sl.Account(user.pw_name), user=user.pw_name, cpu="quota")
         try:
             work.chmod(0o711)
             os.chown(bench.work, user.pw_uid, user.pw_gid)
@@ -376,6 +378,90 @@ def test_a_users_job_can_neither_leave_its_group_nor_change_it(kind: Kind) -> No
             assert_kept_in(bench.output(end).decode(), user.pw_uid)
         finally:
             bench.close()
+
+
+def test_who_gets_hold_of_a_starter_can_move_nobody_elses_processes(kind: Kind, tmp_path: Path) -> None:
+    """Its descriptors have its user's rights: with root's, it could take any process into a leaf, and end it there."""
+    with made_users("ann", "bob") as (ann, bob):
+        cgroups = Cgroups(tmp_path, Wishes(for_users=True), kind.mounted)
+        groups = cgroups.of(ann.pw_name)
+        assert groups is not None
+        groups.open()
+        leaf = groups.make_leaf()
+        into = [fd for fd, file in zip(leaf.descriptors, leaf.files, strict=True) if file == ENTER]
+        back = groups.doors()
+        others = [subprocess.Popen(["sleep", "100"], user=user.pw_uid) for user in (pwd.getpwuid(0), bob)]
+        own = subprocess.Popen(["sleep", "100"], user=ann.pw_uid)
+        try:
+            groups.admit(own.pid)
+            assert into and len(into) == len(back)
+            said = _as_starter(groups, ann.pw_uid, into, [own.pid, *(one.pid for one in others)])
+            assert said == [["moved", "Permission denied", "Permission denied"] for _ in into]
+            said = _as_starter(groups, ann.pw_uid, [*into, *back], [0])
+            assert said == [["moved"] for _ in (*into, *back)]
+            for group in cgroups.left():
+                for file in ("cgroup.procs", "tasks"):
+                    if (group / file).exists():
+                        assert _moves_itself(groups, ann.pw_uid, group / file) is False, group / file
+        finally:
+            for one in (*others, own):
+                one.kill()
+                one.wait()
+            for descriptor in (*leaf.descriptors, *back):
+                os.close(descriptor)
+            groups.kill()
+            cgroups.close()
+        assert not cgroups.left()
+
+
+def _as_starter(groups: UserGroups, uid: int, doors: list[int], pids: list[int]) -> list[list[str]]:
+    """What a process of that user's, admitted as a starter, is answered when it writes these numbers to each door."""
+
+    def tried(door: int, pid: int) -> str:
+        try:
+            os.write(door, str(pid).encode())
+        except OSError as error:
+            return error.strerror
+        return "moved"
+
+    return json.loads(
+        _of_child(groups, uid, lambda: json.dumps([[tried(door, pid) for pid in pids] for door in doors]))
+    )
+
+
+def _moves_itself(groups: UserGroups, uid: int, file: Path) -> bool:
+    def tried() -> str:
+        try:
+            file.write_text("0")
+        except OSError:
+            return ""
+        return "moved"
+
+    return bool(_of_child(groups, uid, tried))
+
+
+def _of_child(groups: UserGroups, uid: int, act: Callable[[], str]) -> str:
+    """What `act` returns in a process that was admitted as a starter and has become that user."""
+    ready, go = os.pipe()
+    answer, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.read(ready, 1)
+            os.setgroups([])
+            os.setresuid(uid, uid, uid)
+            os.write(say, act().encode())
+        finally:
+            os._exit(0)
+    os.close(say)
+    groups.admit(pid)
+    os.write(go, b"x")
+    with open(answer, "rb") as said:
+        told = said.read().decode()
+    os.waitpid(pid, 0)
+    for descriptor in (ready, go):
+        os.close(descriptor)
+    return told
 
 
 def _is_frozen(cgroups: Cgroups, number: int) -> bool:

@@ -187,6 +187,7 @@ def _wishes(options: argparse.Namespace, capacity: Capacity) -> Wishes:
         user_processes=options.user_processes,
         cpu_milli=capacity.cpu_milli,
         base=options.cgroup_base,
+        for_users=options.as_users,
     )
 
 

@@ -95,6 +95,26 @@ def remove_empty(group: Path) -> None:
         return  # it is gone, or something is in it: then it stays for whoever looks next
 
 
+def open_as(path: Path, uid: int) -> int:
+    """A descriptor of a group's file for writing, which has the rights of that user, and not root's; the caller's.
+
+    To move a process the kernel asks for the rights of whoever has opened the file, whoever writes. The file is the
+    user's for the moment of opening, and can be reached by nobody meanwhile.
+    """
+    group = path.parent
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    os.chmod(group, 0o700)
+    os.chown(path, uid, -1)
+    os.seteuid(uid)
+    try:
+        return os.open(f"/proc/self/fd/{place}", os.O_WRONLY | os.O_CLOEXEC)
+    finally:
+        os.seteuid(0)
+        os.chown(path, 0, -1)
+        os.chmod(group, 0o755)
+        os.close(place)
+
+
 def put(path: Path, text: str) -> None:
     """Write to one of the kernel's files, at once."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -12,16 +12,30 @@ limited by the kernel, and the reasons are among `facts`. Nothing here knows of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import pwd
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from lanai.agent.cgroup_mounts import Mounted, find
-from lanai.agent.cgroup_tree import enable, end, members, move_aside, others_in, put, remove, remove_empty, share, words
+from lanai.agent.cgroup_tree import (
+    enable,
+    end,
+    members,
+    move_aside,
+    open_as,
+    others_in,
+    put,
+    remove,
+    remove_empty,
+    share,
+    words,
+)
 from lanai.agent.starter_cgroups import DIRECTORY, ENTER, MEMBERS
 from lanai.model.settings import CpuLimit
 
@@ -64,6 +78,7 @@ class Wishes:
         user_processes: how many processes a user may have here at most; 0 for no limit.
         cpu_milli: what the node offers.
         base: the group that ours are to lie in, as `cgroup_mounts.find` takes it; None for the agent's own.
+        for_users: starters are other users' processes: root's agent then gives them no rights of its own.
     """
 
     are_used: bool = True
@@ -71,6 +86,7 @@ class Wishes:
     user_processes: int = 0
     cpu_milli: int = 1000
     base: str | None = None
+    for_users: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +176,7 @@ class Cgroups:
 
     def of(self, user: str) -> UserGroups | None:
         """The groups of one user, not made yet; None where there are none to be had."""
-        return UserGroups(self._trees, _USER + _plain(user), self._wishes) if self._trees else None
+        return UserGroups(self._trees, user, self._wishes) if self._trees else None
 
     def close(self) -> None:
         """Remove what is ours where no user has groups any more; else it stays for the next agent of this directory."""
@@ -216,6 +232,10 @@ class Cgroups:
             return
         offered = [name for name in wanted if name in words(base.parent / "cgroup.controllers")]
         got = self._divide(base.parent, offered)
+        if self._wishes.for_users and not got:
+            remove(base)
+            self._miss(["kill", "freeze"], "a group of version 2 without a controller does not hold its user")
+            return
         tree = Tree(version=2, point=one.point, base=base, controllers=tuple(got))
         enable(base, got)
         if "cpu" in got:
@@ -285,19 +305,27 @@ class Cgroups:
 class UserGroups:
     """The groups of one user's starter. Everything may be repeated; OSError where the kernel refuses."""
 
-    def __init__(self, trees: list[Tree], name: str, wishes: Wishes) -> None:
+    def __init__(self, trees: list[Tree], user: str, wishes: Wishes) -> None:
         self._trees = trees
-        self._name = name
+        self._user = user
+        self._uid = 0
+        self._name = _USER + _plain(user)
         self._wishes = wishes
         self._next = 1
 
     def open(self) -> None:
-        """Make them, with what holds for all of the user's."""
+        """Make them, with what holds for all of the user's. Raises OSError, also where nobody is called so."""
+        if self._wishes.for_users:
+            self._uid = _uid_of(self._user)
         for tree in self._trees:
             group = tree.base / self._name
             group.mkdir(exist_ok=True)
             if tree.version == 2:
                 enable(group, tree.controllers)
+                if self._uid:
+                    # Who moves a process between two groups has to be allowed to write to the one above both. That
+                    # takes no processes itself, since it shares out controllers.
+                    os.chown(group / "cgroup.procs", self._uid, -1)
             if "pids" in tree.controllers:
                 put(group / "pids.max", str(self._wishes.user_processes or "max"))
             if tree.has_leaves:
@@ -317,8 +345,15 @@ class UserGroups:
         """Descriptors by which a process gets back into `main` from a leaf, one for each hierarchy; the caller's."""
         opened: list[int] = []
         for tree in self._with_leaves():
-            _open(opened, tree.base / self._name / MAIN / _door(tree), _WRITE)
+            self._open_door(opened, tree.base / self._name / MAIN / _door(tree))
         return opened
+
+    def _open_door(self, opened: list[int], path: Path) -> None:
+        """By this a starter moves itself. If it were root's, whoever got hold of a starter could move anybody."""
+        if self._uid:
+            opened.append(open_as(path, self._uid))
+        else:
+            _open(opened, path, _WRITE)
 
     def make_leaf(self) -> NewLeaf:
         """A new leaf, without limits. Raises OSError, with nothing left of it."""
@@ -344,7 +379,7 @@ class UserGroups:
             for name, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
                 if (leaf / name).exists():
                     put(leaf / name, value)
-        _open(opened, leaf / _door(tree), _WRITE)
+        self._open_door(opened, leaf / _door(tree))
         files.append(ENTER)
         if not {MEMBERS, DIRECTORY}.intersection(files):
             _open(opened, leaf / "cgroup.procs" if tree.version == 2 else leaf, _READ)
@@ -399,6 +434,13 @@ def _open(opened: list[int], path: Path, how: int) -> None:
         if how != _BOTH:
             raise
         opened.append(os.open(path, _READ | os.O_CLOEXEC))
+
+
+def _uid_of(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise OSError(errno.ENOENT, f"there is no user {user}") from None
 
 
 def _plain(user: str) -> str:

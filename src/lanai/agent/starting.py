@@ -17,7 +17,16 @@ from typing import Any, Final, NamedTuple
 
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
-from lanai.agent.distrust import LOOK_US, Promised, Silence, are_numbers, is_sane
+from lanai.agent.distrust import (
+    LOOK_US,
+    Promised,
+    Silence,
+    are_numbers,
+    check_input,
+    check_not_empty,
+    is_sane,
+    members_of,
+)
 from lanai.agent.events import Item, Member, StarterEvent
 from lanai.agent.lease import SUSPENDED
 from lanai.agent.reads import Answer, Ask, Reads, Record, checked
@@ -314,6 +323,7 @@ class StarterPort:
 
     def input(self, member: Member, data: bytes, *, offset: int, is_end: bool) -> None:
         """Standard input for a job whose batch has it by pipe; `offset` counts from the attempt's beginning."""
+        self._promised.input(len(data))
         self._send(self._link.input(*member, data, offset=offset, is_end=is_end))
 
     def read(self, asks: list[Ask]) -> None:
@@ -347,6 +357,10 @@ class StarterPort:
         self._is_ending = True
         self._send(self._link.quit_when_idle())
 
+    def kill(self) -> None:
+        """It does not do what it is told. That it is gone is noticed as with any other death."""
+        link.kill_starter(self._place)
+
     def _send(self, data: bytes) -> None:
         """What is said while there is none is lost: the first words to the next one are hello, and it is told anew."""
         if self._socket is not None:
@@ -357,8 +371,9 @@ class StarterPort:
     def _on_report(self, report: link.Report, found: list[StarterEvent], now_us: int) -> None:
         match report:
             case link.EndedMany(items, left):
+                check_not_empty(items, left is not None)
                 self._promised.ended(len(items))
-                self._left = _members(left)
+                self._left = members_of(left)
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
@@ -367,11 +382,12 @@ class StarterPort:
                 elif items:
                     found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence, self.owner))
             case link.Started(items):
+                check_not_empty(items)
                 self._promised.began(len(items))
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                if back := _members(returned):
+                if back := members_of(returned):
                     found.append(ev.JobsGivenBack(list(back), self.owner))
             case link.Inventory():
                 if not self._is_new:
@@ -379,10 +395,12 @@ class StarterPort:
                 self._is_new = False
                 self._failed_starts = 0
                 self._silence.answered(now_us)
-                self._promised.holds(len(report.running) + len(report.waiting) + report.ended)
+                self._promised.holds(len(report.running) + len(report.waiting), report.ended)
                 self._inventory, self._early = report, []
                 self._end_inventory(found)
             case link.InputTaken():
+                self._promised.took()
+                check_input(report)
                 self.taken.append(report)
             case link.Refused(_, reason):
                 # Only instead of a greeting: one that has attempts of ours cannot get rid of us by this word.
@@ -391,17 +409,22 @@ class StarterPort:
             case link.Data():
                 self._reads.take(report)
             case link.Hello(features=features):
-                self._is_greeted = True
-                self._reads.on_hello(features)
-                self._can_sweep = "sweep" in features
-                self._say_what_waited()
+                self._on_hello(features)
+
+    def _on_hello(self, features: frozenset[str]) -> None:
+        if self._is_greeted:
+            raise link.LinkError("a second greeting")
+        self._is_greeted = True
+        self._reads.on_hello(features)
+        self._can_sweep = "sweep" in features
+        self._say_what_waited()
 
     def _end_inventory(self, found: list[StarterEvent]) -> None:
         """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
         assert self._inventory is not None
         if len(self._early) < self._inventory.ended:
             return
-        waiting = list(_members([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
+        waiting = list(members_of([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
         began = self._began(self._inventory.running)
         upto = self._early[-1].sequence if self._early else 0
         found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
@@ -463,15 +486,6 @@ class StarterPort:
         self._can_sweep = self._is_ending = False
         self._silence = Silence()
         self._specs.clear()
-
-
-def _members(keys: list[link.Key] | None) -> tuple[Member, ...] | None:
-    """Jobs that the starter names. Raises LinkError where there can be none of these names."""
-    if keys is None:
-        return None
-    if not all(are_numbers(*key) for key in keys):
-        raise link.LinkError(f"jobs that cannot be: {str(keys)[:200]}")
-    return tuple((GrantId(grant), Index(index)) for grant, index in keys)
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

@@ -150,6 +150,24 @@ def test_a_starter_stands_in_no_directory_of_roots(serving: RootAgent, users: li
     assert os.readlink(f"/proc/{starter}/cwd") in ("/", users[0].pw_dir)
 
 
+def test_nothing_of_the_agents_can_be_read_by_users(serving: RootAgent, users: list[pwd.struct_passwd]) -> None:
+    """Not what it keeps of results either; the hub was restored meanwhile, so that those are put aside."""
+    serving.give(1, "echo secret; exit 3", number=BERT)
+    serving.results(1)
+    serving.hub.accept(epoch=2)
+    serving.hub.inventory()
+    state = serving.agent.state
+    apart = state / "apart.ndjson"
+    assert '"exit_code":3' in apart.read_text()
+    serving.name_spec(ANNA, users[0].pw_name, cwd=users[0].pw_dir)
+    names = [str(path) for path in state.rglob("*") if path.is_file() and path.name not in ("agent.json", "joined")]
+    assert str(apart) in names and len(names) > 10
+    reading = [f"cat {name}" for name in names if f"/users/{users[0].pw_name}/" not in name]
+    serving.hub.send(wire.Grant(grant_id(2, 1), ANNA, 1, [(1, len(reading))], "\0".join(reading).encode()))
+    ended = serving.hub.results(len(reading))
+    assert [reading[result.index - 1] for result in ended if result.outcome == "ok"] == []
+
+
 @pytest.mark.skipif(os.uname().machine not in _KEYCTL, reason="the numbers of the calls are not known here")
 def test_roots_keys_are_not_the_jobs(users: list[pwd.struct_passwd]) -> None:
     """The agent was started in a session that has a key: children possess it too, whatever their user."""

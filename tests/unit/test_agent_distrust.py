@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +15,10 @@ from typing import Any
 import pytest
 
 from lanai.agent import events as ev
+from lanai.agent import starter_link as link
 from lanai.agent.distrust import HANG_US, HURRY_US, LOOK_US
 from lanai.agent.reads import Answer, Ask
-from lanai.agent.starting import PING_US, REFUSED_US
+from lanai.agent.starting import PING_US, REFUSED_US, StarterPort
 from lanai.model.ids import Index
 from services.lying_starter import SECOND_US, G, Liar
 
@@ -234,3 +240,34 @@ def test_last_words_of_what_cannot_be_are_none(liar: Liar) -> None:
     liar.say(HELLO, NOTHING)
     liar.give(2)
     assert liar.say({"m": "ended", "items": [], "left": [["all", 2]]}) == [ev.StarterDied("liar")]
+
+
+def test_a_shortage_of_the_agents_own_ends_no_starter(tmp_path: Path) -> None:
+    """It has no descriptor left to connect with: what runs there goes on, and it is tried again."""
+    door = tmp_path / "door"
+    door.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener, subprocess.Popen(["sleep", "1000"]) as starter:
+        listener.bind(str(door / link.SOCKET_NAME))
+        listener.listen()
+        ticks = Path(f"/proc/{starter.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        (door / link.PID_NAME).write_text(f"{starter.pid} {ticks}")
+        port = StarterPort(link.Place(tmp_path / "users", door), link.Account("liar"))
+        port.wake()
+        with _no_descriptors_left():
+            assert port.on_time(SECOND_US) == []
+        assert starter.poll() is None and port.due_us == 2 * SECOND_US
+        assert port.on_time(2 * SECOND_US) == [] and port.fileno() >= 0
+        port.close()
+        starter.kill()
+
+
+@contextlib.contextmanager
+def _no_descriptors_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

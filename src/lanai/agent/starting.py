@@ -10,6 +10,7 @@ Whether it speaks of its own attempts only is for the machine to see.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ REFUSED_US: Final = 10_000_000
 """For how long a starter that could not become its user is not tried again."""
 
 NEVER_US: Final = 1 << 62
+# They say nothing of the starter, which may live and run commands.
+_OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
 
@@ -132,7 +135,7 @@ class StarterPort:
         if now_us < self._refused_until_us and self._is_wanted:
             return self._missing(now_us, self._refusal)
         try:
-            self._socket = self._reached()
+            self._socket = self._reached(now_us)
         except OSError as error:
             return self._missing(now_us, f"cannot start commands: {error.strerror or error}")
         if self._socket is None:
@@ -149,10 +152,13 @@ class StarterPort:
         self.due_us = now_us + LOOK_US
         return []
 
-    def _reached(self) -> socket.socket | None:
+    def _reached(self, now_us: int) -> socket.socket | None:
         try:
             return link.connect(self._place, CONNECT_S)
-        except OSError:
+        except OSError as error:
+            if error.errno in _OWN_SHORTAGES:
+                self.due_us = now_us + RESTART_US
+                return None
             link.kill_starter(self._place)  # one that takes nobody in
             link.kill_leftovers(self._place)
             if not self._is_wanted:

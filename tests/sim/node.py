@@ -400,10 +400,19 @@ class Agent:
                 self._at_starter(owner, lambda s: s.end(items, grace_us))
             case ev.WakeStarter(owner):
                 self._wake(owner)
+            case ev.EndStarter(owner):
+                self._at_starter(owner, self._kill)
             case ev.RetireStarter(owner):
                 self._at_starter(owner, self._retire)
             case _:
                 assert_never(effect)
+
+    def _kill(self, starter: Starter) -> None:
+        if self.node.starters.get(starter.owner) is starter:
+            del self.node.starters[starter.owner]
+            starter.die()
+            if self.is_alive:
+                self.hear_death(starter)
 
     def _retire(self, starter: Starter) -> None:
         """It has nothing, and ends."""

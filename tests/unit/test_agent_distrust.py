@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
+import resource
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,78 +17,21 @@ import pytest
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
 from lanai.agent.distrust import HANG_US, HURRY_US, LOOK_US
-from lanai.agent.events import Item
 from lanai.agent.reads import Answer, Ask
 from lanai.agent.starting import PING_US, REFUSED_US, StarterPort
-from lanai.model.ids import Index, grant_id
-from services.agent_hub import spec
+from lanai.model.ids import Index
+from services.lying_starter import SECOND_US, G, Liar
 
-G = grant_id(1, 1)
-SECOND_US = 1_000_000
 HELLO = {"m": "hello", "protocol": 1, "pid": 1, "mark": "m"}
 NOTHING = {"m": "inventory", "running": [], "waiting": [], "ended": 0}
 OK = [1, G, 1, 1, "ok", 0, 0, 5, 5, 5, 5, None, None, None, None, 0]
-
-
-class Liar:
-    """A starter that says what the test says, and the port that has to bear it."""
-
-    def __init__(self, directory: Path) -> None:
-        door = directory / "door"
-        door.mkdir()
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(door / link.SOCKET_NAME))
-        self.listener.listen()
-        self.now_us = 1_000 * SECOND_US
-        self.port = StarterPort(link.Place(directory / "users", door), link.Account("liar"))
-        self.port.wake()
-        assert self.port.on_time(self.now_us) == []
-        self.port.flush()
-        self.connection, _ = self.listener.accept()
-        self.read()
-
-    def read(self) -> None:
-        """Take what the agent has said, whatever that is."""
-        self.connection.setblocking(False)
-        try:
-            while self.connection.recv(1 << 20):
-                pass
-        except BlockingIOError:
-            pass
-        self.connection.setblocking(True)
-
-    def say(self, *messages: dict[str, Any] | bytes) -> list[ev.StarterEvent]:
-        """Say these; what the agent makes of it."""
-        for one in messages:
-            payload = one if isinstance(one, bytes) else json.dumps(one).encode()
-            self.connection.sendall(struct.pack(">I", len(payload)) + payload)
-        return self.port.on_ready(self.now_us)
-
-    def give(self, count: int = 1) -> None:
-        """The agent hands it jobs."""
-        self.port.open_lane(1, spec(user="liar"))
-        self.port.hand(1, G, 1, [Item(Index(index), b"true") for index in range(1, count + 1)])
-        self.port.flush()
-        self.read()
-
-    def later(self, for_us: int, step_us: int = LOOK_US) -> list[ev.StarterEvent]:
-        """Time passes, and the agent looks as often as it wants to."""
-        found: list[ev.StarterEvent] = []
-        until_us = self.now_us + for_us
-        while self.now_us < until_us and not found:
-            self.now_us = min(until_us, max(self.now_us + step_us, min(self.port.due_us, until_us)))
-            found = self.port.on_time(self.now_us)
-            self.port.flush()
-        return found
 
 
 @pytest.fixture
 def liar(tmp_path: Path) -> Iterator[Liar]:
     made = Liar(tmp_path)
     yield made
-    made.port.close()
-    made.connection.close()
-    made.listener.close()
+    made.close()
 
 
 def test_an_honest_one_is_believed(liar: Liar) -> None:
@@ -294,3 +240,34 @@ def test_last_words_of_what_cannot_be_are_none(liar: Liar) -> None:
     liar.say(HELLO, NOTHING)
     liar.give(2)
     assert liar.say({"m": "ended", "items": [], "left": [["all", 2]]}) == [ev.StarterDied("liar")]
+
+
+def test_a_shortage_of_the_agents_own_ends_no_starter(tmp_path: Path) -> None:
+    """It has no descriptor left to connect with: what runs there goes on, and it is tried again."""
+    door = tmp_path / "door"
+    door.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener, subprocess.Popen(["sleep", "1000"]) as starter:
+        listener.bind(str(door / link.SOCKET_NAME))
+        listener.listen()
+        ticks = Path(f"/proc/{starter.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        (door / link.PID_NAME).write_text(f"{starter.pid} {ticks}")
+        port = StarterPort(link.Place(tmp_path / "users", door), link.Account("liar"))
+        port.wake()
+        with _no_descriptors_left():
+            assert port.on_time(SECOND_US) == []
+        assert starter.poll() is None and port.due_us == 2 * SECOND_US
+        assert port.on_time(2 * SECOND_US) == [] and port.fileno() >= 0
+        port.close()
+        starter.kill()
+
+
+@contextlib.contextmanager
+def _no_descriptors_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

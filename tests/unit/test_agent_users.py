@@ -6,6 +6,7 @@ import pytest
 
 from agent_world import G1, G2, LEASE, S, World, grant, hand, members, ok, spec, world
 from lanai.agent import events as ev
+from lanai.agent.endings import PATIENCE_US
 from lanai.agent.machine import RETIRE_US
 from lanai.agent.spool import Handed, Remembered
 from lanai.model.ids import BatchId, Index
@@ -163,3 +164,47 @@ def test_what_a_starter_had_not_taken_goes_back(serving: World) -> None:
         ev.Keep(lost, 0, "ann"),
         ev.WakeStarter("ann"),
     ]
+
+
+def test_a_starter_that_says_the_same_twice_says_it_once(serving: World) -> None:
+    """Of two jobs it may say two ends, and of the same one, together."""
+    busy(serving)
+    kept = serving.tell(ev.AttemptsEnded(ok(G2, 1) * 2, 2, "bob"))
+    assert [effect for effect in kept if isinstance(effect, ev.Keep)] == [ev.Keep(ok(G2, 1), 2, "bob")]
+    assert serving.tell(ev.JobsGivenBack(members(G1, 1) * 2, "ann"))[:2] == [
+        ev.NoteGone(members(G1, 1)),
+        ev.Send(wire.Returned(members(G1, 1))),
+    ]
+
+
+def _patience(made: World, seconds: float) -> list[ev.Effect]:
+    """What comes of it that time passes in steps, with a hub that answers."""
+    found: list[ev.Effect] = []
+    for _ in range(round(seconds / 3)):
+        for effect in made.pass_s(3):
+            found.append(effect)
+            if isinstance(effect, ev.Send) and isinstance(effect.message, wire.Heartbeat):
+                made.tell(wire.Beat(effect.message.number, 0))
+    return [effect for effect in found if isinstance(effect, ev.EndStarter)]
+
+
+def test_a_starter_that_does_not_end_what_it_is_told_to_is_ended(serving: World) -> None:
+    """Else its user would keep what the node has granted him, though it was cancelled. Others are left alone."""
+    busy(serving)
+    serving.tell(wire.Kill([(G1, Index(1)), (G2, Index(1))], 5 * S, "cancelled"))
+    serving.tell(ev.AttemptsEnded(ok(G2, 1), 1, "bob"))
+    assert _patience(serving, (PATIENCE_US + 5 * S) / S - 9) == []
+    assert _patience(serving, 30) == [ev.EndStarter("ann")]
+
+
+def test_a_starter_that_takes_no_notice_of_the_lease_is_ended(serving: World) -> None:
+    busy(serving)
+    serving.tell(ev.HubLost())
+    serving.pass_s(LEASE / S + 1)
+    assert set(_patience(serving, PATIENCE_US / S + 30)) == {ev.EndStarter("ann"), ev.EndStarter("bob")}
+
+
+def test_a_pause_of_the_whole_computer_is_not_charged_to_a_starter(serving: World) -> None:
+    busy(serving)
+    serving.tell(wire.Kill([(G1, Index(1))], 5 * S, "cancelled"))
+    assert not [one for one in serving.pass_s(2 * PATIENCE_US / S) if isinstance(one, ev.EndStarter)]

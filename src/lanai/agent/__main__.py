@@ -273,14 +273,19 @@ def _note(number: int, frame: object) -> None:
 def _logger(node: str) -> Callable[[str], None]:
     """Where the log goes: to the journal where standard error is the journal's, else to standard error."""
     if not journal.is_stderr(os.environ):
-        return _log
+        return lambda text: _log(_on_one_line(text))
     entries = journal.Journal("lanai-agent", {"LANAI_NODE": node})
 
     def log(text: str) -> None:
-        if not entries.send(text):
-            _log(text)
+        if not entries.send(_on_one_line(text)):
+            _log(_on_one_line(text))
 
     return log
+
+
+def _on_one_line(text: str) -> str:
+    """What is logged may hold the words of a user's starter: they are not to look like words of ours."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 def _log(text: str) -> None:

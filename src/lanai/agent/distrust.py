@@ -7,9 +7,12 @@ own attempts only is for the machine to see.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from lanai.agent.starter_link import Ended, LinkError
+from lanai.agent.events import Member
+from lanai.agent.starter_link import Ended, InputTaken, Key, LinkError
+from lanai.model.ids import GrantId, Index
 from lanai.model.job import Outcome
 
 HANG_US: Final = 60_000_000
@@ -20,7 +23,14 @@ LOOK_US: Final = 1_000_000
 """How often one that owes an answer is looked at. A longer pause was our own, or that of the whole computer."""
 
 _HELD_AT_MOST: Final = 1 << 20
+_INPUTS_OF_OTHERS: Final = 1 << 13
+"""How many words about inputs may be owed to what an agent before has sent: 4 MiB that nobody has read, and some."""
+
+_INPUT_STEP_BYTES: Final = 1 << 10
+"""A pipe is a row of pages: what is passed on at once is no less than this, but for the last of each piece."""
+
 _LIMIT: Final = 1 << 62
+_DURATION_LIMIT: Final = 1 << 48
 _SIGNALS: Final = 128
 _OUTCOMES: Final = frozenset(Outcome)
 
@@ -30,15 +40,19 @@ class Promised:
 
     def __init__(self) -> None:
         self._ends = self._begins = 0
+        self._inputs = _INPUTS_OF_OTHERS
 
     def add(self, count: int) -> None:
         """So many were given to it."""
         self._ends += count
         self._begins += count
 
-    def holds(self, count: int) -> None:
-        """So many it says it has of an earlier agent's. Raises LinkError."""
-        if not 0 <= count <= _HELD_AT_MOST:
+    def holds(self, listed: int, ended: object) -> None:
+        """So many it lists, and so many have ended, of an earlier agent's. Raises LinkError."""
+        if type(ended) is not int or ended < 0:
+            raise LinkError(f"it says that {str(ended)[:100]} attempts have ended")
+        count = listed + ended
+        if count > _HELD_AT_MOST:
             raise LinkError(f"it says that it holds {count} attempts")
         self.add(count)
 
@@ -53,6 +67,16 @@ class Promised:
         self._begins -= count
         if self._begins < 0:
             raise LinkError("more beginnings than attempts")
+
+    def input(self, count: int) -> None:
+        """It was given a piece of so many bytes of somebody's input."""
+        self._inputs += 2 + count // _INPUT_STEP_BYTES
+
+    def took(self) -> None:
+        """It told how far an input is. Raises LinkError."""
+        self._inputs -= 1
+        if self._inputs < 0:
+            raise LinkError("more about inputs than it was given")
 
 
 class Silence:
@@ -108,7 +132,10 @@ def is_sane(row: Ended) -> bool:
     """Whether an end is one that could be: its kinds of values and their bounds."""
     number, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
     return (
-        are_numbers(number, g, i, attempt, wall, user, system, escaped, began or 0, peak or 0)
+        are_numbers(number, g, i, attempt, wall, user, system, escaped)
+        and max(wall, user, system) < _DURATION_LIMIT
+        and (began is None or are_numbers(began))
+        and (peak is None or are_numbers(peak))
         and type(outcome) is str
         and outcome in _OUTCOMES
         and (code is None or (type(code) is int and 0 <= code <= 255))
@@ -116,3 +143,25 @@ def is_sane(row: Ended) -> bool:
         and (reason is None or type(reason) is str)
         and (output is None or (type(output) is list and len(output) == 2))
     )
+
+
+def check_not_empty(items: Sequence[object], is_allowed: bool = False) -> None:
+    """Words without anything in them could go on for ever. Raises LinkError."""
+    if not items and not is_allowed:
+        raise LinkError("words about nothing")
+
+
+def check_input(told: InputTaken) -> None:
+    """That what is told of an input could be. Raises LinkError."""
+    missing_from = 0 if told.missing_from is None else told.missing_from
+    if not are_numbers(told.grant, told.index, told.taken_bytes, missing_from) or type(told.is_closed) is not bool:
+        raise LinkError(f"an input that cannot be: {str(told)[:200]}")
+
+
+def members_of(keys: list[Key] | None) -> tuple[Member, ...] | None:
+    """Jobs that the starter names; None for None. Raises LinkError where there can be none of these names."""
+    if keys is None:
+        return None
+    if len(keys) > _HELD_AT_MOST or not all(are_numbers(*key) for key in keys):
+        raise LinkError(f"jobs that cannot be: {str(keys)[:200]}")
+    return tuple((GrantId(grant), Index(index)) for grant, index in keys)

@@ -255,6 +255,12 @@ class RetireStarter(Value, frozen=True):
     owner: str
 
 
+class EndStarter(Value, frozen=True):
+    """This one has not ended what it was told to for far too long. It is killed; answered by StarterDied."""
+
+    owner: str
+
+
 class SetLease(Value, frozen=True):
     """Tell every starter until when it may run anything; -1 is without end."""
 
@@ -273,5 +279,7 @@ class Leave(Value, frozen=True):
     why: str
 
 
-StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease | WakeStarter | RetireStarter
-Effect = Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
+StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease | WakeStarter | RetireStarter | EndStarter
+Effect = (
+    Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
+)

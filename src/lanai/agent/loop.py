@@ -342,7 +342,8 @@ class Agent:
     def _set_apart(self, results: list[Any]) -> None:
         lines = b"".join(msgspec.json.encode(msgspec.structs.asdict(result)) + b"\n" for result in results)
         try:
-            with open(self._apart, "ab") as file:
+            # Of all users, in a directory that all get through.
+            with open(self._apart, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 file.write(lines)
         except OSError as error:
             self._say(f"cannot write {self._apart.name}: {error.strerror}")

@@ -16,6 +16,7 @@ from collections import deque
 from typing import Final, assert_never
 
 from lanai.agent import events as ev
+from lanai.agent.endings import LOOK_US, Endings
 from lanai.agent.events import Effect, Event, Member, Send
 from lanai.agent.lanes import Lane
 from lanai.agent.lease import Lease
@@ -73,6 +74,7 @@ class Machine:
         self._retiring: set[str] = set()
         self._idle_since: dict[str, int] = {}
         self._trouble = self._starter_trouble = self._disk_trouble = ""
+        self._endings = Endings()
         self._escaped = 0
         self._is_connected = self._is_welcome = False
         self._is_draining = self._is_leaving = self._is_gone = self._owes_stock = False
@@ -337,6 +339,11 @@ class Machine:
     def _end(self, members: list[Member], grace_us: int, why: str, out: list[Effect]) -> None:
         for owner, some in self.roster.by_owner(members).items():
             out.append(ev.EndAttempts(some, grace_us, why, owner))
+            self._await_ends(some, grace_us, owner)
+
+    def _await_ends(self, members: list[Member], grace_us: int, owner: str) -> None:
+        if owner != OWN:
+            self._endings.told(members, grace_us)
 
     def _fill(self, now_us: int, out: list[Effect]) -> None:
         if not self._is_draining and not self._trouble and self.lease.is_good(now_us):
@@ -436,15 +443,16 @@ class Machine:
         owner, results = ends.owner, ends.results
         upto = self._starter_upto[owner] = max(self._starter_upto.get(owner, 0), ends.upto)
         live = self.roster.live
-        by_lane: dict[Lane, list[AttemptResult]] = {}
+        by_lane: dict[Lane, dict[Member, AttemptResult]] = {}
         for result in results:
-            lane = live.get((result.grant, result.index))
+            member = result.grant, result.index
+            lane = live.get(member)
             if lane is not None and lane.owner == owner:
-                by_lane.setdefault(lane, []).append(result)
+                by_lane.setdefault(lane, {}).setdefault(member, result)
         if by_lane:
-            fresh = [result for some in by_lane.values() for result in some]
+            fresh = [result for some in by_lane.values() for result in some.values()]
             for lane, ended in by_lane.items():
-                lane.measure(ended)
+                lane.measure(list(ended.values()))
             self._escaped += sum(result.escaped for result in fresh)
             self.roster.drop([(result.grant, result.index) for result in fresh])
             self._fill(now_us, out)
@@ -472,7 +480,7 @@ class Machine:
             self._send_results(numbered, out)
 
     def _on_given_back(self, now_us: int, items: list[Member], owner: str, out: list[Effect]) -> None:
-        fresh = [member for member in items if self._is_at(member, owner)]
+        fresh = [member for member in dict.fromkeys(items) if self._is_at(member, owner)]
         if fresh:
             self._give_back(fresh, out)
             self._fill(now_us, out)
@@ -506,6 +514,11 @@ class Machine:
             # The hub gives these jobs to others now; what runs is ended by the starter itself.
             self._give_all_back(out)
             self.lease.end()
+            for owner, some in self.roster.by_owner(self.roster.live).items():
+                self._await_ends(some, 0, owner)
+        if self._endings.are_awaited:
+            overdue = self._endings.look(now_us, self.roster.live)
+            out += [ev.EndStarter(owner) for owner in self.roster.by_owner(overdue)]
         self.roster.close_idle_lanes(now_us, out)
         self._retire_idle(now_us, out)
 
@@ -560,6 +573,8 @@ class Machine:
             due_us = min(due_us, self._heard_us + SILENCE_US)
         if self._unkept:
             due_us = min(due_us, now_us + RETRY_KEEP_US)
+        if self._endings.are_awaited:
+            due_us = min(due_us, now_us + LOOK_US)
         if self.lease.good_until_us > 0:
             due_us = min(due_us, self.lease.good_until_us)
         self.due_us = due_us

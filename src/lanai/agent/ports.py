@@ -233,6 +233,8 @@ class Starters:
                     each.set_lease(until_us, now_us)
             case ev.WakeStarter(owner):
                 self.wake(owner)
+            case ev.EndStarter(owner):
+                self._tell(owner, lambda port: port.kill())
             case ev.RetireStarter(owner):
                 self._tell(owner, lambda port: port.quit_when_idle())
 

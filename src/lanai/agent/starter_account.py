@@ -4,6 +4,8 @@ Standard library only, part of the starter. It runs before the starter listens t
 as the user. Looking up names may take long where a directory service answers: here only that user waits for it.
 """
 
+import ctypes
+import errno
 import grp
 import os
 import pwd
@@ -11,6 +13,9 @@ import stat
 from typing import NamedTuple
 
 LOG_NAME = "starter.log"
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+# The C library has no call for it; the number differs from one architecture to the next.
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 
 
 class CannotBecome(Exception):
@@ -59,6 +64,8 @@ def become(account: Account) -> None:
     Raises:
         CannotBecome: the kernel does not let us.
     """
+    _leave_session_keyring()
+    os.chdir("/")
     try:
         os.initgroups(account.name, account.gid)
         os.setresgid(account.gid, account.gid, account.gid)
@@ -68,6 +75,23 @@ def become(account: Account) -> None:
     if account.uid and (os.getresuid() != (account.uid,) * 3 or _has_root_group(account)):
         raise CannotBecome(f"could not leave root's rights behind for {account.name}")
     os.umask(0o077)
+
+
+def _leave_session_keyring() -> None:
+    """Has a new session keyring, and so none of the keys that whoever started the agent had in his.
+
+    Done with root's rights and at his charge: a user whose quota is used up would keep the old one.
+
+    Raises:
+        CannotBecome: the kernel has keyrings and does not give us one.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None:
+        return
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    # Where keyrings are forbidden to us, as in most containers, they are to him.
+    if call(number, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+        raise CannotBecome(f"cannot leave root's keyring behind: {os.strerror(ctypes.get_errno())}")
 
 
 def make_directory(directory: str, account: Account) -> None:

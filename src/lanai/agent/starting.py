@@ -10,6 +10,7 @@ Whether it speaks of its own attempts only is for the machine to see.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -18,7 +19,16 @@ from typing import Any, Final, NamedTuple
 
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
-from lanai.agent.distrust import LOOK_US, Promised, Silence, are_numbers, is_sane
+from lanai.agent.distrust import (
+    LOOK_US,
+    Promised,
+    Silence,
+    are_numbers,
+    check_input,
+    check_not_empty,
+    is_sane,
+    members_of,
+)
 from lanai.agent.events import Item, Member, StarterEvent
 from lanai.agent.lease import SUSPENDED
 from lanai.agent.leaves import Leaves, Words
@@ -42,6 +52,8 @@ REFUSED_US: Final = 10_000_000
 """For how long a starter that could not become its user is not tried again."""
 
 NEVER_US: Final = 1 << 62
+# They say nothing of the starter, which may live and run commands.
+_OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
 
@@ -137,7 +149,7 @@ class StarterPort:
         if now_us < self._refused_until_us and self._is_wanted:
             return self._missing(now_us, self._refusal)
         try:
-            self._socket = self._reached()
+            self._socket = self._reached(now_us)
         except OSError as error:
             return self._missing(now_us, f"cannot start commands: {error.strerror or error}")
         if self._socket is None:
@@ -154,10 +166,13 @@ class StarterPort:
         self.due_us = now_us + LOOK_US
         return []
 
-    def _reached(self) -> socket.socket | None:
+    def _reached(self, now_us: int) -> socket.socket | None:
         try:
             reached = link.connect(self._place, CONNECT_S)
-        except OSError:
+        except OSError as error:
+            if error.errno in _OWN_SHORTAGES:
+                self.due_us = now_us + RESTART_US
+                return None
             self._kill_all()  # one that takes nobody in
             if not self._is_wanted:
                 return None
@@ -367,6 +382,7 @@ class StarterPort:
 
     def input(self, member: Member, data: bytes, *, offset: int, is_end: bool) -> None:
         """Standard input for a job whose batch has it by pipe; `offset` counts from the attempt's beginning."""
+        self._promised.input(len(data))
         self._send(self._link.input(*member, data, offset=offset, is_end=is_end))
 
     def read(self, asks: list[Ask]) -> None:
@@ -400,6 +416,10 @@ class StarterPort:
         self._is_ending = True
         self._send(self._link.quit_when_idle())
 
+    def kill(self) -> None:
+        """It does not do what it is told. That it is gone is noticed as with any other death."""
+        link.kill_starter(self._place)
+
     def _send(self, data: bytes) -> None:
         """What is said while there is none is lost: the first words to the next one are hello, and it is told anew."""
         if self._socket is not None:
@@ -414,8 +434,9 @@ class StarterPort:
     def _on_report(self, report: link.Report, found: list[StarterEvent], now_us: int) -> None:
         match report:
             case link.EndedMany(items, left):
+                check_not_empty(items, left is not None)
                 self._promised.ended(len(items))
-                self._left = _members(left)
+                self._left = members_of(left)
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
@@ -424,11 +445,12 @@ class StarterPort:
                 elif items:
                     found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence, self.owner))
             case link.Started(items):
+                check_not_empty(items)
                 self._promised.began(len(items))
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                if back := _members(returned):
+                if back := members_of(returned):
                     found.append(ev.JobsGivenBack(list(back), self.owner))
             case link.Inventory():
                 if not self._is_new:
@@ -436,11 +458,13 @@ class StarterPort:
                 self._is_new = False
                 self._failed_starts = 0
                 self._silence.answered(now_us)
-                self._promised.holds(len(report.running) + len(report.waiting) + report.ended)
+                self._promised.holds(len(report.running) + len(report.waiting), report.ended)
                 self._leaves.found(report)
                 self._inventory, self._early = report, []
                 self._end_inventory(found)
             case link.InputTaken():
+                self._promised.took()
+                check_input(report)
                 self.taken.append(report)
             case link.Refused(_, reason):
                 # Only instead of a greeting: one that has attempts of ours cannot get rid of us by this word.
@@ -454,6 +478,8 @@ class StarterPort:
                 self._pass_on(self._leaves.asked(report))
 
     def _on_hello(self, hello: link.Hello) -> None:
+        if self._is_greeted:
+            raise link.LinkError("a second greeting")
         self._is_greeted = True
         self._reads.on_hello(hello.features)
         self._can_sweep = "sweep" in hello.features
@@ -465,7 +491,7 @@ class StarterPort:
         assert self._inventory is not None
         if len(self._early) < self._inventory.ended:
             return
-        waiting = list(_members([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
+        waiting = list(members_of([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
         began = self._began(self._inventory.running)
         upto = self._early[-1].sequence if self._early else 0
         found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
@@ -528,15 +554,6 @@ class StarterPort:
         self._can_sweep = self._is_ending = False
         self._silence = Silence()
         self._specs.clear()
-
-
-def _members(keys: list[link.Key] | None) -> tuple[Member, ...] | None:
-    """Jobs that the starter names. Raises LinkError where there can be none of these names."""
-    if keys is None:
-        return None
-    if not all(are_numbers(*key) for key in keys):
-        raise link.LinkError(f"jobs that cannot be: {str(keys)[:200]}")
-    return tuple((GrantId(grant), Index(index)) for grant, index in keys)
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

@@ -54,6 +54,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.unfinished:
         _say(arguments, {"unfinished": _unfinished(directory)})
         return 0
+    if arguments.restored:
+        _say(arguments, {"epoch": _begin_epoch(directory)})
+        return 0
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
         door = unix.listen(places.wire_socket(directory))
@@ -88,6 +91,24 @@ def _unfinished(directory: Path) -> int:
         return len(reader.batches(limit=PAGE_ROWS, states=("open", "held", "paused")))
     finally:
         reader.close()
+
+
+def _begin_epoch(directory: Path) -> int:
+    """Have what was granted by the state that this one was restored over be known as another's; returns the epoch."""
+    from lanai.model.errors import NothingThere
+    from lanai.model.records import SaveMeta
+    from lanai.store.sqlite import SqliteWriter
+
+    if not (directory / "hub.db").exists():
+        raise NothingThere(f"there is no hub in {directory}", hint="restore its directory first")
+    with StateLock.take(directory):
+        store = SqliteWriter(directory)
+        try:
+            epoch = int(dict(store.recover().meta).get("epoch", "1")) + 1
+            store.commit([SaveMeta("epoch", str(epoch))])
+        finally:
+            store.close()
+    return epoch
 
 
 def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess, notifier: Notifier) -> int:
@@ -170,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--admin", action="append", default=[], metavar="USER", help="may be repeated")
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
     parser.add_argument("--unfinished", action="store_true", help="say how many batches have not ended, and run none")
+    parser.add_argument("--restored", action="store_true", help="begin another epoch, and run none")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")
     return parser
 

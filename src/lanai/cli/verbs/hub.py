@@ -149,6 +149,29 @@ def status(asked: Asked, format_: str) -> int:
     return 0
 
 
+@command.command("restored")
+def restored() -> int:
+    """Say that the hub's state was restored from a backup, before it starts.
+
+    Its agents have been given jobs of which that state knows nothing, or knows otherwise. They will end what they run
+    of those, and the hub begins again what its state says has not ended. Batches that came after the backup are lost.
+
+    \b
+    Examples:
+      lanai hub restored && lanai hub start
+      sudo -u lanai env LANAI_HOME=/var/lib/lanai lanai hub restored
+    """
+    from lanai.client import daemon
+    from lanai.model import places
+
+    directory = places.hub_dir(_home())
+    words = ["lanai.hub", os.fspath(directory), "--restored"]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    say(f"lanai: the hub in {directory} begins epoch {told.facts['epoch']}")
+    return 0
+
+
 def _say_stopped(asked: Asked, format_: str) -> int:
     from lanai.client.discover import Here, meant
     from lanai.client.private import unfinished

@@ -104,6 +104,15 @@ def test_the_hub_of_the_machine_comes_before_a_private_one(environ: dict[str, st
     assert meant({**environ, "LANAI_HUB": str(home / "private")}) == private
 
 
+def test_who_has_no_home_has_the_hub_of_the_machine(tmp_path: Path) -> None:
+    environ = {"LANAI_RUNTIME": str(tmp_path / "run"), "XDG_CONFIG_DIRS": str(tmp_path)}
+    with pytest.raises(LanaiError) as homeless:
+        meant(environ)
+    assert homeless.value.code == "no_home"
+    _door(tmp_path / "run")
+    assert meant(environ) == Here(directory=tmp_path / "run", is_machines=True)
+
+
 def test_a_hub_of_ones_own_comes_before_that_of_the_machine(environ: dict[str, str], tmp_path: Path) -> None:
     environ["LANAI_RUNTIME"] = str(tmp_path / "run")
     _door(tmp_path / "run")

@@ -148,3 +148,13 @@ def test_where_an_agent_finds_how_to_join(tmp_path: Path, monkeypatch: pytest.Mo
     assert agent._hub_arguments(None, None) == ["--hub", "lanai://here:2", "--join", str(tmp_path / "home" / "join")]
     (tmp_path / "other").write_text(json.dumps({"url": "lanai://other:3"}))
     assert agent._hub_arguments(None, str(tmp_path / "other"))[1] == "lanai://other:3"
+
+
+@pytest.mark.parametrize("text", ["head", "7001", "head:", "a b:1", "::1:70", "head:7001\n"])
+def test_an_address_that_cannot_be_listened_at_is_named(environ: dict[str, str], tmp_path: Path, text: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text(f"[access]\nlisten = {json.dumps(text)}\n")
+    with pytest.raises(LanaiError) as refused:
+        access_arguments(environ)
+    file = tmp_path / "home" / "config.toml"
+    assert refused.value.message == f"{file}: access.listen: found {text!r}, accepted is HOST:PORT"

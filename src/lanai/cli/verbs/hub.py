@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,10 +68,13 @@ def start(foreground: bool, listen: str | None, local: str | None, format_: str)
     from lanai.client.discover import access_arguments, hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
-    from lanai.model.settings import LISTEN
+    from lanai.model.errors import UserError
+    from lanai.model.settings import listen_address
 
-    if listen is not None and not (listen and re.match(LISTEN, listen)):
-        raise click.UsageError(f"--listen: found {listen!r}, accepted is HOST:PORT")
+    try:
+        listen_address(listen or "")
+    except UserError as error:
+        raise click.UsageError(f"--listen: {error}") from None
     home = _home()
     directory = places.hub_dir(home)
     is_managed = foreground and daemon.is_managed(os.environ)

@@ -104,6 +104,15 @@ def test_the_hub_of_the_machine_comes_before_a_private_one(environ: dict[str, st
     assert meant({**environ, "LANAI_HUB": str(home / "private")}) == private
 
 
+def test_who_has_no_home_has_the_hub_of_the_machine(tmp_path: Path) -> None:
+    environ = {"LANAI_RUNTIME": str(tmp_path / "run"), "XDG_CONFIG_DIRS": str(tmp_path)}
+    with pytest.raises(LanaiError) as homeless:
+        meant(environ)
+    assert homeless.value.code == "no_home"
+    _door(tmp_path / "run")
+    assert meant(environ) == Here(directory=tmp_path / "run", is_machines=True)
+
+
 def test_a_hub_of_ones_own_comes_before_that_of_the_machine(environ: dict[str, str], tmp_path: Path) -> None:
     environ["LANAI_RUNTIME"] = str(tmp_path / "run")
     _door(tmp_path / "run")
@@ -139,3 +148,13 @@ def test_where_an_agent_finds_how_to_join(tmp_path: Path, monkeypatch: pytest.Mo
     assert agent._hub_arguments(None, None) == ["--hub", "lanai://here:2", "--join", str(tmp_path / "home" / "join")]
     (tmp_path / "other").write_text(json.dumps({"url": "lanai://other:3"}))
     assert agent._hub_arguments(None, str(tmp_path / "other"))[1] == "lanai://other:3"
+
+
+@pytest.mark.parametrize("text", ["head", "7001", "head:", "a b:1", "::1:70", "head:7001\n"])
+def test_an_address_that_cannot_be_listened_at_is_named(environ: dict[str, str], tmp_path: Path, text: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text(f"[access]\nlisten = {json.dumps(text)}\n")
+    with pytest.raises(LanaiError) as refused:
+        access_arguments(environ)
+    file = tmp_path / "home" / "config.toml"
+    assert refused.value.message == f"{file}: access.listen: found {text!r}, accepted is HOST:PORT"

@@ -35,7 +35,7 @@ def install(files: Sequence[ServiceFile], root: Path, *, is_forced: bool) -> lis
         StoreError: one cannot be written.
     """
     if not is_forced:
-        _refuse_changed(files, root)
+        refuse_changed(files, root)
     done = []
     for file in files:
         path = _below(root, file.path)
@@ -58,7 +58,7 @@ def install(files: Sequence[ServiceFile], root: Path, *, is_forced: bool) -> lis
 def uninstall(files: Sequence[ServiceFile], root: Path, *, is_forced: bool) -> list[Done]:
     """Remove them below `root`; errors as of `install`."""
     if not is_forced:
-        _refuse_changed(files, root)
+        refuse_changed(files, root)
     done = []
     for file in files:
         path = _below(root, file.path)
@@ -120,7 +120,8 @@ def _answers(*words: str) -> bool:
         return False
 
 
-def _refuse_changed(files: Iterable[ServiceFile], root: Path) -> None:
+def refuse_changed(files: Iterable[ServiceFile], root: Path) -> None:
+    """Raises Refusal where one of them lies below `root` and was changed by hand; how it differs is among its facts."""
     changed = [(path, diff) for file in files for path, diff in _changed(file, root)]
     if changed:
         names = ", ".join(os.fspath(path) for path, _ in changed)

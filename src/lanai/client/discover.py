@@ -147,15 +147,19 @@ def meant(environ: Mapping[str, str], *, hub: str = "") -> Target | Here:
     named = hub or environ.get("LANAI_HUB", "") or (configured.hub if configured else "")
     if named:
         return _named(named, environ, configured.token_file if configured else "")
-    home = places.home(environ, host=socket.gethostname())
+    machines = Here(directory=places.runtime_dir(environ), is_machines=True)
+    # A socket is writable by whom the hub lets in, also while it does not run: he is not to get another one then.
+    is_let_in = os.access(places.api_socket(machines.directory), os.W_OK)
+    try:
+        home = places.home(environ, host=socket.gethostname())
+    except UserError:
+        if is_let_in:
+            return machines  # whoever has no home has no hub of his own: root in a cron job
+        raise
     started = Here(directory=places.hub_dir(home))
     if started.has_state:
         return started
-    machines = Here(directory=places.runtime_dir(environ), is_machines=True)
-    # A socket is writable by whom the hub lets in, also while it does not run: he is not to get another one then.
-    if os.access(places.api_socket(machines.directory), os.W_OK):
-        return machines
-    return Here(directory=places.private_dir(home), is_private=True)
+    return machines if is_let_in else Here(directory=places.private_dir(home), is_private=True)
 
 
 def _is_meant(where: Here, environ: Mapping[str, str], hub: str) -> bool:

@@ -57,6 +57,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.certificate:
         _say(arguments, _certificate(arguments, directory))
         return 0
+    if arguments.restored:
+        _say(arguments, {"epoch": _begin_epoch(directory)})
+        return 0
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with StateLock.take(directory):
         # Where a hub was killed its API process may still answer there for a moment, and hang up on whoever has asked.
@@ -106,6 +109,24 @@ def _certificate(arguments: argparse.Namespace, directory: Path) -> dict[str, st
     files = (options.join_file, options.token_file)
     announced = identity.announce_certificate(directory, socket.gethostname(), files)
     return {"pin": identity.ensure_certificate(directory, socket.gethostname()), "next_pin": announced}
+
+
+def _begin_epoch(directory: Path) -> int:
+    """Have what was granted by the state that this one was restored over be known as another's; returns the epoch."""
+    from lanai.model.errors import NothingThere
+    from lanai.model.records import SaveMeta
+    from lanai.store.sqlite import SqliteWriter
+
+    if not (directory / "hub.db").exists():
+        raise NothingThere(f"there is no hub in {directory}", hint="restore its directory first")
+    with StateLock.take(directory):
+        store = SqliteWriter(directory)
+        try:
+            epoch = int(dict(store.recover().meta).get("epoch", "1")) + 1
+            store.commit([SaveMeta("epoch", str(epoch))])
+        finally:
+            store.close()
+    return epoch
 
 
 def _serve(arguments: argparse.Namespace, door: socket.socket, api: ApiProcess, notifier: Notifier) -> int:
@@ -189,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--idle-end-s", type=float, default=60.0, help="when a private hub ends")
     parser.add_argument("--unfinished", action="store_true", help="say how many batches have not ended, and run none")
     parser.add_argument("--certificate", choices=("announce", "switch"), help="change it, and run no hub")
+    parser.add_argument("--restored", action="store_true", help="begin another epoch, and run none")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets a line of JSON when it takes work")
     return parser
 

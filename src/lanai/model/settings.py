@@ -38,9 +38,6 @@ from lanai.model.units import (
     parse_offered_milli,
 )
 
-LISTEN = r"^((\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5})?$"
-"""HOST:PORT, the host of version 6 in brackets or left out; or nothing."""
-
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
 CgroupUse = Literal["auto", "none"]
@@ -117,7 +114,7 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     local: Literal["owner", "everyone"] = "owner"
     socket: str = ""
-    listen: Annotated[str, msgspec.Meta(pattern=LISTEN)] = ""
+    listen: str = ""
     operators: list[str] = []
     admins: list[str] = []
 
@@ -131,6 +128,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agent: AgentSettings = AgentSettings()
     keep: KeepSettings = KeepSettings()
     access: AccessSettings = AccessSettings()
+
+
+def listen_address(text: str) -> str:
+    """HOST:PORT as it is, its host in brackets where that is an address of version 6, or left out; or nothing at all.
+
+    Raises:
+        UserError: it is something else.
+    """
+    import re
+
+    if text and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", text):
+        raise UserError(f"found {text!r}, accepted is HOST:PORT", code="bad_address", facts={"found": text})
+    return text
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
@@ -147,6 +157,7 @@ _READ_BY: dict[str, dict[str, Callable[[str], object]]] = {
         "gpus": parse_gpu_ids,
         "output_limit": parse_bytes,
     },
+    "access": {"listen": listen_address},
 }
 
 

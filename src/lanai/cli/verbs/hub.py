@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,10 +68,13 @@ def start(foreground: bool, listen: str | None, local: str | None, format_: str)
     from lanai.client.discover import access_arguments, hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
-    from lanai.model.settings import LISTEN
+    from lanai.model.errors import UserError
+    from lanai.model.settings import listen_address
 
-    if listen is not None and not (listen and re.match(LISTEN, listen)):
-        raise click.UsageError(f"--listen: found {listen!r}, accepted is HOST:PORT")
+    try:
+        listen_address(listen or "")
+    except UserError as error:
+        raise click.UsageError(f"--listen: {error}") from None
     home = _home()
     directory = places.hub_dir(home)
     is_managed = foreground and daemon.is_managed(os.environ)
@@ -186,6 +188,29 @@ def certificate(step: str | None, format_: str) -> int:
     else:
         print(f"certificate: {pins['pin']}")
         say("lanai: it counts from the next start: lanai hub stop, lanai hub start")
+    return 0
+
+
+@command.command("restored")
+def restored() -> int:
+    """Say that the hub's state was restored from a backup, before it starts.
+
+    Its agents have been given jobs of which that state knows nothing, or knows otherwise. They will end what they run
+    of those, and the hub begins again what its state says has not ended. Batches that came after the backup are lost.
+
+    \b
+    Examples:
+      lanai hub restored && lanai hub start
+      sudo -u lanai env LANAI_HOME=/var/lib/lanai lanai hub restored
+    """
+    from lanai.client import daemon
+    from lanai.model import places
+
+    directory = places.hub_dir(_home())
+    words = ["lanai.hub", os.fspath(directory), "--restored"]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    say(f"lanai: the hub in {directory} begins epoch {told.facts['epoch']}")
     return 0
 
 

@@ -82,10 +82,12 @@ def command(
             code="not_root",
             hint=f"sudo {sys.argv[0]} install-service {what}, or --dry-run, or --root DIR",
         )
-    if uninstall and is_here and service_install.has_systemd():
-        _stop(what)
     act = service_install.uninstall if uninstall else service_install.install
     try:
+        if uninstall and is_here and service_install.has_systemd():
+            if not force:
+                service_install.refuse_changed(files, Path("/"))
+            _stop(what)
         done = act(files, root or Path("/"), is_forced=force)
     except Refusal as refused:
         say(str(refused.facts["diff"]))

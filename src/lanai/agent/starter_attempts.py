@@ -45,6 +45,8 @@ class Attempts:
         self.active: dict[Key, Attempt] = {}
         self.next_us = NEVER
         self.lease_us = NEVER
+        self.gives_back = False
+        """There is an agent that takes back what cannot begin now."""
         self._mark = mark
         self._reports = reports
         self._slots = slots
@@ -182,7 +184,10 @@ class Attempts:
                 attempt.gpus = lane.gpus_free[: lane.gpus_each]
             self._spawner.begin(attempt, now)
         except command.CannotStart as failure:
-            self._never_began(attempt.key, attempt.number, failure)
+            if failure.is_passing and self.gives_back:
+                self._give_back(attempt, failure.reason or "")
+            else:
+                self._never_began(attempt.key, attempt.number, failure)
             return False
         lane.enter(attempt)
         self.active[attempt.key] = self._running[attempt.pid] = attempt
@@ -192,6 +197,13 @@ class Attempts:
         if due_us < self.next_us:
             self.next_us = due_us
         return True
+
+    def _give_back(self, attempt: Attempt, why: str) -> None:
+        """It cannot begin now, and neither can those behind it in its lane, which are alike."""
+        queue = attempt.lane.queue
+        behind = [key for key in queue if self.waiting.pop(key, None) is not None]
+        queue.clear()
+        self._reports.given_back([attempt.key, *behind], why)
 
     def _never_began(self, key: Key, number: int, failure: command.CannotStart) -> None:
         end = End(*key, number, failure.outcome, exit_code=failure.exit_code, reason=failure.reason)

@@ -32,6 +32,7 @@ PROGRESS_S: Final = 0.1
 FORGET_S: Final = 0.25
 FACTS: Final = 20
 FACT_CHARACTERS: Final = 200
+WHY_CHARACTERS: Final = 500
 """Most that an agent may say of its computer, so that a page of nodes fits an answer."""
 
 _log = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ class Switchboard:
             case messages.Started():
                 post(events.AttemptsStarted(node, message.items))
             case messages.Returned():
-                post(events.JobsReturned(node, message.items))
+                post(events.JobsReturned(node, message.items, message.why[:WHY_CHARACTERS]))
             case messages.Inventory():
                 peer.inventory += message.items
                 if message.is_last:

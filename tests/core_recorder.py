@@ -150,8 +150,8 @@ class Recorder:
         self._spooled[node] = self._spooled.get(node, 0) + len(results)
         self.feed(ev.AttemptsEnded(node, self._spooled[node], results, self.now_us))
 
-    def returned(self, node: NodeId, number: int, *indices: int) -> None:
-        self.feed(ev.JobsReturned(node, [(grant(number), Index(i)) for i in indices]))
+    def returned(self, node: NodeId, number: int, *indices: int, why: str = "") -> None:
+        self.feed(ev.JobsReturned(node, [(grant(number), Index(i)) for i in indices], why))
 
     def answer(self) -> dict[str, object] | None:
         """The result of the one command that was answered; an error fails."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lanai.agent import starter_link as sl
-from services.starter_bench import ENVIRONMENT, TIMEOUT_S, Bench, is_alive, now_us, wait_for
+from services.starter_bench import ENVIRONMENT, TIMEOUT_S, Bench, hello, is_alive, now_us, wait_for
 
 
 @pytest.fixture
@@ -596,19 +596,27 @@ def test_more_slots_than_the_soft_limit_allows_and_commands_keep_theirs(tmp_path
 
 
 @pytest.mark.parametrize("settings", [{}, {"stdin": "pipe", "stdout": "named.%i", "stderr": "named.%i"}])
-def test_out_of_descriptors_is_the_nodes_fault_and_says_what_to_do(tmp_path: Path, settings: Any) -> None:
-    """It also leaves some to the starter itself, which goes on."""
+@pytest.mark.parametrize("features", [["unbegun"], []])
+def test_out_of_descriptors_is_not_the_jobs_fault_and_says_what_to_do(
+    tmp_path: Path, settings: Any, features: list[str]
+) -> None:
+    """It also leaves some to the starter itself, which goes on. An agent that takes none back has them end."""
     bench = Bench(tmp_path, python=with_limits(tmp_path, 40, 48))
     try:
+        bench.say(hello(features=features), bench.link.inventory())
         bench.prepare(width=60, **settings)
         bench.run(*[["sleep", "60"]] * 60)
-        bench.until(lambda: bench.begun() and bench.begun() + len(bench.ended) == 60)
+        bench.until(lambda: bench.begun() and bench.begun() + len(bench.ended) + bench.given_back() == 60)
         failed, bench.ended = bench.ended, []
-        assert {end.outcome for end in failed} == {"node"}
-        assert all("may have 48 files open; start the agent with a higher limit" in str(end.reason) for end in failed)
-        assert len(failed) < 60
+        back = bench.given_back()
+        assert (bool(failed), bool(back)) == (not features, bool(features))
+        assert {end.outcome for end in failed} <= {"node"}
+        reasons = [str(end.reason) for end in failed]
+        reasons += [one.why for one in bench.others if isinstance(one, sl.Unbegun)]
+        assert all("may have 48 files open; start the agent with a higher limit" in reason for reason in reasons)
+        count = 60 - len(failed) - back
         bench.say(*[bench.link.kill(1, index, grace_us=0) for index in range(1, 61)])
-        assert {end.outcome for end in bench.ends(60 - len(failed))} == {"cancelled"}
+        assert {end.outcome for end in bench.ends(count)} == {"cancelled"}
         bench.prepare()
         bench.ended.clear()
         bench.run(["echo", "on it goes"], grant=2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -90,6 +92,9 @@ class Bench:
     def begun(self) -> int:
         return sum(len(one.items) for one in self.others if isinstance(one, sl.Started))
 
+    def given_back(self) -> int:
+        return sum(len(one.items) for one in self.others if isinstance(one, sl.Unbegun))
+
     def one(self, command: Any, **settings: Any) -> sl.Ended:
         self.prepare(**settings)
         self.run(command)
@@ -142,3 +147,9 @@ def is_alive(pid: int) -> bool:
 
 def now_us() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def hello(**fields: object) -> bytes:
+    """What an agent says first, with these fields besides."""
+    payload = json.dumps({"m": "hello", "protocol": 1, **fields}).encode()
+    return struct.pack(">I", len(payload)) + payload

@@ -7,6 +7,7 @@ what runs to the starter; the next agent in this directory takes it over.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import fcntl
 import gc
@@ -33,6 +34,7 @@ from lanai.agent.joining import Joining
 from lanai.agent.loop import Agent, LeaseFile, now_us, wall_us
 from lanai.agent.machine import Machine
 from lanai.agent.ports import Served, Starters, check_state
+from lanai.agent.room import Room
 from lanai.agent.spool import Spool
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
 from lanai.model.resources import Capacity
@@ -122,12 +124,14 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
 
     def settled(error: ErrorBody | None) -> None:
         if error is None:
-            (state / "joined").write_text(hub.url + "\n")
+            with contextlib.suppress(OSError):  # a full disk costs that it is known as one that has joined before
+                (state / "joined").write_text(hub.url + "\n")
         tell(error)
 
     agent = Agent(
         machine=machine,
         spool=spool,
+        room=Room(state),
         hub=hub,
         starters=Starters(
             state,
@@ -236,9 +240,17 @@ def _user() -> str:
 
 
 def _write(path: Path, value: dict[str, object]) -> None:
+    """Write it at once; on a full disk over what an agent that was killed has left, or not at all."""
+    text = json.dumps(value) + "\n"
     made = path.with_suffix(".new")
-    made.write_text(json.dumps(value) + "\n")
-    made.replace(path)
+    try:
+        made.write_text(text)
+        made.replace(path)
+    except OSError:
+        made.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), path.open("r+") as file:
+            file.write(text)
+            file.truncate()
 
 
 def _ready_teller(descriptor: int) -> Callable[[ErrorBody | None], None]:

@@ -63,10 +63,14 @@ class StarterUp(Value, frozen=True):
 
 
 class StarterMissing(Value, frozen=True):
-    """There is none, and none can be started now; that is tried again. `problem` is why, in words."""
+    """There is none, and none can be started now; that is tried again. `problem` is why, in words.
+
+    `is_passing`: it is this computer that is short of something; else there cannot be one for that user.
+    """
 
     problem: str
     owner: str = ""
+    is_passing: bool = False
 
 
 class StarterDied(Value, frozen=True):
@@ -96,10 +100,11 @@ class AttemptsEnded(Value, frozen=True):
 
 
 class JobsGivenBack(Value, frozen=True):
-    """The starter gave these back without having begun them."""
+    """The starter gave these back without having begun them; `why` where it cannot begin them now, else empty."""
 
     items: list[Member]
     owner: str = ""
+    why: str = ""
 
 
 class ResultsKept(Value, frozen=True):

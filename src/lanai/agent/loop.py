@@ -24,6 +24,7 @@ from lanai.agent.machine import NEVER_US, Machine
 from lanai.agent.output import CAP_BYTES, KEEP_S, Here, Outputs
 from lanai.agent.output_index import Noted, OutputIndex, Where
 from lanai.agent.ports import Starters
+from lanai.agent.room import Room
 from lanai.agent.spool import Spool
 from lanai.agent.starter_link import InputTaken
 from lanai.agent.starting import StarterPort
@@ -32,7 +33,7 @@ from lanai.model.ids import GrantId, Index
 from lanai.wire import messages as wire
 from lanai.wire.notify import Notifier
 
-RETRY_DISK_US: Final = 1_000_000
+LOOK_DISK_US: Final = 1_000_000
 PACE_US: Final = 30_000
 SWEEP_US: Final = 3_600_000_000
 UNREACHABLE_AFTER_US: Final = 3_000_000
@@ -63,6 +64,7 @@ class Agent:
         *,
         machine: Machine,
         spool: Spool,
+        room: Room,
         hub: HubLink,
         starters: Starters,
         lease_file: LeaseFile,
@@ -76,6 +78,7 @@ class Agent:
     ) -> None:
         self._machine = machine
         self._spool = spool
+        self._room = room
         self._hub = hub
         self._starters = starters
         self._lease_file = lease_file
@@ -90,7 +93,7 @@ class Agent:
         self._inputs = Inputs(machine.live_member)
         self._events: deque[ev.Event] = deque()
         self._was_full = False
-        self._retry_disk_us = NEVER_US
+        self._look_disk_us = 0
         self._look_us = NEVER_US
         self._sweep_us = 0
         self._pace_us = 0
@@ -133,7 +136,7 @@ class Agent:
             self._machine.due_us,
             self._hub.due_us,
             self._starters.due_us,
-            self._retry_disk_us,
+            self._look_disk_us,
             self._look_us,
             self._beat_us,
             self._pace_us if self._pace_us > now else NEVER_US,
@@ -147,8 +150,11 @@ class Agent:
             self._hear_event(now, event)
         if now >= self._hub.due_us:
             self._hear_hub(now, self._hub.on_time(now))
-        if now >= self._retry_disk_us:
-            self._retry_disk_us = now + RETRY_DISK_US if not self._spool.make_room() else NEVER_US
+        if now >= self._look_disk_us:
+            self._look_disk_us = now + LOOK_DISK_US
+            self._room.look()
+            if self._spool.is_full:
+                self._spool.make_room()
             self._watch_disk(now)
         if now >= self._machine.due_us:
             self._tell(now, ev.Ticked(wall_us()))
@@ -349,12 +355,11 @@ class Agent:
             self._say(f"cannot write {self._apart.name}: {error.strerror}")
 
     def _watch_disk(self, now: int) -> None:
-        if self._spool.is_full == self._was_full:
+        is_full = self._spool.is_full or self._room.is_low
+        if is_full == self._was_full:
             return
-        self._was_full = self._spool.is_full
+        self._was_full = is_full
         self._say("disk full: nothing new starts" if self._was_full else "the disk has room again")
-        if self._was_full:
-            self._retry_disk_us = now + RETRY_DISK_US
         self._tell(now, ev.DiskFilled() if self._was_full else ev.DiskFreed())
 
     def _find(self, where: Where) -> Here:

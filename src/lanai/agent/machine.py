@@ -203,12 +203,12 @@ class Machine:
                 self._on_ended(now_us, event, out)
             case ev.AttemptsBegan(items, owner):
                 self._on_began(items, owner, out)
-            case ev.JobsGivenBack(items, owner):
-                self._on_given_back(now_us, items, owner, out)
+            case ev.JobsGivenBack():
+                self._on_given_back(now_us, event, out)
             case ev.StarterUp():
                 self._on_starter_up(now_us, event, out)
-            case ev.StarterMissing(problem, owner):
-                self._on_starter_missing(now_us, problem, owner, out)
+            case ev.StarterMissing():
+                self._on_starter_missing(now_us, event, out)
             case ev.StarterDied(owner, begun):
                 self._on_starter_died(now_us, owner, begun, out)
             case _:
@@ -323,9 +323,9 @@ class Machine:
         ended.update((result.grant, result.index) for results in self._unkept.values() for result in results)
         return [member for member in members if member not in ended]
 
-    def _return(self, items: list[Member], out: list[Effect]) -> None:
+    def _return(self, items: list[Member], out: list[Effect], why: str = "") -> None:
         if items and self._is_in_step():
-            out.append(Send(wire.Returned(items)))
+            out.append(Send(wire.Returned(items, why)))
 
     def _give_all_back(self, out: list[Effect]) -> None:
         """Nothing new may begin: return what is pending and ask the starters for what they have not begun."""
@@ -391,14 +391,20 @@ class Machine:
         if self.lease.good_until_us:
             out.append(ev.SetLease(self.lease.good_until_us))
 
-    def _on_starter_missing(self, now_us: int, problem: str, owner: str, out: list[Effect]) -> None:
+    def _on_starter_missing(self, now_us: int, missing: ev.StarterMissing, out: list[Effect]) -> None:
         """Without its own starter the node can do nothing; without a user's, nothing of that user's."""
+        problem, owner = missing.problem, missing.owner
         if owner == OWN:
             self._set_starter_trouble(now_us, problem, out)
             return
         self._woken.discard(owner)
         gone = [(handed.grant, index) for handed in self._take_orphans(owner) for index in handed.indices]
-        self._fail([*gone, *self.roster.withdraw_from(owner)], {}, problem, owner, out)
+        pending = self.roster.withdraw_from(owner)
+        if missing.is_passing:
+            self._return(pending, out, problem)
+        else:
+            gone += pending
+        self._fail(gone, {}, problem, owner, out)
         self._fill(now_us, out)
 
     def _on_starter_died(
@@ -479,18 +485,22 @@ class Machine:
         if self._is_in_step():
             self._send_results(numbered, out)
 
-    def _on_given_back(self, now_us: int, items: list[Member], owner: str, out: list[Effect]) -> None:
-        fresh = [member for member in dict.fromkeys(items) if self._is_at(member, owner)]
+    def _on_given_back(self, now_us: int, back: ev.JobsGivenBack, out: list[Effect]) -> None:
+        """Where the starter cannot begin them now, neither can it those alike that it was not given yet."""
+        fresh = [member for member in dict.fromkeys(back.items) if self._is_at(member, back.owner)]
         if fresh:
-            self._give_back(fresh, out)
+            lanes = {self.roster.live[member] for member in fresh}
+            self._give_back(fresh, out, back.why)
+            if back.why:
+                self._return(self.roster.withdraw_alike(lanes), out, back.why)
             self._fill(now_us, out)
 
-    def _give_back(self, members: list[Member], out: list[Effect]) -> None:
+    def _give_back(self, members: list[Member], out: list[Effect], why: str = "") -> None:
         """The starter has not begun these and will not: they are the hub's again."""
         if members:
             self.roster.drop(members)
             out.append(ev.NoteGone(members))
-            self._return(members, out)
+            self._return(members, out, why)
 
     def _on_hand_failed(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
         """The jobs go back to the hub, since nothing new starts here while the disk is full."""

@@ -307,6 +307,11 @@ class Roster:
         grants = [number for number, grant in self.grants.items() if grant.lane.owner == owner]
         return [member for number in grants for member in self.withdraw(number, *ALL)]
 
+    def withdraw_alike(self, lanes: Container[Lane]) -> list[Member]:
+        """Take out everything that is pending for these lanes."""
+        grants = [number for number, grant in self.grants.items() if grant.lane in lanes]
+        return [member for number in grants for member in self.withdraw(number, *ALL)]
+
     def busy(self) -> set[str]:
         """Starters that have anything, or are to get something."""
         owners = {lane.owner for lane in self._lanes.values() if lane.held}

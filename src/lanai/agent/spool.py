@@ -104,11 +104,18 @@ class Spool:
         self._next_seq = 1
         self._number = 0
         self._fd = -1
-        self._offset = 0
+        self._offset = self._read_bytes = 0
         self.is_full = False
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.remembered = self._read()
-        self._begin_segment(0)
+        try:
+            self._begin_segment(0)
+        except OSError:
+            if not self._segments or not self._read_bytes:
+                raise
+            # An agent before had the reserve too: as long as there is no room, its last segment takes what still fits.
+            self._fd = os.open(self._segments[-1][0], os.O_WRONLY | os.O_CLOEXEC)
+            self._offset = self._read_bytes
         self.make_room()
 
     def hand(self, handed: Sequence[Handed]) -> None:
@@ -204,7 +211,8 @@ class Spool:
     def _read(self) -> Remembered:
         results: list[tuple[int, AttemptResult]] = []
         for path in sorted(self._directory.glob("*.seg")):
-            for record in _records(path.read_bytes()):
+            records, self._read_bytes = _records(path.read_bytes())
+            for record in records:
                 self._replay(record, results)
             self._number = int(path.stem)
             self._segments.append((path, self._next_seq - 1))
@@ -240,8 +248,8 @@ def _packed(record: Record) -> bytes:
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def _records(data: bytes) -> list[Record]:
-    """The whole records at the head of a segment; what follows a torn one is not looked at."""
+def _records(data: bytes) -> tuple[list[Record], int]:
+    """The whole records at the head of a segment, and how long they are; what follows a torn one is not looked at."""
     found: list[Record] = []
     offset = 0
     while offset + _HEADER_BYTES <= len(data):
@@ -255,7 +263,7 @@ def _records(data: bytes) -> list[Record]:
         except msgspec.DecodeError:
             break
         offset += _HEADER_BYTES + length
-    return found
+    return found, offset
 
 
 def _allocate(path: Path, size_bytes: int) -> None:

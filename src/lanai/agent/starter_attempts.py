@@ -47,6 +47,8 @@ class Attempts:
         self.active: dict[Key, Attempt] = {}
         self.next_us = NEVER
         self.lease_us = NEVER
+        self.gives_back = False
+        """There is an agent that takes back what cannot begin now."""
         self._mark = mark
         self._reports = reports
         self._slots = slots
@@ -220,7 +222,10 @@ class Attempts:
             self._put_back(attempt)
             return False
         except command.CannotStart as failure:
-            self._never_began(attempt.key, attempt.number, failure)
+            if failure.is_passing and self.gives_back:
+                self._give_back(attempt, failure.reason or "")
+            else:
+                self._never_began(attempt.key, attempt.number, failure)
             if attempt.leaf is not None:
                 self._part_with_leaf(attempt.leaf)
             return False
@@ -234,6 +239,13 @@ class Attempts:
         if attempt.leaf is not None and (problem := attempt.leaf.limit(attempt.spec.memory_bytes)) is not None:
             self._end(attempt, *problem, 0)
         return True
+
+    def _give_back(self, attempt: Attempt, why: str) -> None:
+        """It cannot begin now, and neither can those behind it in its lane, which are alike."""
+        queue = attempt.lane.queue
+        behind = [key for key in queue if self.waiting.pop(key, None) is not None]
+        queue.clear()
+        self._reports.given_back([attempt.key, *behind], why)
 
     def _never_began(self, key: Key, number: int, failure: command.CannotStart) -> None:
         end = End(*key, number, failure.outcome, exit_code=failure.exit_code, reason=failure.reason)

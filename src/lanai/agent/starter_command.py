@@ -20,15 +20,33 @@ NODE_ERRORS = frozenset(
     {
         errno.EAGAIN,
         errno.EDQUOT,
+        errno.EHOSTDOWN,
         errno.EIO,
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOMEM,
         errno.ENOSPC,
+        errno.ENOTCONN,
         errno.EROFS,
         errno.ESTALE,
         errno.ETIMEDOUT,
         errno.ETXTBSY,
+    }
+)
+# Of these, those that pass by themselves while others go on: the job is not even charged with an attempt.
+PASSING_ERRORS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
     }
 )
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
@@ -39,13 +57,17 @@ _CHECK_KINDS = frozenset({"exists", "exists+", "line", "line+"})
 
 
 class CannotStart(Exception):
-    """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report."""
+    """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report.
 
-    def __init__(self, outcome: str, exit_code: int | None, reason: str | None) -> None:
+    ``is_passing``: what kept it from that passes by itself, and an agent that knows what to do gets it back instead.
+    """
+
+    def __init__(self, outcome: str, exit_code: int | None, reason: str | None, *, is_passing: bool = False) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.exit_code = exit_code
         self.reason = reason
+        self.is_passing = is_passing
 
 
 def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> CannotStart:
@@ -53,8 +75,8 @@ def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> C
     reason = f"{what}: {os.strerror(error.errno or 0)}"
     if error.errno == errno.EMFILE:
         reason += f" ({open_files.shortage()})"
-    if error.errno in NODE_ERRORS:
-        return CannotStart("node", None, reason)
+    if error.errno in NODE_ERRORS or outcome == "node":
+        return CannotStart("node", None, reason, is_passing=error.errno in PASSING_ERRORS)
     return CannotStart(outcome, exit_code, reason)
 
 
@@ -157,17 +179,24 @@ class Spec:
 
     def _search(self, word: bytes) -> bytes:
         refused = None
+        passing: CannotStart | None = None
         for folder in self.variables.get(b"PATH", _DEFAULT_PATH).split(b":") if word else ():
             path = os.path.join(folder or b".", word)
             try:
                 mode = os.stat(path).st_mode
-            except (OSError, ValueError):
+            except OSError as error:
+                if error.errno in PASSING_ERRORS:
+                    passing = passing or node_or(error, "node", None, os.fsdecode(path))
+                continue
+            except ValueError:
                 continue
             if stat.S_ISREG(mode) and os.access(path, os.X_OK):
                 return path
             refused = refused or path
         if refused is not None:
             raise CannotStart("notfound", 127, f"{os.fsdecode(refused)}: not executable")
+        if passing is not None:
+            raise passing
         raise CannotStart("notfound", 127, f"{os.fsdecode(word)}: command not found")
 
 
@@ -251,9 +280,10 @@ def enter(spec: Spec) -> None:
     """
     try:
         os.chdir(spec.cwd)
-    except (OSError, ValueError) as error:
-        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-        raise CannotStart("node", None, f"working directory {spec.cwd}: {why}") from None
+    except OSError as error:
+        raise node_or(error, "node", None, f"working directory {spec.cwd}") from None
+    except ValueError as error:
+        raise CannotStart("node", None, f"working directory {spec.cwd}: {error}") from None
     os.umask(spec.umask)
 
 
@@ -302,7 +332,7 @@ def _complaint(check: Check, path: str) -> str | None:
             return f"{label} does not end with a newline"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in NODE_ERRORS:
-            raise CannotStart("node", None, f"{label}: {os.strerror(error.errno or 0)}") from None
+            raise node_or(error, "node", None, label) from None
         missing = isinstance(error, FileNotFoundError)
         return f"{label} {'does not exist' if missing else 'cannot be read: ' + str(error)}"
     return None

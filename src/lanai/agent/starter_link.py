@@ -24,6 +24,7 @@ from lanai.agent import starter_processes as processes
 from lanai.agent.starter_account import LOG_NAME
 
 PROTOCOL = 1
+FEATURES = ("unbegun",)
 SOCKET_NAME = "starter.sock"
 MARK_NAME = "starter.mark"
 PID_NAME = "starter.pid"
@@ -125,6 +126,13 @@ class Recalled(NamedTuple):
     begun: list[Key]
 
 
+class Unbegun(NamedTuple):
+    """Attempts that cannot begin now, and are not at the starter any more; why."""
+
+    items: list[Key]
+    why: str
+
+
 class InputTaken(NamedTuple):
     """So much of an attempt's input has been passed on since it began; nothing more is taken once it is closed.
 
@@ -166,7 +174,7 @@ class Leaves(NamedTuple):
     returned: list[int]
 
 
-Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken | Leaves
+Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | Unbegun | InputTaken | Leaves
 
 
 class StarterLink:
@@ -177,7 +185,7 @@ class StarterLink:
 
     def hello(self) -> bytes:
         """The first words on every connection."""
-        return _frame({"m": "hello", "protocol": PROTOCOL, "agent_pid": os.getpid()})
+        return _frame({"m": "hello", "protocol": PROTOCOL, "agent_pid": os.getpid(), "features": FEATURES})
 
     def inventory(self) -> bytes:
         """Asks for all that the starter holds; from its answer on, reports come by themselves."""
@@ -346,6 +354,8 @@ def _report(message: dict[str, Any]) -> Report:
             return Data(message["id"], [Piece(*row) for row in message["items"]])
         case "recalled":
             return Recalled([_key(row) for row in message["returned"]], [_key(row) for row in message["begun"]])
+        case "unbegun":
+            return Unbegun([_key(row) for row in message["items"]], str(message["why"]))
         case "input":
             taken = message["taken_bytes"], message["closed"], message.get("missing_from")
             return InputTaken(message["grant"], message["index"], *taken)

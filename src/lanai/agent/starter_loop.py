@@ -281,6 +281,7 @@ class Starter:
         peer.close()
         if peer is self._agent:
             self._agent = None
+            self._attempts.gives_back = False
             self._lone_since_us = now_us()
 
     def _on_hello(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -290,6 +291,8 @@ class Starter:
             raise BadPeer(refusal["reason"])
         former = self._agent
         peer.is_agent = True
+        peer.takes_back = "unbegun" in message.get("features", ())
+        self._attempts.gives_back = False
         self._agent = peer
         self._is_quitting = False  # that was the wish of an agent before
         if former is not None and former is not peer:
@@ -359,6 +362,7 @@ class Starter:
             self._send(payload)
         if self._agent is not None:
             self._agent.is_told = True
+            self._attempts.gives_back = self._agent.takes_back
 
     def _on_input(self, message: dict[str, Any]) -> None:
         key = (int(message["grant"]), int(message["index"]))

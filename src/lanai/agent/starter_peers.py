@@ -49,13 +49,17 @@ def turn_away(listener: socket.socket, protocol: int, reason: str) -> None:
 
 
 class Peer:
-    """One connection. ``is_agent`` is set by a hello that was accepted, ``is_told`` once it has had the inventory."""
+    """One connection. ``is_agent`` is set by a hello that was accepted, ``is_told`` once it has had the inventory.
+
+    ``takes_back``: it knows what to do with attempts that cannot begin now.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.is_agent = False
         self.is_told = False
+        self.takes_back = False
         self.is_polled_for_room = False
         self._received = bytearray()
         self._unsent = bytearray()

@@ -151,7 +151,7 @@ class StarterPort:
         try:
             self._socket = self._reached(now_us)
         except OSError as error:
-            return self._missing(now_us, f"cannot start commands: {error.strerror or error}")
+            return self._missing(now_us, f"cannot start commands: {error.strerror or error}", is_passing=True)
         if self._socket is None:
             return []
         self._socket.setblocking(False)
@@ -199,14 +199,14 @@ class StarterPort:
             except ChildProcessError:
                 self._unreaped.remove(pid)
 
-    def _missing(self, now_us: int, problem: str) -> list[StarterEvent]:
+    def _missing(self, now_us: int, problem: str, *, is_passing: bool = False) -> list[StarterEvent]:
         """There is none: the agent's own is tried for again, a user's when he has jobs again."""
         self._reap()
         self._reads.on_missing(problem)
         self._sweep = None
         self._is_wanted = self._account is None
         self.due_us = now_us + RESTART_US if self._is_wanted else NEVER_US
-        return [ev.StarterMissing(problem, self.owner)]
+        return [ev.StarterMissing(problem, self.owner, is_passing)]
 
     def _look_whether_alive(self, now_us: int) -> list[StarterEvent]:
         if self._silence.is_too_long(now_us):
@@ -450,8 +450,9 @@ class StarterPort:
                 found.append(ev.AttemptsBegan(self._began(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
-                if back := members_of(returned):
-                    found.append(ev.JobsGivenBack(list(back), self.owner))
+                self._on_given_back(returned, "", found)
+            case link.Unbegun(items, why):
+                self._on_given_back(items, _shown(why) or "for an unknown reason", found)
             case link.Inventory():
                 if not self._is_new:
                     raise link.LinkError("an inventory that nobody asked for")
@@ -519,6 +520,10 @@ class StarterPort:
                 self.written.append(Written((grant, index), attempt, outcome, checked(output)))
             results.append(AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped))
         return results
+
+    def _on_given_back(self, items: list[link.Key], why: str, found: list[StarterEvent]) -> None:
+        if back := members_of(items):
+            found.append(ev.JobsGivenBack(list(back), self.owner, why))
 
     def _with_unstartable(self, found: list[StarterEvent]) -> list[StarterEvent]:
         if self._unstartable:

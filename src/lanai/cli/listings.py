@@ -47,7 +47,7 @@ NODES: Final = Listing(
     key="name",
     columns=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
-        *("trouble", "started_by", "facts", "avoided_by", "free", "version", "escaped"),
+        *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped"),
     ),
     shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
     numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),

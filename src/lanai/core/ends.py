@@ -21,6 +21,7 @@ from lanai.core.queue import spans_of
 from lanai.core.recall import recall
 from lanai.core.schedule.lines import RECENT, Line
 from lanai.core.schedule.tickets import refill
+from lanai.core.stalls import has_begun, stall
 from lanai.core.world import World
 from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
@@ -104,8 +105,13 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
 
 
 def on_returned(world: World, event: JobsReturned) -> None:
-    """Granted jobs come back unbegun."""
-    take_back(world, world.nodes[event.node], event.items)
+    """Granted jobs come back unbegun; with a reason where the node cannot begin them now."""
+    node = world.nodes[event.node]
+    if event.why:
+        grants = (world.grants.get(grant) for grant, _ in event.items)
+        for batch in {grant.batch.id: grant.batch for grant in grants if grant and grant.node is node}.values():
+            stall(world, batch, node, event.why)
+    take_back(world, node, event.items)
 
 
 def take_back(world: World, node: Node, items: Iterable[tuple[GrantId, Index]]) -> None:
@@ -160,6 +166,8 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
         batch.node_failures.pop(grant.node.id, None)
         batch.failed_in_row.clear()
         batch.nodes_in_row.clear()
+    if batch.stall_waits_us:
+        has_begun(world, batch, grant.node)
     if batch.hold_wishes:
         batch.hold_wishes.difference_update(result.index for result in results)
     if batch.cancel_wishes:
@@ -204,6 +212,8 @@ def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> A
     attempt = grant.attempt
     world.leave_grant(grant, index)
     batch.counts.queued -= 1
+    if batch.stall_waits_us and result.started_at_us:
+        has_begun(world, batch, grant.node)
     state = _failed(world, grant, result)
     return (
         world.next_row(),
@@ -392,7 +402,7 @@ def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
     return any(
         other is not node
         and other.is_open()
-        and other.id not in batch.avoided
+        and not batch.is_barred(other.id)
         and not (other.total - line.vector) & guard
         for other in world.nodes.values()
     )

@@ -87,10 +87,11 @@ class AttemptsEnded(Event, frozen=True):
 
 
 class JobsReturned(Event, frozen=True):
-    """Granted jobs that never began and never will."""
+    """Granted jobs that never began and never will; `why` where the node cannot begin them now, else empty."""
 
     node: NodeId
     items: list[tuple[GrantId, Index]]
+    why: str = ""
 
 
 class TailArrived(Event, frozen=True):

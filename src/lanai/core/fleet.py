@@ -135,7 +135,7 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     missing = grant.members - has.keys()
     batch = grant.batch
     back = missing & (batch.cancel_wishes | batch.hold_wishes)
-    if node.is_drained or node.id in batch.avoided or batch.state != "open":
+    if node.is_drained or batch.is_barred(node.id) or batch.state != "open":
         back = set(missing)
     missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):

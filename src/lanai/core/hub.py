@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, ends, explain, fleet, history, intake, sync, tokens, wishes
+from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -68,6 +68,7 @@ def _on_tail(world: World, event: TailArrived) -> None:
 
 def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
+    stalls.lift_stalls(world)
     sync.look_at_deadlines(world)
     history.look(world)
     tokens.look_at_expiry(world)
@@ -166,6 +167,7 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     started_by: str
     features: tuple[str, ...]
     avoided_by: list[BatchId]
+    stalled: list[BatchId]
     free: Amounts
     version: str
     escaped: int
@@ -229,8 +231,8 @@ class HubCore:
         return self._end()
 
     def next_due_us(self) -> int | None:
-        """When the next job's back-off ends, by the clock of `handle`; None where none waits for that."""
-        return self.world.delayed[0][0] if self.world.delayed else None
+        """When the next back-off ends, by the clock of `handle`; None where nothing waits for one."""
+        return min((first[0][0] for first in (self.world.delayed, self.world.stalls) if first), default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.
@@ -314,11 +316,14 @@ class HubCore:
         return sorted(found)[:most]
 
     def nodes(self, now_us: int, avoided_most: int | None = None) -> list[NodeStanding]:
-        """All nodes but those removed, by name; of the batches that avoid one the first `avoided_most`."""
+        """All nodes but those removed, by name; of the batches that avoid one, or stall there, the first few."""
         avoided_by: dict[NodeId, list[BatchId]] = {}
+        stalled: dict[NodeId, list[BatchId]] = {}
         for batch in self.world.batches.values():
             for avoided in batch.avoided:
                 avoided_by.setdefault(avoided, []).append(batch.id)
+            for stalling in batch.stalls:
+                stalled.setdefault(stalling, []).append(batch.id)
         found = [
             NodeStanding(
                 node=node.id,
@@ -334,6 +339,7 @@ class HubCore:
                 started_by=node.started_by,
                 features=node.features,
                 avoided_by=avoided_by.get(node.id, [])[:avoided_most],
+                stalled=stalled.get(node.id, [])[:avoided_most],
                 free=self.world.layout.left(node.total, node.total - node.free),
                 version=node.version,
                 escaped=node.escaped,

@@ -77,6 +77,7 @@ class World:
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
+        self.stalls: list[tuple[int, BatchId, NodeId]] = []
         self.tokens: dict[TokenId, SaveToken] = {}
         self.token_of: dict[bytes, SaveToken] = {}
         """By the SHA-256 of the secret."""

@@ -33,6 +33,7 @@ INVENTORY_MOST: Final = 1_000_000
 """A node holds some thousands; what is listed is held here until the last of it has come."""
 FACTS: Final = 20
 FACT_CHARACTERS: Final = 200
+WHY_CHARACTERS: Final = 500
 """Most that an agent may say of its computer, so that a page of nodes fits an answer."""
 
 
@@ -208,7 +209,7 @@ class Switchboard:
             case messages.Started():
                 post(events.AttemptsStarted(node, message.items))
             case messages.Returned():
-                post(events.JobsReturned(node, message.items))
+                post(events.JobsReturned(node, message.items, message.why[:WHY_CHARACTERS]))
             case messages.Inventory():
                 peer.inventory += message.items
                 if len(peer.inventory) > INVENTORY_MOST:

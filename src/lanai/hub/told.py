@@ -10,7 +10,8 @@ from lanai.model.records import Record, SaveEvent
 from lanai.wire.logs import about
 
 _WORRYING: Final = frozenset(
-    {"attempts_fenced", "attempts_lost", "batch_paused", "node_avoided", "node_away", "node_silent", "node_trouble"}
+    {"attempts_fenced", "attempts_lost", "batch_paused", "batch_stalled"}
+    | {"node_avoided", "node_away", "node_silent", "node_trouble"}
 )
 _log = logging.getLogger(__name__)
 

@@ -126,9 +126,14 @@ class Ended(Message, frozen=True):
 
 
 class Returned(Message, frozen=True):
-    """Granted jobs that never began here and never will."""
+    """Granted jobs that never began here and never will.
+
+    `why`: what keeps the node from beginning them now, though it would; empty where it was told to give them back, or
+    takes nothing at all. The hub tries again by itself.
+    """
 
     items: list[tuple[GrantId, Index]]
+    why: str = ""
 
 
 class Tail(Message, frozen=True):

@@ -57,7 +57,7 @@ def _start(world: World, waiting: list[Batch]) -> int:
         line = lines[0]
         node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
         if node is None:
-            if not batch.avoided and line.not_on == ANYWHERE:
+            if not batch.avoided and not batch.stalls and line.not_on == ANYWHERE:
                 refused.append(line.vector)
             explain.no_room(world, batch, line)
             if not batch.has_begun:
@@ -85,7 +85,7 @@ def find(world: World, batch: Batch, line: Line) -> Node | None:
     """The smallest open node that the line's head fits on: least gpus, cpus, memory, lowest id."""
 
     def allows(node: Node) -> bool:
-        return node.id != line.not_on and node.id not in batch.avoided
+        return node.id != line.not_on and not batch.is_barred(node.id)
 
     best: Node | None = None
     guard = world.layout.guard

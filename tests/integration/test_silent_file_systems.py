@@ -1,0 +1,89 @@
+"""File systems that do not answer at all: whom they hold up, whom not, and how it goes on.
+
+The agent opens nothing of its users'. A starter waits where the kernel waits, and that is its own user's affair.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lanai.wire import messages as wire
+from services.agent_hub import ScriptedHub, grant, listening, spec
+from services.agent_process import AgentProcess
+from services.sickfs import SickFs
+from services.users import made_users, open_directory
+
+ANNA, BERT, ANNA_HERE = 1, 2, 3
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[list[pwd.struct_passwd]]:
+    with made_users("anna", "bert") as made:
+        yield made
+
+
+@pytest.fixture
+def ground() -> Iterator[Path]:
+    with open_directory() as made:
+        yield made
+
+
+@pytest.fixture
+def shared(ground: Path) -> Iterator[SickFs]:
+    made = SickFs(ground / "shared")
+    yield made
+    made.unmount()
+
+
+@pytest.fixture
+def hub(ground: Path) -> Iterator[ScriptedHub]:
+    with listening(ground / "hub.sock") as made:
+        yield made
+
+
+@pytest.fixture
+def agent(ground: Path, shared: SickFs) -> Iterator[AgentProcess]:
+    made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
+    yield made
+    shared.unmount()
+    made.clean_up()
+
+
+@pytest.fixture
+def joined(hub: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd], shared: SickFs) -> ScriptedHub:
+    agent.start("--as-users", cpus=8)
+    hub.accept(heartbeat_us=300_000)
+    assert hub.inventory() == []
+    anna, bert = users
+    hub.send(
+        spec(ANNA, batch=1, user=anna.pw_name, cwd=str(shared.point)),
+        spec(BERT, batch=2, user=bert.pw_name, cwd=bert.pw_dir),
+        spec(ANNA_HERE, batch=3, user=anna.pw_name, cwd=anna.pw_dir),
+    )
+    return hub
+
+
+def outcomes(hub: ScriptedHub, count: int) -> list[tuple[int, str]]:
+    return sorted((result.index, result.outcome) for result in hub.results(count))
+
+
+def test_it_holds_up_neither_the_agent_nor_another_user(joined: ScriptedHub, shared: SickFs) -> None:
+    """Anna's jobs wait until it answers again, and then run; none of them has failed."""
+    joined.send(grant(1, [b"true"], number=ANNA))
+    assert outcomes(joined, 1) == [(1, "ok")]
+    shared.stop()
+    joined.send(grant(2, [b"true"] * 4, number=ANNA, first=10))
+    for counter in (3, 4, 5):
+        joined.send(grant(counter, [b"true"] * 20, number=BERT, first=counter * 100))
+        assert {outcome for _, outcome in outcomes(joined, 20)} == {"ok"}
+        joined.wait(wire.Heartbeat)
+    assert joined.is_quiet(wire.Ended)
+    shared.go_on()
+    assert outcomes(joined, 4) == [(index, "ok") for index in range(10, 14)]
+

@@ -490,17 +490,18 @@ class Machine:
         fresh = [member for member in dict.fromkeys(back.items) if self._is_at(member, back.owner)]
         if fresh:
             lanes = {self.roster.live[member] for member in fresh}
-            self._give_back(fresh, out, back.why)
-            if back.why:
-                self._return(self.roster.withdraw_alike(lanes), out, back.why)
+            self.roster.drop(fresh)
+            out.append(ev.NoteGone(fresh))
+            alike = self.roster.withdraw_alike(lanes) if back.why else []
+            self._return([*fresh, *alike], out, back.why)
             self._fill(now_us, out)
 
-    def _give_back(self, members: list[Member], out: list[Effect], why: str = "") -> None:
+    def _give_back(self, members: list[Member], out: list[Effect]) -> None:
         """The starter has not begun these and will not: they are the hub's again."""
         if members:
             self.roster.drop(members)
             out.append(ev.NoteGone(members))
-            self._return(members, out, why)
+            self._return(members, out)
 
     def _on_hand_failed(self, now_us: int, items: list[Member], out: list[Effect]) -> None:
         """The jobs go back to the hub, since nothing new starts here while the disk is full."""

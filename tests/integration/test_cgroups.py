@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pwd
@@ -59,7 +60,9 @@ class Kind:
     def __init__(self, name: str) -> None:
         self.name = name
         everything = cgroup_mounts.find()
-        self.mounted = everything if name == "all" else [one for one in everything if one.version == 1]
+        self.mounted = [one for one in everything if name == "all" or name == f"v{one.version}"]
+        if name == "v2":
+            self.mounted = [dataclasses.replace(one, controllers=()) for one in self.mounted]
 
     @property
     def memory_version(self) -> int:
@@ -252,6 +255,42 @@ def test_leaves_that_somebody_has_removed_are_replaced(grouped: Callable[..., Gr
     first, second = bench.ends_with_leaves(2)
     assert (first.outcome, second.outcome) == ("ok", "ok")
     assert sorted(bench.asked()[1]) == [1, 2] and not {1, 2}.intersection(bench.reconnect().leaves)
+
+
+@pytest.mark.parametrize("kind", ["v2"], indirect=True)
+def test_without_a_memory_controller_a_leaf_serves_to_end_everything(grouped: Callable[..., Grouped]) -> None:
+    """As in a login session of version 2. Memory is looked at as where there are no groups at all."""
+    bench = grouped()
+    bench.prepare(memory_bytes=64 * MIB, grace_us=50_000)
+    runs_off = f"{sys.executable} -I -S -c '{RUNAWAY}' {bench.work}/runaway"
+    (bench.work / "grow.py").write_text(GROW + "\nimport time; time.sleep(600)")
+    grows = f"{sys.executable} -I -S grow.py 100"
+    bench.run(f"{runs_off}; while [ ! -e runaway ]; do sleep 0.01; done; exec {grows}")
+    (end,) = bench.ends()
+    assert (end.outcome, end.escaped) == ("memory", 0) and str(end.reason).endswith("in use")
+    assert not is_alive(bench.pid_in("runaway"))
+
+
+def test_who_asks_for_more_of_a_cpu_gets_more_where_it_is_short(grouped: Callable[..., Grouped]) -> None:
+    """Both on one cpu for a second, four shares to one; whatever others run there takes from both alike."""
+    bench = grouped(cpu="weight")
+    burn = (
+        "import os, sys, time\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "open(sys.argv[1], 'w').close()\n"
+        "while not os.path.exists(sys.argv[2]): pass\n"
+        "until = time.monotonic() + 1\n"
+        "before = time.process_time()\n"
+        "while time.monotonic() < until: pass\n"
+        "print(time.process_time() - before)"
+    )
+    for number, cpu_milli, names in ((1, 200, ("a", "b")), (2, 800, ("b", "a"))):
+        env = {"PATH": "/usr/bin:/bin"}
+        settings = {"batch": 7, "cwd": str(bench.work), "env": env, "leaf": {"cpu": "weight"}, "cpu_milli": cpu_milli}
+        bench.say(bench.link.spec(number, **settings), bench.link.lane(number, 1))
+        bench.say(bench.link.run(number, number, 1, [[number, 1, [*PYTHON, burn, *names]]]))
+    few, many = (float(bench.output(end)) for end in bench.ends(2))
+    assert many > 2 * few > 0
 
 
 def test_where_there_are_no_leaves_attempts_begin_without(grouped: Callable[..., Grouped]) -> None:

@@ -112,14 +112,14 @@ def test_with_its_starter_all_that_it_ran_is_dead(site: Site) -> None:
     """In a leaf or not, and with nothing left that tells whose it was."""
     site.start_agent("n1")
     line = f"{sys.executable} -I -S off.py; exec sleep 600"
-    batches = [site.submit([line], *options) for options in ((), ("--memory", "64M"))]
+    batches = [site.submit([line], "--retries", "node=0", *options) for options in ((), ("--memory", "64M"))]
     pids = [int(pid) for pid in site.await_lines("pids", 2)]
     (starter,) = starters(site.home)
     os.kill(starter, signal.SIGKILL)
     eventually(lambda: not any(map(is_alive, pids)), what="the end of what had run off")
-    site.lanai("cancel", *map(str, batches))
     for batch in batches:
         site.wait(batch, ok=False)
+        assert [job["outcome"] for job in site.jobs(batch)] == ["node"]
 
 
 @pytest.mark.parametrize("options", [(), ("--memory", "64M")])

@@ -157,13 +157,15 @@ def test_what_one_user_does_to_another_or_to_the_agent_fails(
 
 @pytest.mark.parametrize("how", ["kill -9 $PPID", "kill -TERM $PPID", "kill -9 -1"])
 def test_who_kills_his_own_starter_harms_his_own_jobs_only(
-    joined: ScriptedHub, users: list[pwd.struct_passwd], how: str
+    joined: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd], how: str
 ) -> None:
     """Bert's attempts end as the node's fault, and his next one runs; Anna's goes on, and her output is right."""
     joined.send(grant(1, [b"mkfifo gate; read x < gate; echo done > gate-done"], number=ANNA))
     joined.wait(wire.Started)
     joined.send(grant(2, [b"exec sleep 1000"], number=BERT))
     joined.wait(wire.Started, lambda one: one.items[0][0] == grant_id(1, 2))
+    starter = agent.starter_pid(users[1].pw_name)
+    assert starter is not None
     joined.send(grant(3, [how.encode()], number=BERT))
     ended = {(result.grant, result.outcome) for result in joined.results(2)}
     if how == "kill -TERM $PPID":
@@ -171,6 +173,7 @@ def test_who_kills_his_own_starter_harms_his_own_jobs_only(
         assert {outcome for _, outcome in ended} <= {"node", "ok"} and (grant_id(1, 2), "node") in ended
     else:
         assert ended == {(grant_id(1, 2), "node"), (grant_id(1, 3), "node")}
+    gone(starter)
     assert not [pid for pid in _pids_of(users[1].pw_uid) if b"sleep" in _words(pid)]
     assert _one_at_last(joined, "true", BERT, 4).outcome == "ok"
     Path(users[0].pw_dir, "gate").write_bytes(b"go\n")

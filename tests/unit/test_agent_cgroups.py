@@ -139,7 +139,7 @@ def test_a_group_with_others_in_it_cannot_be_divided(tmp_path: Path) -> None:
     session = Delegated(tmp_path / "v2", tmp_path / "state", inside=(os.getpid(), 1, 2))
     cgroups = Cgroups(tmp_path / "state", Wishes(), [session.mounted])
     assert (session.group / SUBGROUP / "cgroup.procs").read_text() == ""
-    assert not cgroups.limits_memory
+    assert not cgroups.limits_memory and cgroups.has_use_for_memory
     facts = dict(cgroups.facts())
     assert facts["memory_limit"] == (
         "by looking at its processes twice a second "

@@ -147,6 +147,11 @@ class Cgroups:
         self.limits_memory = "memory" in self.ways
         self.limits_cpu = "cpu" in self.ways
 
+    @property
+    def has_use_for_memory(self) -> bool:
+        """Whether a group serves an attempt that has a memory limit: where it is not kept by the kernel, to end it."""
+        return self.limits_memory or "kill" in self.ways
+
     def facts(self) -> tuple[tuple[str, str], ...]:
         """What is limited here and how, for people: (name, text)."""
         cpu, most = self.cpu, self._wishes.user_processes

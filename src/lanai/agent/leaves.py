@@ -124,7 +124,7 @@ class Leaves:
             return None
         cpu = self._cgroups.cpu if self._cgroups.limits_cpu and shape.cpu_milli else None
         is_cpu_limited = cpu == "quota" or (cpu == "weight" and shape.cpu_milli % 1000 != 0)
-        if is_cpu_limited or (shape.memory_bytes and self._cgroups.limits_memory):
+        if is_cpu_limited or (shape.memory_bytes and self._cgroups.has_use_for_memory):
             return {"cpu": cpu}
         return None
 

@@ -20,11 +20,12 @@ from starlette.responses import Response
 from lanai.api import questions
 from lanai.api.answers import answer, rfc3339
 from lanai.api.app import Served, caller
-from lanai.api.bodies import decoded
+from lanai.api.bodies import Number, decoded
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action, TokenKind, user_name
 from lanai.model.errors import Refusal, UserError
+from lanai.model.job import Amount
 from lanai.model.records import SaveAudit, SaveEvent, SaveToken
 
 PAGE_LIMIT: Final = 10_000
@@ -45,7 +46,7 @@ class _NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /v1/tokens/revoke: one of the two."""
 
-    token: int = 0
+    token: Number = 0
     user: str = ""
 
 
@@ -186,6 +187,6 @@ def _event_at(cursor: str) -> SaveEvent | None:
         return None
     try:
         packed = base64.urlsafe_b64decode(cursor)
-        return SaveEvent(*msgspec.msgpack.decode(packed, type=tuple[int, str, str, str]))
+        return SaveEvent(*msgspec.msgpack.decode(packed, type=tuple[Amount, str, str, str]))
     except (binascii.Error, msgspec.DecodeError, ValueError):
         raise UserError("`before` is not the `next` of an earlier answer", code="bad_query") from None

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,15 +26,17 @@ from lanai.api.answers import refusal
 from lanai.api.doors import PEER, VISITOR
 from lanai.api.identity import Guests, Identity, Stranger
 from lanai.model import access
-from lanai.model.access import Action, Caller
+from lanai.model.access import Action, Caller, Role
 from lanai.model.allowance import Allowance
-from lanai.model.errors import InternalError, NotAllowed, NothingThere
+from lanai.model.errors import InternalError, NotAllowed, NothingThere, TooMany
 from lanai.model.records import Facts, SaveToken
 from lanai.wire.logs import about
 
 CALLER: Final = "caller"
 ACTION: Final = "action"
 IS_CHECKED: Final = "is_checked"
+REQUESTS_EACH: Final = 1_000
+"""So many requests of one user may be under way at once; administrators are not counted."""
 REFUSALS_AT_ONCE: Final = 20
 REFUSAL_EVERY_S: Final = 30.0
 """So many refusals of one caller (all strangers are one), and then one every so often, are noted, others counted."""
@@ -58,6 +62,7 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
     table: list[BaseRoute] = [Route(each.path, _guarded(each), methods=[each.method]) for each in routes]
     router = Router(routes=table, redirect_slashes=False, default=_nothing_there)
     refusals = _Refusals(note)
+    crowd = _Crowd()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -72,7 +77,8 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
             scope["state"][CALLER], token = await _caller(identity, scope)
             scope["state"][VISITOR].admit()
             guest = guests.enter(token) if token is not None else None
-            await router(scope, receive, noting)
+            with crowd.counting(scope["state"][CALLER]):
+                await router(scope, receive, noting)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:
@@ -127,6 +133,33 @@ def _guarded(served: Served) -> Handler:
         return response
 
     return answer
+
+
+class _Crowd:
+    """How many requests of each user are under way: those that wait for something, or bring a long list, last."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def counting(self, caller: Caller) -> Iterator[None]:
+        """For as long as his request takes. Raises TooMany."""
+        if caller.role is Role.ADMIN:
+            yield
+            return
+        if self._under_way[caller.user] >= REQUESTS_EACH:
+            raise TooMany(
+                f"{REQUESTS_EACH} requests of {caller.user} are under way, which is the most",
+                code="too_many_requests",
+                hint="try again in a moment, with fewer at a time",
+            )
+        self._under_way[caller.user] += 1
+        try:
+            yield
+        finally:
+            self._under_way[caller.user] -= 1
+            if not self._under_way[caller.user]:
+                del self._under_way[caller.user]
 
 
 class _Refusals:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -23,6 +23,9 @@ SMALL_S: Final = 10.0
 STREAM_S: Final = 60.0
 LEAST_BYTES_PER_S: Final = 4 << 10
 """A body may take this much longer for what it brings, besides the seconds above."""
+
+Number = Annotated[int, msgspec.Meta(ge=-(1 << 53) + 1, le=(1 << 53) - 1)]
+"""Of a body: what JSON carries exactly, and the wire holds."""
 
 B = TypeVar("B", bound=msgspec.Struct)
 

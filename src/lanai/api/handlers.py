@@ -15,7 +15,7 @@ from lanai.api import jobs, output, questions, submit
 from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
-from lanai.api.bodies import RANGES_BYTES, decoded, streamed
+from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -58,8 +58,8 @@ class _Changed(msgspec.Struct, frozen=True):
 class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of set; None leaves what it is."""
 
-    priority: int | None = None
-    max_running: int | None = None
+    priority: Number | None = None
+    max_running: Number | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ import msgspec
 from lanai.api.hublink import HubLink
 from lanai.api.submission import HEAD_BYTES, KEY_CHARACTERS, Head, head_from
 from lanai.model.access import Caller
-from lanai.model.batch import BatchSettings
+from lanai.model.batch import RESOURCES_EACH, BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, ListErrors, OtherEnd, Refusal, UserError
 from lanai.model.ids import BatchId, ShapeId
 from lanai.model.joblist import BLOCK_BYTES, JobBlock, JobListParser
@@ -205,6 +205,9 @@ class _Arrival:
         shape = self._head.settings.shape if request is AS_BATCH else request.over(self._head.settings.shape)
         shape_id = self._shapes.get(shape)
         if shape_id is None:
+            if len(shape.named) > RESOURCES_EACH:
+                where = f"{self._head.file}:{block.line_of(position)}"
+                raise UserError(f"{where}: a job asks for at most {RESOURCES_EACH} named resources", code="bad_list")
             shape_id = self._shapes[shape] = ShapeId(len(self._shapes))
             self._new_shapes.append((shape_id, shape))
             self._first_lines.append(block.line_of(position))

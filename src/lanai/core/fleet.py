@@ -13,12 +13,15 @@ from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
 from lanai.core.recall import recall
 from lanai.core.world import World
-from lanai.model.errors import NotAllowed, NothingThere, Refusal
+from lanai.model.errors import NotAllowed, NothingThere, Refusal, TooMany
 from lanai.model.ids import GrantId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveNode
+from lanai.model.resources import Capacity
 
 FENCED_GRACE_US = 0
+RESOURCES_MOST = 256
+"""Of so many names all nodes together may offer resources: every look at whether something fits costs by them."""
 LIVES_HEARTBEATS = 2
 """A connection on which so many are missing no longer keeps its agent from a new one."""
 
@@ -29,6 +32,11 @@ def on_joined(world: World, event: NodeJoined) -> None:
     Two with one key are a copy of an agent's directory, or somebody who plays back what he has heard: both would be
     given the same jobs. One that has lost its connection before we have comes again, and finds us wiser.
     """
+    if len({*world.layout.names} | _resources(event.capacity)) > RESOURCES_MOST:
+        what = f"this hub's nodes offer named resources of {RESOURCES_MOST} names, which is the most"
+        hint = "give the agent fewer with --resource; those of before are forgotten when the hub is started anew"
+        world.do(RejectNode(event.connection, TooMany(what, code="too_many_resources", hint=hint).body()))
+        return
     known = world.names.get(event.name)
     if known is None:
         world.last_node += 1
@@ -78,12 +86,15 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     used = node.total - node.free
     node.connection = event.connection
     node.boot_id = event.boot_id
+    is_new_to_lines = not _resources(event.capacity) <= _resources(node.capacity)
     node.capacity = event.capacity
     node.features = event.features
     node.started_by = event.started_by
     node.version = event.version
     node.facts = event.facts
     node.total = world.layout.capacity(event.capacity)
+    if is_new_to_lines:
+        world.measure_lines()
     node.free = node.total - used
     node.is_in_step = False
     node.trouble = ""
@@ -93,6 +104,10 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
         node.is_drained = False
     node.become(NodeState.UP)
     world.keep(node.record())
+
+
+def _resources(capacity: Capacity) -> frozenset[str]:
+    return frozenset(name for name, _ in capacity.named)
 
 
 def on_took_stock(world: World, event: NodeTookStock) -> None:

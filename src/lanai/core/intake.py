@@ -181,7 +181,9 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
 def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> None:
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
-    line = batch.line(batch.shape_of(min(members)))
+    shape = batch.shape_of(min(members))
+    world.layout.meet(name for name, _ in batch.shapes[shape].named)  # its node may offer it no more
+    line = batch.line(shape)
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us)
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)

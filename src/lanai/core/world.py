@@ -125,6 +125,14 @@ class World:
             self.suspended.discard(node.id)
             self.keep(self.suspension())
 
+    def measure_lines(self) -> None:
+        """Nodes offer what they did not before: requests that name it may be such as a node can hold."""
+        for batch in (*self.batches.values(), *(arriving.opened for arriving in self.arriving.values())):
+            for line in batch.lines.values():
+                # Of a line with attempts at nodes this changes nothing: what it names was offered there.
+                if line.shape.named:
+                    line.vector = self.layout.request(line.shape)
+
     def leaf_of(self, user: str) -> Leaf:
         """The leaf that those of the user's batches hang from."""
         found = self.users.get(user)

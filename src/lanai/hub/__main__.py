@@ -64,6 +64,10 @@ def _run(arguments: argparse.Namespace) -> int:
     with StateLock.take(directory):
         # Where a hub was killed its API process may still answer there for a moment, and hang up on whoever has asked.
         places.api_socket(directory).unlink(missing_ok=True)
+        if arguments.api_socket and not arguments.private:
+            from lanai.hub import socketplace
+
+            socketplace.check(arguments.api_socket.absolute())
         door = unix.listen(places.wire_socket(directory))
         api = ApiProcess(directory, _access(arguments))
         try:

@@ -11,6 +11,7 @@ import getpass
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -52,15 +53,20 @@ class Own(msgspec.Struct, kw_only=True):
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Write a file that nobody else may read, whole or not at all.
+
+    What it is written into first is new and ours, also where others may write in its directory.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def ensure_certificate(directory: Path, host: str) -> str:

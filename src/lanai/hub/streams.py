@@ -25,6 +25,9 @@ TOLD_AT_LEAST: Final = 100
 """So many grants that are over may be remembered of each node, and as many as it holds."""
 
 
+GIVEN_TO_MOST: Final = 10_000
+
+
 class Attempts(Protocol):
     """Where ended attempts are looked up."""
 
@@ -57,6 +60,9 @@ class Streams:
         """What each node knows of on its present connection: the members it said it has; None where all were sent."""
         self._given: dict[BatchId, tuple[Peer, int, messages.Input]] = {}
         """Of batches that are given input: who gives it, the node it went to, and the last piece without its bytes."""
+
+        self._given_to: dict[BatchId, NodeId] = {}
+        """The node it went to: what that says of it may come after the batch has ended. The oldest is forgotten."""
 
     # -- from the API process
 
@@ -102,6 +108,7 @@ class Streams:
             asker.send(_not_taken(message, "its node is not connected", messages.InputState.WAITING))
         else:
             self._given[message.batch] = asker, grant.node.id, msgspec.structs.replace(message, data=b"")
+            self._note_given(message.batch, grant.node.id)
             agent.send(message)
 
     def lost_asker(self, asker: Peer) -> None:
@@ -112,14 +119,18 @@ class Streams:
 
     # -- from agents
 
-    def output(self, message: messages.Output) -> None:
-        """Pass a piece on to its reader."""
+    def output(self, node: NodeId, message: messages.Output) -> None:
+        """Pass a piece on to its reader, where it was asked of that node."""
         stream = self._by_number.get(message.stream)
-        if stream is None:
+        if stream is None or stream.node != node:
             return
         stream.asker.send(msgspec.structs.replace(message, stream=stream.asked.stream))
         if message.is_end:
             self._drop(stream)
+
+    def has_given(self, node: NodeId, batch: BatchId) -> bool:
+        """Whether it was that node that the batch's last piece of input went to."""
+        return self._given_to.get(batch) == node
 
     def took_stock(self, node: int, items: Iterable[tuple[GrantId, Index, str]]) -> None:
         """The node has said what it has."""
@@ -215,6 +226,12 @@ class Streams:
     def _grant_of(self, batch: BatchId, index: Index) -> Grant | None:
         grants = self._core.world.grants.values()
         return next((one for one in grants if one.batch.id == batch and index in one.members), None)
+
+    def _note_given(self, batch: BatchId, node: NodeId) -> None:
+        self._given_to.pop(batch, None)
+        self._given_to[batch] = node
+        if len(self._given_to) > GIVEN_TO_MOST:
+            del self._given_to[next(iter(self._given_to))]
 
     def _end(self, stream: _Stream, problem: str) -> None:
         stream.asker.send(messages.Output(stream.asked.stream, stream.asked.which or 1, 0, b"", True, problem))

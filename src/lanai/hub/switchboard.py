@@ -13,7 +13,7 @@ import lanai
 from lanai.core import effects as do
 from lanai.core import events
 from lanai.core.hub import HubCore
-from lanai.hub.admission import Admission
+from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
@@ -148,6 +148,7 @@ class Switchboard:
             self._apis[peer.number] = peer
             peer.send(self._welcome(NodeId(0)))
         elif hello.kind == "agent" and hello.capacity is not None and _is_name(hello.name):
+            check_offer(hello, hello.capacity)
             self._joining[peer.number] = peer
             self.heart.post(
                 events.NodeJoined(
@@ -220,16 +221,17 @@ class Switchboard:
                     self._streams.took_stock(node, items)
                     post(events.NodeTookStock(node, items))
             case messages.Tail():
-                self._keep_tail(message)
+                self._keep_tail(node, message)
             case messages.Output():
-                self._streams.output(message)
+                self._streams.output(node, message)
             case messages.InputTaken():
-                for api in self._apis.values():
-                    api.send(message)
+                if self._streams.has_given(node, message.batch):
+                    for api in self._apis.values():
+                        api.send(message)
             case _:
                 peer.drop_for(f"it sent {type(message).__name__}")
 
-    def _keep_tail(self, message: messages.Tail) -> None:
+    def _keep_tail(self, node: NodeId, message: messages.Tail) -> None:
         self.heart.post(
             events.TailArrived(
                 SaveTail(
@@ -241,6 +243,7 @@ class Switchboard:
                     message.err,
                     message.out_bytes,
                     message.err_bytes,
+                    node,
                 )
             )
         )

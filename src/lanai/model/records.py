@@ -206,7 +206,10 @@ class SaveReason(Record, frozen=True):
 
 
 class SaveTail(Record, frozen=True):
-    """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths."""
+    """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths.
+
+    With `node`, who has sent it: it is kept only where an attempt of that name has ended there.
+    """
 
     batch: BatchId
     index: Index
@@ -216,6 +219,7 @@ class SaveTail(Record, frozen=True):
     err: bytes
     out_bytes: int
     err_bytes: int
+    node: NodeId = NodeId(0)
 
 
 class SaveEvent(Record, frozen=True):

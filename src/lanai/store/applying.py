@@ -134,6 +134,8 @@ def _tails(db: sqlite3.Connection, records: list[SaveTail]) -> None:
         cap = TAIL_FAILED_BYTES if tail.is_failed else TAIL_OK_BYTES
         out, err = tail.out[-cap:], tail.err[-cap:]
         name = (tail.batch, tail.index, tail.attempt)
+        if tail.node and [tail.node] != [node for (node,) in db.execute(SQL["tail_from"], name)]:
+            continue
         size = len(out) + len(err)
         replaced = db.execute(SQL["drop_tail"], name).fetchall()
         db.execute(SQL["add_tail"], (*name, tail.is_failed, tail.out_bytes, tail.err_bytes, size, out, err))

@@ -267,8 +267,10 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             if record.code:
                 kept.reasons[record.batch, record.shape] = record
         case SaveTail():
-            kept.tails.pop((record.batch, record.index, record.attempt), None)
-            kept.tails[record.batch, record.index, record.attempt] = _capped(record)
+            name = record.batch, record.index, record.attempt
+            if not record.node or record.node == _node_of(kept, *name):
+                kept.tails.pop(name, None)
+                kept.tails[name] = _capped(record)
         case SaveEvent():
             kept.events.add(record)
         case SaveAudit():
@@ -321,6 +323,11 @@ def _prune_batch(kept: Tables, batch: BatchId) -> None:
     _drop_batch(kept, batch)
     if opened is not None and all(other.env != opened.env for other in kept.opened.values()):
         kept.envs.pop(opened.env, None)
+
+
+def _node_of(kept: Tables, batch: BatchId, index: Index, attempt: int) -> NodeId | None:
+    rows = [row for _, row in sorted(kept.attempts.items()) if row[1:4] == (batch, index, attempt)]
+    return rows[-1][5] if rows else None
 
 
 def _clear_overrides(kept: Tables, batch: BatchId, what: str, first: int, last: int) -> None:

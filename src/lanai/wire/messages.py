@@ -13,7 +13,7 @@ Ended seen twice is only acknowledged.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -27,6 +27,9 @@ from lanai.model.resources import Capacity, Shape
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
+
+_WITHIN_AMOUNT: Final = msgspec.Meta(ge=0, le=(1 << 62) - 1)
+"""What `Amount` is bounded by, for numbers with a type of their own."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True):
@@ -142,8 +145,8 @@ class Tail(Message, frozen=True):
     At most 64 KiB each of an attempt that failed, 4 KiB of one that succeeded; `*_bytes` are the whole lengths.
     """
 
-    batch: BatchId
-    index: Index
+    batch: Annotated[BatchId, _WITHIN_AMOUNT]
+    index: Annotated[Index, _WITHIN_AMOUNT]
     attempt: Amount
     out: bytes
     err: bytes

@@ -57,8 +57,7 @@ def create(asked: Asked, user: str, kind: str, expires: str | None, label: str, 
       lanai token create eve --kind admin --format json | jq -r .token.secret
     """
     expires_s = None if expires is None else _length(expires)
-    if file is not None:
-        _claim(file)
+    claimed = None if file is None else _claim(file)
     try:
         made = asked.connect().create_token(user, kind=kind, expires_s=expires_s, label=label)
     except BaseException:
@@ -66,8 +65,8 @@ def create(asked: Asked, user: str, kind: str, expires: str | None, label: str, 
             file.unlink(missing_ok=True)
         raise
     contents = _file_of(made)
-    if file is not None:
-        file.write_text(json.dumps(contents) + "\n", encoding="utf-8")
+    if claimed is not None and file is not None:
+        _write(claimed, file, contents, made["token"])
     until = for_people("expires_at", made["expires_at"]) if made["expires_at"] else "it is revoked"
     say(f"token {made['token']} of {made['user']} ({made['kind']}), good until {until}" + (f": {file}" if file else ""))
     if format_ == "json":
@@ -109,7 +108,8 @@ def revoke(asked: Asked, which: tuple[str, ...]) -> int:
     """
     client = asked.connect()
     for each in which:
-        revoked = client.revoke_tokens(token=int(each)) if each.isdigit() else client.revoke_tokens(user=each)
+        is_number = each.isascii() and each.isdigit()
+        revoked = client.revoke_tokens(token=int(each)) if is_number else client.revoke_tokens(user=each)
         numbers = ", ".join(map(str, revoked))
         plural = "" if len(revoked) == 1 else "s"
         say(f"token{plural} {numbers} revoked" if revoked else f"{each}: revoked before")
@@ -151,14 +151,33 @@ def _length(text: str) -> float:
         raise click.UsageError(f"--expires: {error}") from None
 
 
-def _claim(file: Path) -> None:
-    """Have the file before there is a token, which would be lost without it. It is nobody else's from the beginning."""
+def _claim(file: Path) -> int:
+    """Have the file before there is a token, which would be lost without it. It is nobody else's from the beginning.
+
+    Returns:
+        The descriptor to write to: another may have put something else in its place meanwhile.
+    """
     from lanai.model.errors import UserError
 
     try:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}", code="bad_file", hint="name another --file") from None
+
+
+def _write(claimed: int, file: Path, contents: Mapping[str, str], token: int) -> None:
+    from lanai.model.errors import UserError
+
+    try:
+        with open(claimed, "w", encoding="utf-8") as written:
+            written.write(json.dumps(contents) + "\n")
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {file}: {error.strerror}; token {token} was made, and its secret is lost",
+            code="bad_file",
+            hint=f"lanai token revoke {token}, and create another",
+        ) from None
 
 
 def _file_of(made: Mapping[str, Any]) -> dict[str, str]:

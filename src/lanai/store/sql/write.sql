@@ -69,6 +69,9 @@ INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)
 ON CONFLICT (batch) DO UPDATE SET last_row = max(last_row, excluded.last_row),
     fresh_row = CASE fresh_row WHEN 0 THEN excluded.fresh_row ELSE min(fresh_row, excluded.fresh_row) END
 
+-- name: tail_from
+SELECT node FROM attempt WHERE batch = ? AND idx = ? AND attempt = ? ORDER BY row DESC LIMIT 1
+
 -- name: drop_tail
 DELETE FROM tail WHERE batch = ? AND idx = ? AND attempt = ? RETURNING kept_bytes
 

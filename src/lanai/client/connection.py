@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lanai.model.errors import InternalError, OtherEnd, raised_from
 from lanai.wire import unix
 
 CONNECT_TIMEOUT_S: Final = 5.0
+REPLACED_WITHIN_S: Final = 3.0
+PAUSE_S: Final = 0.05
 ANSWER_TIMEOUT_S: Final = 90.0
 """Longer than the API waits for its hub, and than the longest long poll."""
 
@@ -69,20 +72,29 @@ class Connection:
         """Ask, and return the answer unread; its body has to be read, or the connection closed, before the next.
 
         A kept connection that broke meanwhile is replaced and the question asked once more: all our requests but
-        submissions can be repeated.
+        submissions can be repeated. A new one that is cut off has met an API process that was just ending; what only
+        asks is asked again for a moment, since another takes its place.
         """
         was_kept = self._exchange is not None
         try:
             return self._ask(method, path, body, timeout_s)
         except _Broken as broken:
             self.close()
-            if not was_kept:
+            is_cut_off = method == "GET" and isinstance(broken.cause, ConnectionError)
+            if not was_kept and not is_cut_off:
                 raise self._unreachable(broken.cause) from None
-        try:
-            return self._ask(method, path, body, timeout_s)
-        except _Broken as broken:
-            self.close()
-            raise self._unreachable(broken.cause) from None
+        deadline_s = time.monotonic() + (0.0 if was_kept else REPLACED_WITHIN_S)
+        while True:
+            try:
+                return self._ask(method, path, body, timeout_s)
+            except _Broken as broken:
+                self.close()
+                error = self._unreachable(broken.cause)
+            except OtherEnd as unreachable:
+                error = unreachable
+            if time.monotonic() >= deadline_s:
+                raise error from None
+            time.sleep(PAUSE_S)
 
     def page(self, path: str) -> tuple[bytes, str | None]:
         """GET a page as it is, and what to go on after; None where it is the last."""

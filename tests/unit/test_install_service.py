@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from services.unit import command, environment, settings
 WHAT = ["hub", "agent"]
 UNITS = {"hub": ["lanai-hub.service"], "agent": ["lanai-jobs.service", "lanai-agent.service"]}
 ETC = Path("etc/systemd/system")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def lanai(*words: str) -> subprocess.CompletedProcess[str]:
@@ -227,3 +229,18 @@ def test_the_command_of_a_unit_is_understood(unit: str) -> None:
 def test_an_interpreter_of_any_path_is_quoted(python: str) -> None:
     for file in service_units.agent_files(python, is_packaged=False):
         assert command(file.text)[0] == python
+
+
+@pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
+def test_what_the_package_does_is_about_files_that_it_has(script: str) -> None:
+    text = (ROOT / "tools" / "debian" / script).read_text()
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    assert set(re.findall(r"lanai-\w+\.service", text)) <= set(unit_texts())
+    # A jobs unit that is started again has lost the groups of what runs.
+    assert "restart lanai-jobs" not in text
+
+
+def test_the_package_keeps_what_an_administrator_has_configured() -> None:
+    build = (ROOT / "tools" / "deb").read_text()
+    kept = [file.path for file in service_units.hub_files("python3", is_packaged=True) if file.is_kept]
+    assert re.findall(r'echo (\S+) >"\$stage/DEBIAN/conffiles"', build) == kept

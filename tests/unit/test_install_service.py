@@ -139,8 +139,18 @@ def test_packages_have_their_units_elsewhere(tmp_path: Path) -> None:
 def test_nobody_but_root_installs_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Refusal) as refused:
-        install_service.command.main(["hub"], standalone_mode=False)
+        install_service.command.main(["agent"], standalone_mode=False)
     assert refused.value.code == "not_root" and "--dry-run" in refused.value.hint
+
+
+def test_a_hub_that_would_lie_in_a_home_is_refused(tmp_path: Path) -> None:
+    """Its unit would fail with `203/EXEC`, since ProtectHome= closes all homes, by whatever name one gets there."""
+    (tmp_path / "python").symlink_to("/home/ann/venv/bin/python")
+    for python in ("/home/ann/venv/bin/python", "/root/x/../python", str(tmp_path / "python")):
+        refused = lanai("hub", "--python", python)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("lanai: the hub cannot run what lies in a home, which is closed to it: ")
+    assert lanai("hub", "--python", "/home/ann/venv/bin/python", "--root", str(tmp_path)).returncode == 0
 
 
 @pytest.mark.parametrize("unit", sorted(unit_texts()))

@@ -1,5 +1,5 @@
 # One command each, the same in CI and by hand. Every target makes ready what it needs (tools/setup.sh).
-.PHONY: help setup demo test lint ruff types arrows house bench soak docs deb try-deb clean
+.PHONY: help setup demo test lint ruff types arrows house bench soak docs deb try-deb try-services clean
 PYTHON := .venv/bin/python
 SOAK_S ?= 1800
 
@@ -11,7 +11,8 @@ help:
 	@echo 'make soak    the fault world for SOAK_S=$(SOAK_S) seconds'
 	@echo 'make docs    the generated parts of docs/'
 	@echo 'make deb     the Debian package, in dist/'
-	@echo 'make try-deb the same, tried in a clean Debian: install, run, upgrade, remove (root)'
+	@echo 'make try-deb        the same, tried in a clean Debian: install, run, upgrade, remove (root)'
+	@echo 'make try-services   the same under a real systemd, in a virtual machine (root, minutes)'
 	@echo 'make setup   the virtual environment, with all that test and lint need'
 	@echo 'make clean   remove what the targets made'
 
@@ -61,6 +62,10 @@ deb:
 try-deb:
 	@tools/setup.sh
 	@tools/try-deb
+
+try-services:
+	@tools/setup.sh
+	@tools/try-services
 
 clean:
 	rm -rf .venv dist .setup.log .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo-out bench/out

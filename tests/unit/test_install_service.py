@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from services.unit import command, environment, settings
 WHAT = ["hub", "agent"]
 UNITS = {"hub": ["lanai-hub.service"], "agent": ["lanai-jobs.service", "lanai-agent.service"]}
 ETC = Path("etc/systemd/system")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def lanai(*words: str) -> subprocess.CompletedProcess[str]:
@@ -137,8 +139,18 @@ def test_packages_have_their_units_elsewhere(tmp_path: Path) -> None:
 def test_nobody_but_root_installs_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Refusal) as refused:
-        install_service.command.main(["hub"], standalone_mode=False)
+        install_service.command.main(["agent"], standalone_mode=False)
     assert refused.value.code == "not_root" and "--dry-run" in refused.value.hint
+
+
+def test_a_hub_that_would_lie_in_a_home_is_refused(tmp_path: Path) -> None:
+    """Its unit would fail with `203/EXEC`, since ProtectHome= closes all homes, by whatever name one gets there."""
+    (tmp_path / "python").symlink_to("/home/ann/venv/bin/python")
+    for python in ("/home/ann/venv/bin/python", "/root/x/../python", str(tmp_path / "python")):
+        refused = lanai("hub", "--python", python)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("lanai: the hub cannot run what lies in a home, which is closed to it: ")
+    assert lanai("hub", "--python", "/home/ann/venv/bin/python", "--root", str(tmp_path)).returncode == 0
 
 
 @pytest.mark.parametrize("unit", sorted(unit_texts()))
@@ -227,3 +239,18 @@ def test_the_command_of_a_unit_is_understood(unit: str) -> None:
 def test_an_interpreter_of_any_path_is_quoted(python: str) -> None:
     for file in service_units.agent_files(python, is_packaged=False):
         assert command(file.text)[0] == python
+
+
+@pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
+def test_what_the_package_does_is_about_files_that_it_has(script: str) -> None:
+    text = (ROOT / "tools" / "debian" / script).read_text()
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    assert set(re.findall(r"lanai-\w+\.service", text)) <= set(unit_texts())
+    # A jobs unit that is started again has lost the groups of what runs.
+    assert "restart lanai-jobs" not in text
+
+
+def test_the_package_keeps_what_an_administrator_has_configured() -> None:
+    build = (ROOT / "tools" / "deb").read_text()
+    kept = [file.path for file in service_units.hub_files("python3", is_packaged=True) if file.is_kept]
+    assert re.findall(r'echo (\S+) >"\$stage/DEBIAN/conffiles"', build) == kept

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lanai.cli.service_units import ServiceFile, is_ours
-from lanai.model.errors import LanaiError, OtherEnd, Refusal, StoreError
+from lanai.model.errors import LanaiError, OtherEnd, Refusal, StoreError, UserError
 
 _SYSTEMD_RUNS: Final = "/run/systemd/system"
 _COMMAND_S: Final = 120.0
+_HOMES: Final = ("/home/", "/root/", "/run/user/")
+"""What ProtectHome= closes, as systemd.exec(5) has it."""
 
 
 class Done(NamedTuple):
@@ -71,6 +73,19 @@ def uninstall(files: Sequence[ServiceFile], root: Path, *, is_forced: bool) -> l
             raise _unwritable(path, error) from None
         done.append(Done(path, "removed"))
     return done
+
+
+def refuse_homes(*paths: str) -> None:
+    """Raises UserError where one of them, or what it is a link to, lies in a home: those are closed to the hub."""
+    for path in paths:
+        for place in (os.path.abspath(path), os.path.realpath(path)):
+            if place.startswith(_HOMES):
+                raise UserError(
+                    f"the hub cannot run what lies in a home, which is closed to it: {place}",
+                    code="in_a_home",
+                    hint="install Lanai where everybody can read it: python3 -m venv /opt/lanai; or give --python",
+                    facts={"path": place},
+                )
 
 
 def has_systemd() -> bool:

@@ -76,6 +76,8 @@ def command(
         _print_files(files, format_)
         return 0
     is_here = root is None
+    if what == "hub" and is_here and not uninstall:
+        service_install.refuse_homes(*((python,) if python else (sys.executable, service_install.__file__)))
     if is_here and os.geteuid() != 0:
         raise Refusal(
             "only root can install a service",

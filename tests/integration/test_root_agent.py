@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import signal
@@ -16,6 +17,7 @@ from lanai.model.ids import grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape
 from lanai.wire import messages as wire
+from lanai.wire import unix
 from services.agent_hub import PATIENCE_S, ScriptedHub, grant, listening, spec
 from services.agent_process import AgentProcess, gone
 from services.cgroups import ESCAPES, assert_kept_in, needs_cgroups
@@ -137,6 +139,8 @@ def test_what_one_user_does_to_another_or_to_the_agent_fails(
         f"ls {agent.state}/spool",
         f"cat {agent.state}/key",
         f"touch {agent.state}/x",
+        f"touch {agent.state}/spool/x",
+        f"echo x >> {agent.state}/spool/0000000000000001.seg",
         f"touch {agent.state}/users/x",
         f"echo x > {agent.state}/lease",
         f"ln -s /etc/shadow {agent.state}/users/{bert.pw_name}/out-000009",
@@ -145,7 +149,10 @@ def test_what_one_user_does_to_another_or_to_the_agent_fails(
         "ls /proc/$PPID/fd",
     ]
     connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    tries += [f"python3 -c '{connect}' {agent.state}/doors/{user.pw_name}/starter.sock" for user in users]
+    sockets = [*(agent.state / "doors" / user.pw_name / "starter.sock" for user in users), ground / "hub.sock"]
+    tries += [f"python3 -c '{connect}' {path}" for path in sockets]
+    with contextlib.closing(unix.listen(ground / "open.sock", mode=0o666)):
+        assert _one(joined, f"python3 -c '{connect}' {ground}/open.sock", counter=3).outcome == "ok"
     joined.send(grant(2, [line.encode() for line in tries], number=ANNA))
     results = {result.index: result for result in joined.results(len(tries))}
     done = [tries[index - 1] for index, result in results.items() if result.outcome == "ok"]
@@ -184,20 +191,25 @@ def test_who_kills_his_own_starter_harms_his_own_jobs_only(
 def test_who_stops_his_own_starter_loses_his_jobs_when_the_lease_is_over(
     hub: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd]
 ) -> None:
-    """A stopped starter cannot end what it runs; then the agent does, before the hub gives the jobs to others."""
+    """A stopped starter cannot end what it runs; then the agent does, before the hub gives the jobs to others.
+
+    That goes for what has left its session, and keeps no mark in its environment, too.
+    """
     agent.start("--as-users")
     hub.accept(lease_us=3_000_000, heartbeat_us=500_000)
     hub.send(_spec(BERT, users[1].pw_name, cwd=users[1].pw_dir))
-    hub.send(grant(1, [b"exec sleep 1000"], number=BERT))
+    hub.send(grant(1, [b"env -i setsid sleep 1000 & exec sleep 1000"], number=BERT))
     hub.wait(wire.Started)
-    running = next(pid for pid in _pids_of(users[1].pw_uid) if _words(pid)[0] == b"sleep")
+    running = [pid for pid in _pids_of(users[1].pw_uid) if _words(pid)[0] == b"sleep"]
+    assert len(running) == 2
     starter = agent.starter_pid(users[1].pw_name)
     assert starter is not None
     os.kill(starter, signal.SIGSTOP)
     hub.is_silent = True
     hub.inventory()
     hub.hang_up()
-    gone(running)
+    for pid in running:
+        gone(pid)
     gone(starter)
     hub.is_silent = False
     hub.accept()

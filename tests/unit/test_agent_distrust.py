@@ -231,7 +231,8 @@ def test_ends_are_numbered_without_gaps(liar: Liar) -> None:
 def test_last_words_say_what_has_begun(liar: Liar) -> None:
     liar.say(HELLO, NOTHING)
     liar.give(2)
-    assert liar.say({"m": "ended", "items": [], "left": [[G, 2]]}) == []
+    ended = liar.say({"m": "ended", "items": [OK]}, {"m": "ended", "items": [], "left": [[G, 2]]})
+    assert [event.upto for event in ended if isinstance(event, ev.AttemptsEnded)] == [1]
     liar.connection.close()
     assert liar.port.on_ready(liar.now_us) == [ev.StarterDied("liar", ((G, Index(2)),))]
 

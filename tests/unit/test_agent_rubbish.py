@@ -66,8 +66,10 @@ messages = st.one_of(
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.booleans(), st.lists(messages, min_size=1, max_size=4))
-def test_no_word_of_it_is_more_than_its_own_end(is_greeted: bool, words: list[dict[str, Any]]) -> None:
+@given(st.booleans(), st.booleans(), st.lists(messages, min_size=1, max_size=4))
+def test_no_word_of_it_is_more_than_its_own_end(
+    is_greeted: bool, is_together: bool, words: list[dict[str, Any]]
+) -> None:
     """Whatever comes: events that can be sent on, or the end of this connection."""
     with tempfile.TemporaryDirectory() as directory:
         liar = Liar(Path(directory))
@@ -76,8 +78,9 @@ def test_no_word_of_it_is_more_than_its_own_end(is_greeted: bool, words: list[di
                 liar.say({"m": "hello", "protocol": 1, "pid": 1, "mark": "m"})
                 liar.say({"m": "inventory", "running": [], "waiting": [], "ended": 0})
                 liar.give(3)
-            for one in words:
-                for event in liar.say(one) if liar.port.fileno() >= 0 else []:
+            # Together they are heard together, which is another way than one by one.
+            for some in [words] if is_together else [[one] for one in words]:
+                for event in liar.say(*some) if liar.port.fileno() >= 0 else []:
                     _can_be_sent(event)
             for taken in liar.port.taken:
                 assert all(type(number) is int and 0 <= number < 1 << 62 for number in taken[:3])

@@ -12,14 +12,18 @@ import pytest
 from lanai.agent import starter_processes as processes
 
 
-def _sleeping(*environment: str) -> subprocess.Popen[bytes]:
-    """A process with these assignments, in this order, as the whole of its environment."""
-    return subprocess.Popen(["env", "-i", *environment, "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE)
+def _waiting(*environment: str) -> subprocess.Popen[bytes]:
+    """A process with these assignments, in this order, as the whole of its environment.
+
+    It becomes no other program once it has said that it is there: while it did, it would have no environment.
+    """
+    words = ["env", "-i", *environment, "sh", "-c", "echo; read x"]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @pytest.fixture
 def victim() -> Iterator[subprocess.Popen[bytes]]:
-    with _sleeping("LANAI_MARK=abc.1.2") as made:
+    with _waiting("LANAI_MARK=abc.1.2") as made:
         assert made.stdout is not None
         made.stdout.readline()
         yield made
@@ -50,7 +54,7 @@ def test_a_number_that_is_anothers_by_now_is_not_signalled(victim: subprocess.Po
     ],
 )
 def test_the_mark_of_a_process(environment: list[str], mark: str | None) -> None:
-    with _sleeping(*environment) as process:
+    with _waiting(*environment) as process:
         assert process.stdout is not None
         process.stdout.readline()
         found = processes.read_mark(process.pid)
@@ -64,3 +68,14 @@ def test_one_that_is_gone_has_none() -> None:
     assert processes.read_mark(process.pid) is None
     assert processes.read_process(process.pid) is None
     assert processes.read_process(os.getpid()) is not None
+
+
+def test_descendants_are_those_of_all_generations() -> None:
+    script = "sh -c 'sleep 1000 & echo $$ $!; wait' & wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as first:
+        assert first.stdout is not None
+        below = set(map(int, first.stdout.readline().split()))
+        found = {process.pid for process in processes.descendants(first.pid)}
+        processes.signal_all(processes.descendants(first.pid), signal.SIGKILL)
+        first.kill()
+    assert len(below) == 2 and found == below

@@ -82,10 +82,9 @@ class Starters:
             place = link.own_place(state / "starter")
             self.ports[OWN] = StarterPort(place, leaves=leaves, output_bytes=output_bytes)
             return
-        for name in ("doors", "users"):
-            (state / name).mkdir(exist_ok=True)
-        os.chmod(state / "doors", 0o700)
-        os.chmod(state / "users", 0o711)
+        for name, mode in (("doors", 0o700), ("users", 0o711)):
+            (state / name).mkdir(mode=mode, exist_ok=True)
+            os.chmod(state / name, mode)
         # Those that an earlier agent left may have something to tell, and what a dead one left running is ended.
         for path in (state / "doors").iterdir():
             self._find(path.name)

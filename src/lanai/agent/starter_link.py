@@ -505,13 +505,14 @@ def starter_pid(place: Place) -> int | None:
 
 
 def kill_starter(place: Place) -> None:
-    """Kills the starter of a place, if it still lives; what it ran is for `kill_leftovers`."""
+    """Kills the starter of a place, if it still lives, and what it runs; `kill_leftovers` finds more, by its marks.
+
+    While it lives it is the parent of all orphans, also of those whose environment has no mark.
+    """
     pid = starter_pid(place)
-    if pid is not None:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    starter = None if pid is None else processes.read_process(pid)
+    if starter is not None:
+        processes.signal_all([starter, *processes.descendants(starter.pid)], signal.SIGKILL)
 
 
 def kill_leftovers(place: Place) -> int:
@@ -521,10 +522,13 @@ def kill_leftovers(place: Place) -> int:
     except FileNotFoundError:
         return 0
     killed: set[int] = set()
-    # Between a look and a kill a process may fork: it is looked again until nothing is left, within reason.
+    looks_in_vain = 0
+    # Between a look and a kill a process may fork, and while it becomes another program it has no environment: it is
+    # looked again until twice nothing is left, within reason.
     for _ in range(20):
         left = processes.marked_by(mark)
-        if not left:
+        looks_in_vain = 0 if left else looks_in_vain + 1
+        if looks_in_vain == 2:
             break
         killed.update(one.pid for one in left)
         processes.signal_all(left, signal.SIGKILL)

@@ -135,6 +135,20 @@ def every_process() -> Iterable[Process]:
             yield process
 
 
+def descendants(pid: int) -> list[Process]:
+    """Returns every living process that descends from that one."""
+    children: dict[int, list[Process]] = {}
+    for process in every_process():
+        children.setdefault(process.parent_pid, []).append(process)
+    found: list[Process] = []
+    parents = [pid]
+    while parents:
+        some = children.pop(parents.pop(), [])
+        found += some
+        parents += [process.pid for process in some]
+    return found
+
+
 def signal_all(processes: Iterable[Process], signal_number: int) -> None:
     """Signals each process; those that have gone meanwhile, or may not be signalled, are passed over.
 

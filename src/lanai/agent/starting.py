@@ -440,10 +440,8 @@ class StarterPort:
                 if self._inventory is not None:
                     self._early.extend(items)
                     self._end_inventory(found)
-                elif found and isinstance(last := found[-1], ev.AttemptsEnded):
-                    found[-1] = ev.AttemptsEnded(last.results + self._results(items), items[-1].sequence, self.owner)
                 elif items:
-                    found.append(ev.AttemptsEnded(self._results(items), items[-1].sequence, self.owner))
+                    self._add_ends(items, found)
             case link.Started(items):
                 check_not_empty(items)
                 self._promised.began(len(items))
@@ -477,6 +475,14 @@ class StarterPort:
                 self._on_hello(report)
             case link.Leaves():
                 self._pass_on(self._leaves.asked(report))
+
+    def _add_ends(self, items: list[link.Ended], found: list[StarterEvent]) -> None:
+        """As one event with those that came just before."""
+        results = self._results(items)
+        if found and isinstance(last := found[-1], ev.AttemptsEnded):
+            found[-1] = ev.AttemptsEnded(last.results + results, items[-1].sequence, self.owner)
+        else:
+            found.append(ev.AttemptsEnded(results, items[-1].sequence, self.owner))
 
     def _on_hello(self, hello: link.Hello) -> None:
         if self._is_greeted:

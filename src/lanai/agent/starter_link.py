@@ -300,7 +300,7 @@ class StarterLink:
         while (payload := self._next()) is not None:
             try:
                 yield _report(json.loads(payload))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 raise LinkError(f"malformed report: {error!r}") from None
 
     def _next(self) -> bytes | None:

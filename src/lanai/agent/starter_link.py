@@ -318,7 +318,7 @@ class StarterLink:
         while (payload := self._next()) is not None:
             try:
                 yield _report(json.loads(payload))
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
                 raise LinkError(f"malformed report: {error!r}") from None
 
     def _next(self) -> bytes | None:

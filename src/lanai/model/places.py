@@ -5,7 +5,7 @@
       hub/             the hub of `lanai hub start`
       private/         the hub that `lanai run` starts by itself, and private/agent/, its agent
       agents/NAME/     agents started here
-    in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem token hub.pid hub.log api.log
+    in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem token hub.pid hub.log
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lanai.cli.verbs import token
+from lanai.model.errors import UserError
 from services.callers import Caller
 from services.processes import eventually
 from services.site import Site
@@ -69,6 +72,30 @@ def test_a_file_that_is_there_is_not_overwritten(site: Site) -> None:
     refused = site.lanai("token", "create", "1000", "--file", "no.token", ok=False)
     assert refused.returncode == 2 and not (site.work / "no.token").exists()
     assert site.lanai("token", "create", "ann", "--expires", "soon", ok=False).returncode == 2
+
+
+def test_of_several_that_are_revoked_each_that_can_be_is(site: Site) -> None:
+    site.start_hub()
+    site.lanai("token", "create", "ann")
+    site.lanai("token", "create", "bob")
+    refused = site.lanai("token", "revoke", "nobody", "ann", "\N{SUPERSCRIPT TWO}", "4", ok=False)
+    assert refused.returncode == 5
+    said = ["token 3 revoked", "token 4 revoked", "lanai: user \N{SUPERSCRIPT TWO} has no token"]
+    assert refused.stderr.splitlines() == [*said, "lanai: user nobody has no token", "try: lanai token list"]
+
+
+def test_a_secret_that_found_no_room_is_said_to_be_lost(tmp_path: Path) -> None:
+    """And it goes where the file was made, whatever somebody has put in its place."""
+    file = tmp_path / "ann.token"
+    claimed = token._claim(file)
+    file.unlink()
+    file.symlink_to(tmp_path / "anothers")
+    token._write(claimed, file, {"token": "secret"}, 7)
+    assert not (tmp_path / "anothers").exists()
+    with pytest.raises(UserError) as refused:
+        token._write(os.open("/dev/full", os.O_WRONLY), file, {"token": "secret"}, 7)
+    assert refused.value.hint == "lanai token revoke 7, and create another"
+    assert not file.is_symlink()
 
 
 def test_an_agent_joins_by_a_join_file_of_its_own(site: Site) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
+from lanai.api import app
 from lanai.api.answers import answer
 from lanai.api.app import Served, application, only_of, require_owner
 from lanai.api.doors import PEER, VISITOR
@@ -37,12 +39,12 @@ def asked(
     async def ask() -> None:
         identity = Identity(None, Admission(is_open=True))  # type: ignore[arg-type]
         served = [Served("GET", "/v1/thing", action, handler)]
-        app = application(identity, Guests(identity), served, lambda *row: noted.append(row))
+        made = application(identity, Guests(identity), served, lambda *row: noted.append(row))
         scope = {
             "type": "http", "method": "GET", "path": "/v1/thing", "headers": [], "query_string": b"",
             "state": {PEER: (7, uid), VISITOR: Visitor()}, "root_path": "",
         }  # fmt: skip
-        await app(scope, receive, send)
+        await made(scope, receive, send)
 
     asyncio.run(ask())
     return sent[0]["status"], json.loads(sent[1]["body"]), noted
@@ -92,3 +94,49 @@ def test_what_is_somebodys_goes_by_owner() -> None:
 def test_lists_are_of_ones_own_but_for_those_who_may_see_all() -> None:
     assert asked(lists, Action.BATCH_SEE)[1]["only"] == "nobody"
     assert asked(lists, Action.BATCH_SEE, os.geteuid())[1]["only"] is None
+
+
+def test_so_many_requests_of_one_user_are_under_way_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is enough to ask without end for what has not happened yet; others' requests have their own count."""
+    monkeypatch.setattr(app, "REQUESTS_EACH", 2)
+
+    async def ask() -> list[int]:
+        begun, may_end = asyncio.Semaphore(0), asyncio.Event()
+
+        async def waits(request: Request) -> Response:
+            begun.release()
+            await may_end.wait()
+            return answer({})
+
+        identity = Identity(None, Admission(is_open=True))  # type: ignore[arg-type]
+        served = application(identity, Guests(identity), [Served("GET", "/v1/thing", Action.HUB_SEE, waits)], nothing)
+        asked = [asyncio.create_task(status_of(served, uid)) for uid in (NOBODY, NOBODY, 1, 0, 0, 0)]
+        for _ in asked:
+            await begun.acquire()
+        refused = await status_of(served, NOBODY)
+        may_end.set()
+        return [*await asyncio.gather(*asked), refused, await status_of(served, NOBODY)]
+
+    assert asyncio.run(ask()) == [200] * 6 + [429, 200]
+
+
+def nothing(*row: object) -> None:
+    """Nobody is refused for lack of rights here."""
+    raise AssertionError(row)
+
+
+async def status_of(served: ASGIApp, uid: int) -> int:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/thing", "headers": [], "query_string": b"",
+        "state": {PEER: (7, uid), VISITOR: Visitor()}, "root_path": "",
+    }  # fmt: skip
+    await served(scope, receive, send)
+    return int(sent[0]["status"])

@@ -39,3 +39,13 @@ def test_a_switch_that_was_broken_off_is_brought_to_its_end(tmp_path: Path) -> N
 def test_nothing_is_announced_by_a_hub_without_a_certificate(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         identity.announce_certificate(tmp_path, "here", [])
+
+
+def test_a_file_that_cannot_be_understood_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    """Else there would be a certificate to switch to that nobody has been told of."""
+    identity.ensure_certificate(tmp_path, "here")
+    (tmp_path / "join").write_text("garbage")
+    with pytest.raises(UserError) as refused:
+        identity.announce_certificate(tmp_path, "here", [tmp_path / "join"])
+    assert refused.value.code == "bad_token_file" and f"{tmp_path}/join" in refused.value.message
+    assert identity.next_pin(tmp_path) == ""

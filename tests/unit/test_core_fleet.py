@@ -3,6 +3,7 @@
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity, grant
+from lanai.core import fleet
 from lanai.core.effects import (
     AcceptNode,
     Answer,
@@ -19,6 +20,7 @@ from lanai.core.events import JobsCancelled, JobsHeld, NodeDisconnected, NodeHea
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveEvent
+from lanai.model.resources import Shape
 
 
 def wish(hub: Recorder, name: str, what: str) -> None:
@@ -336,3 +338,26 @@ def test_why_knows_at_once_that_the_node_is_gone(hub: Recorder) -> None:
     found = hub.core.why(BatchId(1), Index(4))
     assert found is not None
     assert found["code"] == "no_open_node", found
+
+
+def test_nodes_offer_resources_of_so_many_names_together(hub: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "RESOURCES_MOST", 2)
+    hub.join("a", capacity(licence=1))
+    hub.join("b", capacity(licence=1, scanner=1))
+    hub.hello("c", capacity(tape=1))
+    (rejected,) = hub.take_all()
+    assert isinstance(rejected, RejectNode) and rejected.error.code == "too_many_resources"
+    hub.join("c", capacity(scanner=1))
+
+
+def test_a_node_that_offers_more_than_it_did_gets_what_waits_for_that(hub: Recorder) -> None:
+    """Whether a request can be held is found out when it comes, and again when there is something new to hold it."""
+    hub.join("n", capacity(2))
+    hub.submit(1, shapes=((1, Shape(named=(("licence", 1),))),))
+    assert hub.start() == []
+    hub.wait(6)
+    hub.hello("n", capacity(2, licence=1))
+    node = hub.core.world.names["n"]
+    hub.feed(NodeTookStock(node, []))
+    hub.take_all()
+    assert [type(effect) for effect in hub.start()] == [StartAttempts]

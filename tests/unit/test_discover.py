@@ -36,6 +36,8 @@ def test_a_token_file_names_a_hub(environ: dict[str, str], tmp_path: Path) -> No
         (json.dumps({**GOOD, "pin": None}), "it lacks url, pin or token"),
         (json.dumps({**GOOD, "url": "http://head:1"}), "its url is not https://HOST:PORT"),
         (json.dumps({**GOOD, "url": "https://head:123456"}), "Port out of range"),
+        (json.dumps({**GOOD, "token": "a\r\nX: y"}), "its token has characters that no token has"),
+        (json.dumps({**GOOD, "token": "\N{SNOWMAN}"}), "its token has characters that no token has"),
     ],
 )
 def test_what_is_no_token_file(environ: dict[str, str], tmp_path: Path, text: str, problem: str) -> None:

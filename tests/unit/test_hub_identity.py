@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,18 @@ def test_files_that_were_not_the_hubs_are_not_taken_over(home: Home) -> None:
     own = home.start()
     assert own.join not in ("11" * 32, "33" * 32)
     assert own.user == "22" * 32
+
+
+def test_a_private_file_is_never_what_another_has_put_in_its_way(tmp_path: Path) -> None:
+    """In a directory that others may write they could lie in wait under the name that it has first."""
+    aim = tmp_path / "aim"
+    for name in (f".join.{os.getpid()}", ".join", ".join.new"):
+        (tmp_path / name).symlink_to(aim)
+    (tmp_path / "join").symlink_to(aim)
+    identity.write_private(tmp_path / "join", b"secret")
+    assert not aim.exists() and not (tmp_path / "join").is_symlink()
+    assert ((tmp_path / "join").read_bytes(), (tmp_path / "join").stat().st_mode & 0o777) == (b"secret", 0o600)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        identity.write_private(tmp_path / "taken", b"secret")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".taken")]

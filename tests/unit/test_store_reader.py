@@ -29,6 +29,7 @@ from lanai.model.records import (
 )
 from lanai.model.resources import Capacity, Shape
 from lanai.store.failures import Cause, cause_of, reason_class
+from lanai.store.memory import MemoryStore
 from lanai.store.reader import SqliteReader
 from lanai.store.sqlite import SqliteWriter
 
@@ -356,3 +357,18 @@ def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, read
 def test_no_store_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         SqliteReader(tmp_path / "nowhere")
+
+
+def test_a_tail_is_kept_where_its_attempt_has_ended_on_the_node_that_sends_it(
+    writer: SqliteWriter, reader: SqliteReader
+) -> None:
+    memory = MemoryStore()
+    group = [*batch(1, 3), SaveAttempts([row(1, 1, "done", "ok")])]
+    node = group[-1].rows[0][5]
+    for store in (writer, memory):
+        store.commit(group)
+        for sender, out in ((node, b"true"), (node + 1, b"forged")):
+            store.commit([SaveTail(1, index, 1, False, out, b"", 9, 0, sender) for index in (1, 2)])
+    assert reader.tail(1, 1) == SaveTail(1, 1, 1, False, b"true", b"", 9, 0)
+    assert reader.tail(1, 2) is None
+    assert list(memory.kept.tails.values()) == [SaveTail(1, 1, 1, False, b"true", b"", 9, 0)]

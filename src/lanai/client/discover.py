@@ -230,6 +230,7 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target | 
     raise UserError(
         f"{named!r} names no hub: it is no https URL, no token file and no directory of a hub",
         code="bad_hub",
+        hint="lanai --help; without --hub it is the one of this machine",
         facts={"found": named},
     )
 
@@ -255,6 +256,8 @@ def _from_token(path: Path, url: str) -> Target:
         texts = [known.get(name) for name in ("url", "pin", "token")]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it lacks url, pin or token")
+        if not (known["token"].isascii() and known["token"].isprintable()):
+            raise ValueError("its token has characters that no token has")
         next_pin = str(known.get("next_pin", ""))
         parts = urlsplit(url or known["url"])
         if parts.scheme != "https" or not parts.hostname or not parts.port:
@@ -265,4 +268,5 @@ def _from_token(path: Path, url: str) -> Target:
     except OSError as error:
         raise UserError(f"the token file {path} cannot be read: {error.strerror}", code="bad_token_file") from None
     except ValueError as error:
-        raise UserError(f"{path} is no token file: {error}", code="bad_token_file") from None
+        hint = "ask whoever runs the hub for one: lanai token create"
+        raise UserError(f"{path} is no token file: {error}", code="bad_token_file", hint=hint) from None

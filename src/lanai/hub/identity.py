@@ -91,18 +91,26 @@ def announce_certificate(directory: Path, host: str, files: Sequence[Path]) -> s
         Its pin. A repeat changes nothing.
 
     Raises:
-        UserError: there is no certificate that it could follow.
+        UserError: there is no certificate that it could follow, or one of the files cannot be understood.
     """
     if not (directory / CERTIFICATE).exists():
         raise UserError(f"the hub in {directory} has no certificate", code="no_certificate", hint="lanai hub start")
+    # Before anything is made: a certificate that was told to nobody must not be there to be switched to.
+    told = {file: _handed_on(file) for file in files if file.exists()}
     ensure_certificate(directory, host)
     if not next_pin(directory):
         _make_certificate(directory / NEXT_CERTIFICATE, directory / NEXT_KEY, host)
-    for file in files:
-        if file.exists():
-            said = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-            write_private(file, msgspec.json.encode(said | {"next_pin": next_pin(directory)}) + b"\n")
+    for file, said in told.items():
+        write_private(file, msgspec.json.encode(said | {"next_pin": next_pin(directory)}) + b"\n")
     return next_pin(directory)
+
+
+def _handed_on(file: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except msgspec.DecodeError as error:
+        hint = "move it away: the hub's next start writes it anew"
+        raise UserError(f"{file} is no file of the hub's: {error}", code="bad_token_file", hint=hint) from None
 
 
 def switch_certificate(directory: Path) -> str:

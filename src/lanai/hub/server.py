@@ -359,10 +359,11 @@ def _listen(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         made.close()
+        why = error.strerror if isinstance(error, OSError) else "a port is at most 65535"
         raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {host}:{port}: {why}",
             code="cannot_listen",
             hint="give another with --listen HOST:PORT",
             facts={"host": host, "port": port},

@@ -27,8 +27,12 @@ def check(path: Path) -> None:
         UserError: the directory can be written by others (`open_directory`), or something else than a socket is there.
         Refusal: another hub listens there (`socket_taken`).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = path.parent.stat()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = path.parent.stat()
+    except OSError as error:
+        hint = "name another access.socket"
+        raise UserError(f"cannot make {path.parent}: {error.strerror}", code="bad_socket", hint=hint) from None
     is_ours = about.st_uid in (0, os.geteuid())
     writers = stat.S_IWOTH | (0 if about.st_gid in (0, os.getegid()) else stat.S_IWGRP)
     if not is_ours or about.st_mode & writers:

@@ -1,11 +1,11 @@
 """Where everything of Lanai lies on disk: functions from an environment mapping to paths. Only `make` touches a file.
 
-$LANAI_HOME, or $XDG_STATE_HOME/lanai/HOST (by default ~/.local/state/lanai/HOST)
-  join             what an agent needs to join the hub that was started here
-  hub/             the hub of `lanai hub start`
-  private/         the hub that `lanai run` starts by itself, and private/agent/, its agent
-  agents/NAME/     agents started here
-in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem token hub.pid hub.log api.log
+    $LANAI_HOME, or $XDG_STATE_HOME/lanai/HOST (by default ~/.local/state/lanai/HOST)
+      join             what an agent needs to join the hub that was started here
+      hub/             the hub of `lanai hub start`
+      private/         the hub that `lanai run` starts by itself, and private/agent/, its agent
+      agents/NAME/     agents started here
+    in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem token hub.pid hub.log
 """
 
 from __future__ import annotations

@@ -106,13 +106,24 @@ def revoke(asked: Asked, which: tuple[str, ...]) -> int:
       lanai token revoke 3
       lanai token revoke ann
     """
+    from lanai.model.errors import NothingThere
+
     client = asked.connect()
+    missing: list[NothingThere] = []
     for each in which:
         is_number = each.isascii() and each.isdigit()
-        revoked = client.revoke_tokens(token=int(each)) if is_number else client.revoke_tokens(user=each)
+        try:
+            revoked = client.revoke_tokens(token=int(each)) if is_number else client.revoke_tokens(user=each)
+        except NothingThere as error:  # the others are to go all the same
+            missing.append(error)
+            continue
         numbers = ", ".join(map(str, revoked))
         plural = "" if len(revoked) == 1 else "s"
         say(f"token{plural} {numbers} revoked" if revoked else f"{each}: revoked before")
+    for each_missing in missing[1:]:
+        say(f"lanai: {each_missing.message}")
+    if missing:
+        raise missing[0]
     return 0
 
 

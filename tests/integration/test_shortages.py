@@ -109,7 +109,7 @@ def test_a_shared_directory_that_vanishes_and_comes_back(site: Site, shared: Sic
     """Its server dies under a running job, which goes on to its end; what was to begin waits until it is mounted."""
     site.start_agent("n1", "--cpus", "1")
     slow = f"echo > {site.work}/began; while [ ! -e {site.work}/go ]; do sleep 0.05; done"
-    batch = site.submit([slow, *["true"] * 10], "--dir", str(shared.point))
+    batch = site.submit([slow, *["sleep 0.1"] * 10], "--dir", str(shared.point))
     eventually((site.work / "began").exists)
     shared.die()
     (site.work / "go").touch()

@@ -190,7 +190,17 @@ class Starter:
                         self.waiting[queued.grant, queued.item.index] = queued
                         self.look_at_lease()
                         return
-                    self._begin(queued)
+                    if self.agent is not None and self.node.world.is_short(self.node, queued.spec.batch):
+                        self._give_back(lane, queued)
+                    else:
+                        self._begin(queued)
+
+    def _give_back(self, lane: int, first: Queued) -> None:
+        """It cannot begin now, nor can those behind it."""
+        behind = [one for key in self._queues[lane] if (one := self.waiting.pop(key, None)) and one.lane == lane]
+        self._queues[lane].clear()
+        back = [(one.grant, one.item.index) for one in (first, *behind)]
+        self._tell(ev.JobsGivenBack(back, self.owner, "out of processes"))
 
     def _width_left(self, lane: int) -> int:
         running = sum(one.queued.lane == lane for one in self.active.values())

@@ -31,6 +31,7 @@ FAULTS = (
 )  # fmt: skip
 """Each comes with a rate of its own, per second of virtual time."""
 
+SHORTAGE_US = 5 * SECOND_US
 USERS = ("ann", "bob", "cid")
 OUTCOMES = ("exit", "signal", "time", "memory", "check", "notfound", "node")
 
@@ -43,10 +44,14 @@ class Fate(msgspec.Struct, frozen=True):
 
 
 class World:
-    """Made from a seed; `run` raises Broken, or whatever the code under test raises."""
+    """Made from a seed; `run` raises Broken, or whatever the code under test raises.
 
-    def __init__(self, seed: int) -> None:
+    `shortages`: how often, of all spans of a few seconds, a node lacks what a batch's jobs need to begin.
+    """
+
+    def __init__(self, seed: int, shortages: float = 0.0) -> None:
         self.seed = seed
+        self._shortages = shortages
         self.rng = rng = Random(seed)
         self.loop = Loop()
         self.lease_us = rng.choice((20, 60)) * SECOND_US
@@ -93,6 +98,16 @@ class World:
         if node.is_sick:
             return Fate(rng.choice(("node", "exit")), 1000)
         return Fate(rng.choice(OUTCOMES) if rng.random() < self.fail_rate else "ok", lasts_us)
+
+    def is_short(self, node: Node, batch: BatchId) -> bool:
+        """Whether jobs of the batch cannot begin on the node now. Not drawn from `rng`: seeds live as without it."""
+        if not self._shortages or not self.has_faults:
+            return False
+        span = self.loop.now_us // SHORTAGE_US
+        if Random(f"{self.seed}/{node.name}/{batch}/{span}").random() >= self._shortages:
+            return False
+        self.happened["shortage"] = self.happened.get("shortage", 0) + 1
+        return True
 
     # -- the run
 

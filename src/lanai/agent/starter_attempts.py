@@ -15,6 +15,7 @@ from lanai.agent.starter_attempt import NEVER, Attempt, Lane
 from lanai.agent.starter_cgroups import Counted, Leaf, LeafGone, Leaves, judge
 from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
+from lanai.agent.starter_probing import PATIENCE_US, Places, Probing
 from lanai.agent.starter_reports import End, Figures, Key, Reports
 from lanai.agent.starter_spawn import Spawner
 from lanai.agent.starter_trimming import Trimming
@@ -55,6 +56,8 @@ class Attempts:
         self._leaves = leaves
         self._spawner = spawner
         self._families = Families()
+        self._probing = Probing(spawner.leave_directory)
+        self._held: dict[Lane, Places] = {}
         self._trimming = Trimming(slots.directory)
         self._lanes: dict[int, Lane] = {}
         self._unfilled: set[Lane] = set()
@@ -169,6 +172,8 @@ class Attempts:
             lane = self._unfilled.pop()
             queue = lane.queue
             room = lane.room()
+            if queue and room > 0 and self._is_held(lane):
+                continue
             while queue and room > 0:
                 if begun >= _BEGUN_AT_ONCE:
                     self._unfilled.add(lane)
@@ -205,6 +210,36 @@ class Attempts:
         self._leaves.give_back(leaf)
         if self._leafless:
             self.fill_leafless()
+
+    def _is_held(self, lane: Lane) -> bool:
+        """Whether it has to wait for where its attempts begin to answer; then somebody looks whether it does."""
+        first = self.waiting.get(lane.queue[0])
+        if first is None or not first.spec.places:
+            return False
+        now = now_us()
+        if self._probing.is_good(first.spec.places, now):
+            self._held.pop(lane, None)
+            return False
+        self._held[lane] = first.spec.places
+        self.next_us = min(self.next_us, self._probing.due_us)
+        return True
+
+    def _release_held(self, now: int) -> None:
+        """What waited for too long does not begin now."""
+        for lane, places in list(self._held.items()):
+            if self._probing.is_silent(places, now):
+                del self._held[lane]
+                self._refuse_all(lane, f"{', '.join(places)}: no answer for {PATIENCE_US // 1_000_000} s")
+        self._probing.give_up(now)
+
+    def _refuse_all(self, lane: Lane, why: str) -> None:
+        waiting = [one for key in lane.queue if (one := self.waiting.pop(key, None)) is not None]
+        lane.queue.clear()
+        if self.gives_back and waiting:
+            self._reports.given_back([one.key for one in waiting], why)
+            return
+        for one in waiting:
+            self._never_began(one.key, one.number, command.CannotStart("node", None, why))
 
     def _begin(self, attempt: Attempt) -> bool:
         now = now_us()
@@ -266,7 +301,10 @@ class Attempts:
                 return
             attempt = running.pop(pid, None)
             if attempt is None:
-                self._families.reaped(pid)
+                if self._probing.reaped(pid, now):
+                    self._unfilled.update(self._held)
+                else:
+                    self._families.reaped(pid)
             elif attempt.outcome is not None:
                 attempt.waited = (status, usage, now)
                 attempt.step_us = self.next_us = now
@@ -292,7 +330,9 @@ class Attempts:
         self._over = []
         self._settle_us = NEVER
         self._is_own_peak_fresh = False
-        left = self._families.count_strays(over, len(self._running), self._running)
+        looking = self._probing.children
+        known = [*self._running, *looking] if looking else self._running
+        left = self._families.count_strays(over, len(known), known)
         for attempt, escaped in zip(over, left, strict=True):
             self._finish(attempt, escaped)
 
@@ -361,7 +401,10 @@ class Attempts:
         self.next_us = min(map(_next_of, self._running.values()), default=NEVER)
         if now >= self._trimming.due_us:
             self._trimming.look(now)
-        self.next_us = min(self.next_us, self._families.next_us(), self._trimming.due_us)
+        if self._held:
+            self._release_held(now)
+        held_us = self._probing.due_us if self._held else NEVER
+        self.next_us = min(self.next_us, self._families.next_us(), self._trimming.due_us, held_us)
 
     def rest(self) -> None:
         """To be called now and then: lets go of what an idle starter should not hold."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Environment
+from lanai.agent.starter_probing import silent_places
 from lanai.agent.starter_processes import MARK
 
 # The node's fault, not the job's: another node, or the same one later, may well succeed.
@@ -118,6 +119,7 @@ class Spec:
         "memory_bytes",
         "needs_leaf",
         "output_bytes",
+        "places",
         "programs",
         "stderr",
         "stdin",
@@ -147,6 +149,7 @@ class Spec:
         self.output_bytes = int(message.get("output_bytes") or 0)
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
+        self.places = silent_places(_places(self))
         self.programs: dict[bytes, bytes] = {}
         self.variables = {**_base_variables(self, message), **about_user}
         self.environment: Environment | None = None
@@ -198,6 +201,12 @@ class Spec:
         if passing is not None:
             raise passing
         raise CannotStart("notfound", 127, f"{os.fsdecode(word)}: command not found")
+
+
+def _places(spec: Spec) -> list[str]:
+    """The directories that an attempt goes to before it begins, as far as their names are the same for all."""
+    named = [path for path in (spec.stdout, spec.stderr, None if spec.is_plain else spec.stdin) if path]
+    return [spec.cwd, *(os.path.join(spec.cwd, os.path.dirname(path.partition("%")[0])) for path in named)]
 
 
 def _base_variables(spec: Spec, message: dict[str, Any]) -> dict[bytes, bytes]:

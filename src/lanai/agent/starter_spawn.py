@@ -15,9 +15,11 @@ from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
 from lanai.agent.starter_cgroups import Leaf, LeafGone, Leaves
 from lanai.agent.starter_exec import Environment, Streams, Words, spawn
+from lanai.agent.starter_probing import GOOD_US
 from lanai.agent.starter_reports import Key
 
-# A directory that is gone, or was removed and made again, is noticed after this long at the latest.
+# A directory that is gone, or was removed and made again, is noticed after this long at the latest; where a child has
+# to look into it first, after as long as what that saw counts.
 _ENTER_AGAIN_US = 20_000
 
 
@@ -52,7 +54,7 @@ class Spawner:
                 self._entered = None
                 command.enter(spec)
                 self._entered = spec
-                self._enter_again_us = now_us + _ENTER_AGAIN_US
+                self._enter_again_us = now_us + (GOOD_US if spec.places else _ENTER_AGAIN_US)
             if attempt.checks:
                 _check_inputs(attempt)
             attempt.wall_us = time.time_ns() // 1000

@@ -272,3 +272,14 @@ def _no_descriptors_left() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_endless_words_about_inputs_end_it(liar: Liar) -> None:
+    """Each would go to the hub. Nobody has given it any input; an agent before may have, which is bounded."""
+    liar.say(HELLO, NOTHING)
+    liar.give()
+    told = {"m": "input", "grant": G, "index": 1, "taken_bytes": 1, "closed": False}
+    for _ in range(64):
+        assert liar.say(*[told] * 128) == []
+    assert liar.say(told) == [ev.StarterDied("liar")]
+    assert len(liar.port.taken) == 64 * 128

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from core_recorder import SECOND, Recorder, capacity
+from lanai.core.batches import STUCK_US
 from lanai.core.effects import StartAttempts
 from lanai.core.events import JobsCancelled, NodeHeard
 from lanai.core.stalls import LONGEST_US
+from lanai.model.batch import Retries
 from lanai.model.ids import NodeId
 from lanai.model.records import SaveAttempts, SaveEvent
 
@@ -134,3 +136,47 @@ def test_what_a_node_says_of_grants_of_others_stalls_nobody(hub: Recorder) -> No
     assert hub.batch(batch).stalls == {}
     hub.end(one, 1, 1)
     hub.take_all()
+
+
+def test_a_node_that_is_stuck_is_not_waited_for_by_those_that_another_failed(hub: Recorder) -> None:
+    """One failed a job once, the other cannot begin it, for ever: it goes to the one again."""
+    one, stuck = hub.join("one", capacity(cpus=2)), hub.join("stuck", capacity(cpus=4))
+    batch = hub.submit(1)
+    hub.start()
+    hub.end(one, 1, 1, outcome="node")
+    for number in range(2, 40):
+        hub.decide()
+        (given,) = hub.take(StartAttempts)
+        if given.node == one:
+            break
+        hub.returned(stuck, number, 1, why=WHY)
+        hub.decide()
+        assert hub.core.world.nodes[one].is_open()
+        next(second for second in range(40) if starts_after_all(hub, (one, stuck), second))
+    assert given.node == one
+    assert hub.batch(batch).is_stuck(stuck)
+    hub.end(one, number, 1)
+    hub.take_all()
+
+
+def test_a_node_that_is_stuck_lifts_the_ban_of_the_last_other(hub: Recorder) -> None:
+    """Three failures in a row kept the batch from one; the other cannot begin it."""
+    sick, stuck = hub.join("sick", capacity(cpus=4)), hub.join("stuck", capacity(cpus=8))
+    batch = hub.submit(4, retries=Retries(exit=9))
+    hub.start()
+    hub.end(sick, 1, 1, 2, 3, outcome="exit")
+    assert hub.batch(batch).avoided == {sick}
+    hub.end(sick, 1, 4)
+    hub.batch(batch).stall_waits_us[stuck] = STUCK_US
+    hub.take_all()
+    hub.core.world.needs_pass = True
+    hub.decide()
+    assert hub.batch(batch).avoided == set()
+    hub.take_all()
+
+
+def starts_after_all(hub: Recorder, nodes: tuple[NodeId, ...], second: int) -> bool:
+    """As `starts_after`, with all of these heard."""
+    for node in nodes[1:]:
+        hub.feed(NodeHeard(node, "", hub.now_us, 0))
+    return starts_after(hub, nodes[0], second)

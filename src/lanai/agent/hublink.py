@@ -221,7 +221,10 @@ class HubLink:
         if self._lookup is None:
             if places := numeric(self._to.host, self._to.port):
                 return self._connect_first(now_us, places)
-            self._lookup = Lookup(self._to.host, self._to.port)
+            try:
+                self._lookup = Lookup(self._to.host, self._to.port)
+            except OSError as error:
+                return [self._down(now_us, _said(error))]
         self._is_looking = True
         self.due_us = now_us + CONNECT_TIMEOUT_US
         return []

@@ -22,6 +22,8 @@ from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
 ANYWHERE: Final = NodeId(0)
+STUCK_US: Final = 8_000_000
+"""A stall that takes so long follows others, the first of them about as long ago."""
 RECORD_US: Final = 900_000
 RECORD_PIECE_US: Final = 20
 """Recording a span costs about 1 us: so it takes a twentieth of the time at most."""
@@ -142,6 +144,10 @@ class Batch:
     def is_barred(self, node: NodeId) -> bool:
         """Whether nothing of it goes to that node now, whatever is free there."""
         return node in self.avoided or node in self.stalls
+
+    def is_stuck(self, node: NodeId) -> bool:
+        """Whether nothing of it has begun on that node for so long that others must not wait for it to be tried."""
+        return self.stall_waits_us.get(node, 0) >= STUCK_US
 
     def room(self) -> int:
         """How many more attempts its own limit allows at once."""

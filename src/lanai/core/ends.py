@@ -403,6 +403,7 @@ def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
         other is not node
         and other.is_open()
         and not batch.is_barred(other.id)
+        and not batch.is_stuck(other.id)
         and not (other.total - line.vector) & guard
         for other in world.nodes.values()
     )

@@ -16,7 +16,7 @@ import pytest
 from services.processes import end_starters, eventually
 from services.site import Site
 
-NOT_ASKED = ("LANAI_MARK", "LANAI_HOME", "LANAI_SITE", "LANAI_TEST_MARK")
+NOT_ASKED = ("LANAI_MARK", "LANAI_HOME", "LANAI_SITE", "LANAI_TEST_MARK", "LANAI_RUNTIME")
 SHOW = "env > env$LANAI_INDEX; umask > umask; pwd > cwd; echo x > made"
 
 

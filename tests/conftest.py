@@ -32,6 +32,9 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+    # Those of agents that served a whole module.
+    for state in _agents([tmp_path_factory.getbasetemp()]):
+        remove_left(state)
 
 
 @pytest.fixture(autouse=True)

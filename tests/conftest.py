@@ -55,7 +55,8 @@ def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
     left = [pid for pid in _marked(mark) if not _ends_within(pid, GRACE_S)]
     shown = [_kill(pid) for pid in left]
     for state in _agents(directories):
-        shown += [_kill(pid) for pid in left_in(state) if not _is_starter(pid)]
+        inside = [pid for pid in left_in(state) if not _is_starter(pid)]
+        shown += [_kill(pid) for pid in inside if not _ends_within(pid, GRACE_S)]
         remove_left(state)
     if shown:
         pytest.fail(f"{request.node.name} left running: " + "; ".join(shown), pytrace=False)

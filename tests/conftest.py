@@ -33,6 +33,9 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "LANAI_RUNTIME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+    # Those of agents that served a whole module.
+    for state in _agents([tmp_path_factory.getbasetemp()]):
+        remove_left(state)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +56,8 @@ def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
     left = [pid for pid in _marked(mark) if not _ends_within(pid, GRACE_S)]
     shown = [_kill(pid) for pid in left]
     for state in _agents(directories):
-        shown += [_kill(pid) for pid in left_in(state) if not _is_starter(pid)]
+        inside = [pid for pid in left_in(state) if not _is_starter(pid)]
+        shown += [_kill(pid) for pid in inside if not _ends_within(pid, GRACE_S)]
         remove_left(state)
     if shown:
         pytest.fail(f"{request.node.name} left running: " + "; ".join(shown), pytrace=False)

@@ -95,7 +95,10 @@ def test_output_that_finds_no_room_is_the_jobs_to_see_and_its_result_is_kept(sit
 
 
 def test_killed_with_a_full_disk_the_next_agent_goes_on(site: Site) -> None:
-    """And the one after it, although the first has taken the spool's reserve. What runs is taken over each time."""
+    """And the one after it, although the first has taken the spool's reserve. What runs is taken over each time.
+
+    The starter ended where it could not write to its log that its agent was gone, and all it ran had to run again.
+    """
     batch = site.submit([f"sleep 0.02; echo {number} >> ran" for number in range(300)])
     site.await_lines("ran", 50)
     filler = fill(site)

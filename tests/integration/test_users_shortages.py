@@ -72,7 +72,7 @@ def limit_processes(user: pwd.struct_passwd, pid: int, count: int) -> None:
 def test_out_of_processes_is_one_users_affair(
     joined: ScriptedHub, agent: AgentProcess, users: list[pwd.struct_passwd], ground: Path
 ) -> None:
-    """His limit is three, of which his starter is one: two of his jobs run, six come back, another's all run."""
+    """His limit is three, his starter one of them: two of his jobs run at most, others come back; another's all run."""
     anna = users[0]
     joined.send(grant(1, [b"true"], number=ANNA))
     assert ended(joined, 1) == [(1, "ok")]
@@ -84,12 +84,12 @@ def test_out_of_processes_is_one_users_affair(
     line = f"read line < {ground}/door".encode()
     joined.send(grant(2, [line] * 8, number=ANNA, first=10))
     back = returned(joined, 2)
-    assert len(back.items) == 6
+    assert 6 <= len(back.items) < 8
     assert back.why == "/bin/sh: Resource temporarily unavailable"
     joined.send(grant(3, [b"true"] * 20, number=BERT, first=100))
     assert {outcome for _, outcome in ended(joined, 20)} == {"ok"}
     limit_processes(anna, starter, 100)
-    joined.send(grant(4, [line] * 6, number=ANNA, first=20))
+    joined.send(grant(4, [line] * len(back.items), number=ANNA, first=20))
     door = os.open(ground / "door", os.O_RDWR)
     os.write(door, b"\n" * 8)
     assert {outcome for _, outcome in ended(joined, 8)} == {"ok"}

@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -419,4 +418,7 @@ def _is_trusted(connection: socket.socket) -> bool:
 
 
 def _log(text: str) -> None:
-    print(f"starter {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    try:
+        os.write(2, f"starter {os.getpid()}: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return  # a full disk costs the log, and nothing else

@@ -63,8 +63,11 @@ class Trimming:
 
 
 def free_bytes(directory: str) -> int:
-    """How much room there is for users on the disk of a directory."""
-    status = os.statvfs(directory)
+    """How much room there is for users on the disk of a directory; where that cannot be told, as if all were free."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return NEVER
     return status.f_bavail * status.f_frsize
 
 

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lanai.api.answers import refusal
 from lanai.api.doors import PEER, VISITOR
 from lanai.api.identity import Guests, Identity, Stranger
+from lanai.api.view import asker
 from lanai.model import access
 from lanai.model.access import Action, Caller, Role
 from lanai.model.allowance import Allowance
@@ -75,6 +76,7 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
 
         try:
             scope["state"][CALLER], token = await _caller(identity, scope)
+            asker.set(scope["state"][CALLER].user)
             scope["state"][VISITOR].admit()
             guest = guests.enter(token) if token is not None else None
             with crowd.counting(scope["state"][CALLER]):

@@ -1,7 +1,7 @@
 """The store as the API reads it: in threads of its own, each with its own connection, off the event loop.
 
-Each question is one of `lanai.store.reader`, in short transactions. It must not write. Whoever asks much at a time waits for
-his own: a thread is always left for others.
+Each question is one of `lanai.store.reader`, in short transactions. It must not write. Whoever asks much at once waits
+for his own: a thread is always left for others.
 """
 
 from __future__ import annotations

@@ -184,6 +184,13 @@ def test_settings_have_a_bound(site: Site) -> None:
         assert (refused.status, refused.code) == (400, "bad_settings"), refused
 
 
+def test_a_method_that_a_path_does_not_know_is_told_as_any_other_error(site: Site) -> None:
+    for method, path in (("DELETE", "/v1/hub"), ("GET", "/v1/hub/stop"), ("PUT", "/v1/batches")):
+        refused = site.root.ask(method, path)
+        assert (refused.status, refused.code) == (404, "no_such_method")
+    assert site.root.ask("HEAD", "/v1/hub").status == 200
+
+
 def test_numbers_beyond_all_bounds_are_the_callers_fault(site: Site) -> None:
     batch = submitted(site)
     for path, wish in (

@@ -60,7 +60,7 @@ class Served(NamedTuple):
 
 def application(identity: Identity, guests: Guests, routes: Sequence[Served], note: Note) -> ASGIApp:
     """The application that serves these routes to those whom `identity` lets in and the table allows it."""
-    table: list[BaseRoute] = [Route(each.path, _guarded(each), methods=[each.method]) for each in routes]
+    table: list[BaseRoute] = [_Route(each.path, _guarded(each), methods=[each.method]) for each in routes]
     router = Router(routes=table, redirect_slashes=False, default=_nothing_there)
     refusals = _Refusals(note)
     crowd = _Crowd()
@@ -135,6 +135,15 @@ def _guarded(served: Served) -> Handler:
         return response
 
     return answer
+
+
+class _Route(Route):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Asked where only the method may be another: its own answer to that would be no JSON."""
+        if scope["method"] not in (self.methods or ()):
+            what = f"there is nothing to {scope['method']} at {scope['path']}"
+            raise NothingThere(what, code="no_such_method", hint="see docs/http-api.md")
+        await super().handle(scope, receive, send)
 
 
 class _Crowd:

@@ -21,7 +21,7 @@ import pytest
 
 from lanai.api.handlers import Handlers
 from lanai.model.access import RULES, Action, Role, may
-from lanai.wire import messages
+from lanai.wire import messages, unix
 from services.callers import Caller, acting_as
 from services.processes import Process, eventually, start_agent, start_hub
 from services.users import needs_root
@@ -53,7 +53,7 @@ class Site:
             shutil.rmtree(self.directory)
             raise
         self.agent: Process | None = None
-        eventually(self.socket.exists)
+        eventually(lambda: answers(self.socket))  # it is there before it listens
         self.root = self.local("root")
 
     def local(self, user: str) -> Caller:
@@ -98,6 +98,14 @@ class Site:
                 process.kill()
         end_starters(self.home)
         shutil.rmtree(self.directory)
+
+
+def answers(path: Path) -> bool:
+    try:
+        unix.connect(path).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -169,3 +169,15 @@ def test_the_configuration_opens_the_hub_and_names_who_is_more(site: Site) -> No
         (site.home / "config.toml").unlink()
         site.lanai("hub", "stop")
         shutil.rmtree(directory)
+
+
+def test_a_hub_that_is_open_where_nobody_gets_is_said_to_be(site: Site) -> None:
+    started = site.lanai("hub", "start", "--listen", "127.0.0.1:0", "--local", "everyone")
+    try:
+        assert f"others cannot reach {site.home}/hub/api.sock" in started.stderr
+        assert "try: [access] socket = PATH in config.toml" in started.stderr
+    finally:
+        site.lanai("hub", "stop")
+    started = site.lanai("hub", "start", "--listen", "127.0.0.1:0")
+    assert "others cannot reach" not in started.stderr
+    site.lanai("hub", "stop")

@@ -96,6 +96,24 @@ def test_a_node_says_nothing_about_the_outputs_of_anothers_attempts(site: Site) 
     liar.close()
 
 
+def test_a_node_that_sends_more_output_than_there_is_room_for_is_dropped(site: Site) -> None:
+    """Who reads slowly would have the API keep all of it."""
+    batch = submitted(site)
+    liar = joined(site, "liar", cpu_milli=1000)
+    liar.expect(messages.Grant)
+    with site.root.asked("GET", f"/v1/jobs/{batch}/1/output?stream=out&follow=1") as answer:
+        fetch = liar.expect(messages.Fetch)
+        liar.send(messages.Output(fetch.stream, 1, 0, b"x" * fetch.credit))
+        piece = answer.read(5 + fetch.credit)
+        assert piece.endswith(b"x")
+        credit = liar.expect(messages.Credit).count
+        assert credit == fetch.credit
+        liar.send(messages.Output(fetch.stream, 1, fetch.credit, b"x" * credit + b"y"))
+        assert liar.is_ended_by_hub()
+        assert b"the connection to its node is lost" in answer.read()
+    liar.close()
+
+
 def test_a_node_takes_no_input_that_was_given_to_another(site: Site) -> None:
     body = json.dumps({"settings": {"cwd": "/", "stdin": "pipe"}, "single": True}).encode() + b"\ncat"
     batch = site.root.ask("POST", "/v1/batches", body).value["batch"]
@@ -182,6 +200,13 @@ def test_settings_have_a_bound(site: Site) -> None:
         body = json.dumps({"settings": {"cwd": "/", **settings}}).encode() + b"\ntrue\n"
         refused = site.root.ask("POST", "/v1/batches", body)
         assert (refused.status, refused.code) == (400, "bad_settings"), refused
+
+
+def test_a_method_that_a_path_does_not_know_is_told_as_any_other_error(site: Site) -> None:
+    for method, path in (("DELETE", "/v1/hub"), ("GET", "/v1/hub/stop"), ("PUT", "/v1/batches")):
+        refused = site.root.ask(method, path)
+        assert (refused.status, refused.code) == (404, "no_such_method")
+    assert site.root.ask("HEAD", "/v1/hub").status == 200
 
 
 def test_numbers_beyond_all_bounds_are_the_callers_fault(site: Site) -> None:

@@ -30,6 +30,7 @@ from lanai.model.records import (
 from lanai.model.resources import Capacity, Shape
 from lanai.store.failures import Cause, cause_of, reason_class
 from lanai.store.memory import MemoryStore
+from lanai.store.queries import statements
 from lanai.store.reader import SqliteReader
 from lanai.store.sqlite import SqliteWriter
 
@@ -357,6 +358,24 @@ def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, read
 def test_no_store_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         SqliteReader(tmp_path / "nowhere")
+
+
+def test_what_has_not_ended_is_found_among_what_has(
+    writer: SqliteWriter, reader: SqliteReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lanai.store.reader.PAGE_ROWS", 2)
+    for number in range(1, 6):
+        writer.commit(batch(number, 3))
+    writer.commit(batch(6, 3)[:-1])  # arriving
+    writer.commit([SetBatch(2, "ended", 0, 0, "", (), 50), SetBatch(3, "held", 0, 0)])
+    assert [row.batch for row in reader.unfinished()] == [1, 3]
+    assert [row.batch for row in reader.unfinished(after=3)] == [4, 5]
+    assert reader.unfinished(after=5) == [] == reader.unfinished(user="nobody")
+    assert [row.batch for row in reader.unfinished(user=reader.batch(1).user)] == [1, 3]
+    plan = " ".join(str(row[3]) for row in writer._db.execute(
+        "EXPLAIN QUERY PLAN " + statements("read")["unfinished"], {"after": 0, "user": None, "most": 9}
+    ))
+    assert "batch_unfinished" in plan
 
 
 def test_a_tail_is_kept_where_its_attempt_has_ended_on_the_node_that_sends_it(

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lanai.api.answers import refusal
 from lanai.api.doors import PEER, VISITOR
 from lanai.api.identity import Guests, Identity, Stranger
+from lanai.api.view import asker
 from lanai.model import access
 from lanai.model.access import Action, Caller, Role
 from lanai.model.allowance import Allowance
@@ -59,7 +60,7 @@ class Served(NamedTuple):
 
 def application(identity: Identity, guests: Guests, routes: Sequence[Served], note: Note) -> ASGIApp:
     """The application that serves these routes to those whom `identity` lets in and the table allows it."""
-    table: list[BaseRoute] = [Route(each.path, _guarded(each), methods=[each.method]) for each in routes]
+    table: list[BaseRoute] = [_Route(each.path, _guarded(each), methods=[each.method]) for each in routes]
     router = Router(routes=table, redirect_slashes=False, default=_nothing_there)
     refusals = _Refusals(note)
     crowd = _Crowd()
@@ -75,6 +76,7 @@ def application(identity: Identity, guests: Guests, routes: Sequence[Served], no
 
         try:
             scope["state"][CALLER], token = await _caller(identity, scope)
+            asker.set(scope["state"][CALLER].user)
             scope["state"][VISITOR].admit()
             guest = guests.enter(token) if token is not None else None
             with crowd.counting(scope["state"][CALLER]):
@@ -133,6 +135,15 @@ def _guarded(served: Served) -> Handler:
         return response
 
     return answer
+
+
+class _Route(Route):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Asked where only the method may be another: its own answer to that would be no JSON."""
+        if scope["method"] not in (self.methods or ()):
+            what = f"there is nothing to {scope['method']} at {scope['path']}"
+            raise NothingThere(what, code="no_such_method", hint="see docs/http-api.md")
+        await super().handle(scope, receive, send)
 
 
 class _Crowd:

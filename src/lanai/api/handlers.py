@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from lanai.model.errors import NothingThere, UserError
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import FINAL, JobState
 from lanai.model.ranges import RangeError, Ranges, parse_ranges
-from lanai.store.reader import BatchRow
+from lanai.store.reader import BatchRow, SqliteReader
 from lanai.wire import messages
 
 POLL_LIMIT_S: Final = 60.0
@@ -137,20 +138,24 @@ class Handlers:
         """GET /v1/status: what the hub says of batches and nodes, and the last ended batches of the store."""
         asks, only = caller(request), only_of(request)
         hub = await self._link.command(asks, "hub")
-        shown = []
-        for progress in await self._all(asks, "status", "batches"):
-            row = await self._batch(progress["batch"])
-            if row is not None and only in (None, row.user):
-                shown.append(batch_shown(row, progress))
+        progress = {each["batch"]: each for each in await self._all(asks, "status", "batches")}
+        shown = [batch_shown(row, progress[row.batch]) for row in await self._unfinished(only) if row.batch in progress]
         ended = await self._view.ask(lambda reader: reader.batches(limit=ENDED_SHOWN, states=("ended",), user=only))
         return answer(
             {
                 "hub": _hub_shown(hub),
-                "batches": sorted(shown, key=lambda batch: batch["batch"]),
+                "batches": shown,
                 "ended": [batch_shown(row, None) for row in ended],
                 "nodes": await self._nodes(asks),
             }
         )
+
+    async def _unfinished(self, only: str | None) -> list[BatchRow]:
+        """In the order of their numbers. Read together: one by one, others' would cost him whose own are asked for."""
+        found: list[BatchRow] = []
+        while page := await self._view.ask(partial(_unfinished, found[-1].batch if found else 0, only)):
+            found += page
+        return found
 
     # -- batches
 
@@ -377,6 +382,10 @@ class Handlers:
 
     async def _batch(self, batch: BatchId) -> BatchRow | None:
         return await self._view.ask(lambda reader: reader.batch(batch))
+
+
+def _unfinished(after: int, only: str | None, reader: SqliteReader) -> list[BatchRow]:
+    return reader.unfinished(after=after, user=only)
 
 
 def batch_shown(row: BatchRow, progress: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -32,6 +32,8 @@ SICK_NODE_FAILURES: Final = 3
 SICK_BATCH_FAILURES: Final = 25
 FIRST_DELAY_US: Final = 200_000
 LONGEST_DELAY_US: Final = 60_000_000
+STALE_TOLD: Final = 20
+"""Of one message so many results that count for nothing are told one by one; an agent may send any number."""
 _OUTCOMES: Final = frozenset(Outcome)
 _OK: Final = str(Outcome.OK)
 
@@ -85,10 +87,14 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
     grants = world.grants
     current: Grant | None = None
     done: list[AttemptResult] = []
+    stale = 0
     for result in results:
         grant = grants.get(result.grant)
         if grant is None or grant.node is not node or result.index not in grant.members:
-            world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
+            stale += 1
+            if stale <= STALE_TOLD:
+                what = f"from {node.name}: {result.outcome}, ignored"
+                world.tell("stale_result", f"{result.grant}/{result.index}", what)
             continue
         is_done = result.outcome == _OK
         if done and current is not None and not (is_done and grant is current):
@@ -102,6 +108,8 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
             yield grant, [result]
     if done and current is not None:
         yield current, done
+    if stale > STALE_TOLD:
+        world.tell("stale_result", node.name, f"{stale - STALE_TOLD} more results of that message, ignored")
 
 
 def on_returned(world: World, event: JobsReturned) -> None:

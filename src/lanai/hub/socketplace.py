@@ -39,7 +39,7 @@ def check(path: Path) -> None:
         raise UserError(
             f"others may write in {path.parent}, and could answer the hub's clients there in its place",
             code="open_directory",
-            hint=f"name a place in a directory that only this user can write, or chmod go-w {path.parent}",
+            hint="name a place in a directory that only this user can write",
             facts={"directory": os.fspath(path.parent)},
         )
     unix.check_replaceable(path)

@@ -39,6 +39,7 @@ class _Stream(msgspec.Struct):
     asked: messages.Follow
     node: int = 0
     number: int = 0
+    room_bytes: int = 0
 
 
 class Streams:
@@ -81,6 +82,7 @@ class Streams:
         if stream is None:
             return
         if stream.number and (agent := self._peer_of(stream.node)) is not None:
+            stream.room_bytes += message.count
             agent.send(messages.Credit(stream.number, message.count))
 
     def unfollow(self, asker: Peer, number: int) -> None:
@@ -119,14 +121,22 @@ class Streams:
 
     # -- from agents
 
-    def output(self, node: NodeId, message: messages.Output) -> None:
-        """Pass a piece on to its reader, where it was asked of that node."""
+    def output(self, node: NodeId, message: messages.Output) -> bool:
+        """Pass a piece on to its reader, where it was asked of that node.
+
+        Returns:
+            Whether it may: False where the reader has no room for so much, which is not passed on.
+        """
         stream = self._by_number.get(message.stream)
         if stream is None or stream.node != node:
-            return
+            return True
+        stream.room_bytes -= len(message.data)
+        if stream.room_bytes < 0:
+            return False
         stream.asker.send(msgspec.structs.replace(message, stream=stream.asked.stream))
         if message.is_end:
             self._drop(stream)
+        return True
 
     def has_given(self, node: NodeId, batch: BatchId) -> bool:
         """Whether it was that node that the batch's last piece of input went to."""
@@ -189,7 +199,7 @@ class Streams:
         if agent is None:
             self._end(stream, "its node is away; only the end of the output is kept here")
             return True
-        stream.node, stream.number = node, next(self._numbers)
+        stream.node, stream.number, stream.room_bytes = node, next(self._numbers), asked.credit
         self._by_number[stream.number] = stream
         agent.send(
             messages.Fetch(

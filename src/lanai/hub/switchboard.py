@@ -223,7 +223,8 @@ class Switchboard:
             case messages.Tail():
                 self._keep_tail(node, message)
             case messages.Output():
-                self._streams.output(node, message)
+                if not self._streams.output(node, message):
+                    peer.drop_for("it sent more of an output than there was room for")
             case messages.InputTaken():
                 if self._streams.has_given(node, message.batch):
                     for api in self._apis.values():

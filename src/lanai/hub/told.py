@@ -21,8 +21,14 @@ def log_events(records: Iterable[Record]) -> None:
     for record in records:
         if type(record) is SaveEvent:
             level = logging.WARNING if record.kind in _WORRYING else logging.INFO
-            facts = about(event=record.kind, **{_what(record.kind): record.subject})
-            _log.log(level, "%s %s: %s", record.kind, record.subject, record.text, extra=facts)
+            subject, text = _on_a_line(record.subject), _on_a_line(record.text)
+            facts = about(event=record.kind, **{_what(record.kind): subject})
+            _log.log(level, "%s %s: %s", record.kind, subject, text, extra=facts)
+
+
+def _on_a_line(text: str) -> str:
+    """What an agent has said may hold line ends, and what would look like lines of ours."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _what(kind: str) -> str:

@@ -185,6 +185,15 @@ class SqliteReader:
         with self._reading() as db:
             return [_batch_row(*row) for row in db.execute(SQL["batches"], wanted)]
 
+    def unfinished(self, *, after: int = 0, user: str | None = None) -> list[BatchRow]:
+        """A page of batches that have not ended, by number from `after` on; of `user` where one is given.
+
+        Costs by those that have not ended, however many have.
+        """
+        wanted = {"after": after, "user": user, "most": PAGE_ROWS}
+        with self._reading() as db:
+            return [_batch_row(*row) for row in db.execute(SQL["unfinished"], wanted)]
+
     def key(self, user: str, key: str) -> BatchRow | None:
         """The batch that `user` submitted under `key`, once it has arrived whole."""
         with self._reading() as db:

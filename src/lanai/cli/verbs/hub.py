@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,7 +95,15 @@ def start(foreground: bool, listen: str | None, local: str | None, format_: str)
         )
     _wait_for_api(directory)
     _print({**_facts(_client(directory), directory), "pid": started.pid}, format_)
+    if _is_open_in_vain(arguments):
+        say(f"lanai: others cannot reach {places.api_socket(directory)}, whose directory is closed to them")
+        say("try: [access] socket = PATH in config.toml, and start the hub anew")
     return daemon.stay(started) if foreground else 0
+
+
+def _is_open_in_vain(arguments: list[str]) -> bool:
+    local = [after for word, after in pairwise(arguments) if word == "--local"]
+    return local[-1:] == ["everyone"] and "--api-socket" not in arguments
 
 
 @command.command("stop")

@@ -100,6 +100,8 @@ def revoke(asked: Asked, which: tuple[str, ...]) -> int:
     """Revoke tokens: by their numbers, or all of a user.
 
     Requests under way end within seconds, agents that came by it are dropped, and what those run ends with their lease.
+    Of the user who runs the hub these include the hub's own two, which its next start makes anew: agents are then to be
+    given the new join file.
 
     \b
     Examples:

@@ -302,9 +302,13 @@ class Cgroups:
             self.problems.setdefault("freeze" if name == "freezer" else name, why)
 
     def _write_record(self) -> None:
+        """Where the disk is full the last one stays; without it, the next agent finds those in its own group only."""
         made = self._record.with_suffix(".new")
-        made.write_text(json.dumps([os.fspath(tree.base) for tree in self._trees]) + "\n")
-        made.replace(self._record)
+        try:
+            made.write_text(json.dumps([os.fspath(tree.base) for tree in self._trees]) + "\n")
+            made.replace(self._record)
+        except OSError:
+            made.unlink(missing_ok=True)
 
 
 class UserGroups:

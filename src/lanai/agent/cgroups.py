@@ -305,7 +305,8 @@ class Cgroups:
         """Where the disk is full the last one stays; without it, the next agent finds those in its own group only."""
         made = self._record.with_suffix(".new")
         try:
-            made.write_text(json.dumps([os.fspath(tree.base) for tree in self._trees]) + "\n")
+            with open(made, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(json.dumps([os.fspath(tree.base) for tree in self._trees]) + "\n")
             made.replace(self._record)
         except OSError:
             made.unlink(missing_ok=True)

@@ -12,33 +12,14 @@ import pytest
 
 from lanai.model.ids import BatchId, Index
 from lanai.wire import messages as wire
-from services.agent_hub import ScriptedHub, grant, listening, spec
+from services.agent_hub import ScriptedHub, grant, spec
 from services.agent_process import AgentProcess, gone
 from services.processes import eventually
-from services.users import made_users, open_directory
+from services.users import made_users
 
 NOT_KEPT = "this output is not kept here any more"
 DAY_S = 24 * 3600
 BIG = b"head -c 200000 /dev/zero | tr '\\0' x"
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with open_directory() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(ground: Path) -> Iterator[ScriptedHub]:
-    with listening(ground / "hub.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def agent(ground: Path) -> Iterator[AgentProcess]:
-    made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
-    yield made
-    made.clean_up()
 
 
 @pytest.fixture

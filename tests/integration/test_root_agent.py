@@ -18,11 +18,11 @@ from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape
 from lanai.wire import messages as wire
 from lanai.wire import unix
-from services.agent_hub import PATIENCE_S, ScriptedHub, grant, listening, spec
+from services.agent_hub import PATIENCE_S, ScriptedHub, grant, spec
 from services.agent_process import AgentProcess, gone
 from services.cgroups import ESCAPES, assert_kept_in, needs_cgroups
 from services.starter_bench import wait_for
-from services.users import made_users, open_directory
+from services.users import made_users
 
 ANNA, BERT = 1, 2
 
@@ -31,25 +31,6 @@ ANNA, BERT = 1, 2
 def users() -> Iterator[list[pwd.struct_passwd]]:
     with made_users("anna+lab", "bert") as made:
         yield made
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with open_directory() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(ground: Path) -> Iterator[ScriptedHub]:
-    with listening(ground / "hub.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def agent(ground: Path) -> Iterator[AgentProcess]:
-    made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
-    yield made
-    made.clean_up()
 
 
 @pytest.fixture

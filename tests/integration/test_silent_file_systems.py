@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lanai.wire import messages as wire
-from services.agent_hub import ScriptedHub, grant, listening, spec
+from services.agent_hub import ScriptedHub, grant, spec
 from services.agent_process import AgentProcess
 from services.sickfs import SickFs
-from services.users import made_users, open_directory
+from services.users import made_users
 
 ANNA, BERT, ANNA_HERE = 1, 2, 3
 
@@ -29,30 +29,11 @@ def users() -> Iterator[list[pwd.struct_passwd]]:
 
 
 @pytest.fixture
-def ground() -> Iterator[Path]:
-    with open_directory() as made:
-        yield made
-
-
-@pytest.fixture
-def shared(ground: Path) -> Iterator[SickFs]:
+def shared(ground: Path, agent: AgentProcess) -> Iterator[SickFs]:
+    """Gone before the agent is: nothing that waits for it could be ended."""
     made = SickFs(ground / "shared")
     yield made
     made.unmount()
-
-
-@pytest.fixture
-def hub(ground: Path) -> Iterator[ScriptedHub]:
-    with listening(ground / "hub.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def agent(ground: Path, shared: SickFs) -> Iterator[AgentProcess]:
-    made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
-    yield made
-    shared.unmount()
-    made.clean_up()
 
 
 @pytest.fixture

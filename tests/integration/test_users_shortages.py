@@ -13,9 +13,9 @@ import pytest
 
 from lanai.model.ids import grant_id
 from lanai.wire import messages as wire
-from services.agent_hub import ScriptedHub, grant, listening, spec
+from services.agent_hub import ScriptedHub, grant, spec
 from services.agent_process import AgentProcess
-from services.users import made_users, open_directory
+from services.users import made_users
 
 ANNA, BERT = 1, 2
 
@@ -24,25 +24,6 @@ ANNA, BERT = 1, 2
 def users() -> Iterator[list[pwd.struct_passwd]]:
     with made_users("anna", "bert") as made:
         yield made
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with open_directory() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(ground: Path) -> Iterator[ScriptedHub]:
-    with listening(ground / "hub.sock") as made:
-        yield made
-
-
-@pytest.fixture
-def agent(ground: Path) -> Iterator[AgentProcess]:
-    made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
-    yield made
-    made.clean_up()
 
 
 @pytest.fixture

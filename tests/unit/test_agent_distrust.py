@@ -255,7 +255,8 @@ def test_a_shortage_of_the_agents_own_ends_no_starter(tmp_path: Path) -> None:
         port = StarterPort(link.Place(tmp_path / "users", door), link.Account("liar"))
         port.wake()
         with _no_descriptors_left():
-            assert port.on_time(SECOND_US) == []
+            (told,) = port.on_time(SECOND_US)
+        assert told == ev.StarterMissing("cannot start commands: Too many open files", "liar", True, True)
         assert starter.poll() is None and port.due_us == 2 * SECOND_US
         assert port.on_time(2 * SECOND_US) == [] and port.fileno() >= 0
         port.close()

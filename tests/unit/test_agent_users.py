@@ -208,3 +208,14 @@ def test_a_pause_of_the_whole_computer_is_not_charged_to_a_starter(serving: Worl
     busy(serving)
     serving.tell(wire.Kill([(G1, Index(1))], 5 * S, "cancelled"))
     assert not [one for one in serving.pass_s(2 * PATIENCE_US / S) if isinstance(one, ev.EndStarter)]
+
+
+def test_where_nothing_can_be_known_of_a_starter_its_jobs_of_before_are_not_over() -> None:
+    """The agent has no descriptor to connect with. What may run there is waited for, and is what that starter says."""
+    handed = [Handed(G1, BatchId(7), 1, Shape(cpu_milli=1000), [Index(1)], [], "ann")]
+    made = world(remembered=Remembered([], handed), serves_users=True)
+    made.connect()
+    assert made.tell(ev.StarterMissing("too many open files", "ann", is_passing=True, may_live=True)) == []
+    made.tell(ev.StarterUp([(G1, Index(1), 5)], [], [], 0, "ann"))
+    assert made.machine.owner_of((G1, Index(1))) == "ann"
+    assert (G1, Index(1)) in made.machine.roster.live

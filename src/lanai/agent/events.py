@@ -65,12 +65,14 @@ class StarterUp(Value, frozen=True):
 class StarterMissing(Value, frozen=True):
     """There is none, and none can be started now; that is tried again. `problem` is why, in words.
 
-    `is_passing`: it is this computer that is short of something; else there cannot be one for that user.
+    `is_passing`: it is this computer that is short of something; else there cannot be one for that user. `may_live`:
+    it could not even be found out whether there is one, so that what an earlier agent gave it may still run.
     """
 
     problem: str
     owner: str = ""
     is_passing: bool = False
+    may_live: bool = False
 
 
 class StarterDied(Value, frozen=True):

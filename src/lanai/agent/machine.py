@@ -398,7 +398,8 @@ class Machine:
             self._set_starter_trouble(now_us, problem, out)
             return
         self._woken.discard(owner)
-        gone = [(handed.grant, index) for handed in self._take_orphans(owner) for index in handed.indices]
+        orphans = [] if missing.may_live else self._take_orphans(owner)
+        gone = [(handed.grant, index) for handed in orphans for index in handed.indices]
         pending = self.roster.withdraw_from(owner)
         if missing.is_passing:
             self._return(pending, out, problem)

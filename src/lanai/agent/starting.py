@@ -67,6 +67,10 @@ class Written(NamedTuple):
     records: list[Record | None]
 
 
+class _CannotLook(OSError):
+    """We lack what it takes to connect, so that nothing is known of the starter."""
+
+
 class StarterPort:
     """One starter of an agent: its own, or that of a user whom it serves.
 
@@ -149,7 +153,11 @@ class StarterPort:
         if now_us < self._refused_until_us and self._is_wanted:
             return self._missing(now_us, self._refusal)
         try:
-            self._socket = self._reached(now_us)
+            self._socket = self._reached()
+        except _CannotLook as shortage:
+            self.due_us = now_us + RESTART_US
+            problem = f"cannot start commands: {shortage.strerror}"
+            return [ev.StarterMissing(problem, self.owner, is_passing=True, may_live=True)]
         except OSError as error:
             return self._missing(now_us, f"cannot start commands: {error.strerror or error}", is_passing=True)
         if self._socket is None:
@@ -166,13 +174,12 @@ class StarterPort:
         self.due_us = now_us + LOOK_US
         return []
 
-    def _reached(self, now_us: int) -> socket.socket | None:
+    def _reached(self) -> socket.socket | None:
         try:
             reached = link.connect(self._place, CONNECT_S)
         except OSError as error:
             if error.errno in _OWN_SHORTAGES:
-                self.due_us = now_us + RESTART_US
-                return None
+                raise _CannotLook(error.errno, error.strerror) from None
             self._kill_all()  # one that takes nobody in
             if not self._is_wanted:
                 return None

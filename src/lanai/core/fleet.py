@@ -64,7 +64,7 @@ def _refusal(world: World, event: NodeJoined) -> Refusal | None:
         return TooMany(
             f"this hub's nodes offer named resources of {RESOURCES_MOST} names, which is the most",
             code="too_many_resources",
-            hint="give the agent fewer with --resource, or such as others have; lanai node list --format json shows them",
+            hint="give the agent fewer with --resource; lanai node list --format json shows what others have",
         )
     known = world.names.get(event.name)
     if known is None:

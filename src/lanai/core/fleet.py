@@ -32,10 +32,8 @@ def on_joined(world: World, event: NodeJoined) -> None:
     Two with one key are a copy of an agent's directory, or somebody who plays back what he has heard: both would be
     given the same jobs. One that has lost its connection before we have comes again, and finds us wiser.
     """
-    if len({*world.layout.names} | _resources(event.capacity)) > RESOURCES_MOST:
-        what = f"this hub's nodes offer named resources of {RESOURCES_MOST} names, which is the most"
-        hint = "give the agent fewer with --resource; those of before are forgotten when the hub is started anew"
-        world.do(RejectNode(event.connection, TooMany(what, code="too_many_resources", hint=hint).body()))
+    if (error := _refusal(world, event)) is not None:
+        world.do(RejectNode(event.connection, error.body()))
         return
     known = world.names.get(event.name)
     if known is None:
@@ -47,33 +45,45 @@ def on_joined(world: World, event: NodeJoined) -> None:
         world.tell("node_joined", node.name, "for the first time" + _by_token(world, event))
     else:
         node = world.nodes[known]
-        if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
-            error = NotAllowed(
-                f"another agent joined as {event.name} first",
-                code="name_taken",
-                hint="choose another --name, or `lanai node remove` the old one",
-            )
-            world.do(RejectNode(event.connection, error.body()))
-            return
         node.key_hash = event.key_hash
         if event.token not in (0, node.token):
             world.tell("node_joined", node.name, "again" + _by_token(world, event))
     node.token = event.token
     if node.connection and node.connection != event.connection:
-        if world.now_us - node.heard_us < LIVES_HEARTBEATS * world.heartbeat_us:
-            error = NotAllowed(
-                f"an agent of this name is connected already: {event.name}",
-                code="name_in_use",
-                hint="two agents may not share a --name or a directory; where there is only one, it gets in by itself",
-            )
-            world.do(RejectNode(event.connection, error.body()))
-            return
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
         ends.lose_everything(world, node, "the node has been booted again")
         world.lift_suspension(node)
     _take_facts(world, node, event)
     world.do(AcceptNode(event.connection, node.id))
+
+
+def _refusal(world: World, event: NodeJoined) -> Refusal | None:
+    """Why an agent is turned away."""
+    if len({*world.layout.names} | _resources(event.capacity)) > RESOURCES_MOST:
+        return TooMany(
+            f"this hub's nodes offer named resources of {RESOURCES_MOST} names, which is the most",
+            code="too_many_resources",
+            hint="give the agent fewer with --resource; lanai node list --format json shows what others have",
+        )
+    known = world.names.get(event.name)
+    if known is None:
+        return None
+    node = world.nodes[known]
+    if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
+        return NotAllowed(
+            f"another agent joined as {event.name} first",
+            code="name_taken",
+            hint="choose another --name, or `lanai node remove` the old one",
+        )
+    is_there = node.connection and node.connection != event.connection
+    if is_there and world.now_us - node.heard_us < LIVES_HEARTBEATS * world.heartbeat_us:
+        return NotAllowed(
+            f"an agent of this name is connected already: {event.name}",
+            code="name_in_use",
+            hint="two agents may not share a --name or a directory; where there is only one, it gets in by itself",
+        )
+    return None
 
 
 def _by_token(world: World, event: NodeJoined) -> str:

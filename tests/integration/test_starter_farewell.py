@@ -66,6 +66,7 @@ def test_what_waits_is_not_told_as_ended(asked: Asked) -> None:
 def test_what_comes_while_it_ends_does_not_begin(asked: Asked, tmp_path: Path) -> None:
     """It lies unread, or was read together with the signal: nothing of it has begun, and that is said."""
     os.kill(asked.pid, signal.SIGSTOP)
+    os.waitpid(asked.pid, os.WUNTRACED)
     asked.connection.send(asked.link.lane(1, 5))
     for index in range(2, 100):
         asked.give(index, ["touch", str(tmp_path / "begun")])

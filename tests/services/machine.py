@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lanai.agent import cgroup_mounts
+from lanai.agent.cgroup_tree import remove
 from lanai.cli import service_units
 from services.cgroups import needs_cgroups
 from services.processes import end_starters, eventually
@@ -37,9 +38,11 @@ class Machine:
         )
         self.environ = {"LANAI_HOME": str(self.home), "XDG_CONFIG_DIRS": str(root / "etc")}
         self.services: list[Service] = []
-        unified = next(one.point for one in cgroup_mounts.find() if one.version == 2)
-        self.group = unified / root.name
-        self.group.mkdir()
+        mounted = cgroup_mounts.find()
+        self.group = next(one.point for one in mounted if one.version == 2) / root.name
+        self._groups = [one.point / root.name for one in mounted]
+        for group in self._groups:
+            group.mkdir()
 
     @classmethod
     @contextmanager
@@ -91,9 +94,12 @@ class Machine:
         for service in self.services:
             service.kill()
         end_starters(self.root)
-        eventually(lambda: "populated 0" in (self.group / "cgroup.events").read_text(), what="its processes gone")
-        for directory, _, _ in os.walk(self.group, topdown=False):
-            os.rmdir(directory)
+        eventually(self._are_groups_gone, what="its processes gone")
+
+    def _are_groups_gone(self) -> bool:
+        for group in self._groups:
+            remove(group)
+        return not any(group.exists() for group in self._groups)
 
 
 def _as(user: pwd.struct_passwd) -> list[str]:

@@ -14,6 +14,7 @@ from lanai.core.events import (
     JobsHeld,
     JobsReleased,
     JobsRetried,
+    NodeDisconnected,
     NodeJoined,
     NodeWished,
     Noted,
@@ -21,7 +22,7 @@ from lanai.core.events import (
     TokensRevoked,
 )
 from lanai.model.access import Caller, Origin, Role
-from lanai.model.ids import BatchId, TokenId
+from lanai.model.ids import BatchId, NodeId, TokenId
 from lanai.model.records import SaveAudit, SaveEvent, SaveToken
 
 ANN = Caller("ann", Role.USER, Origin("unix", 1000, 42))
@@ -195,6 +196,7 @@ def test_with_which_token_an_agent_joined_is_told_once(hub: Recorder) -> None:
     def join(connection: int, token: int) -> None:
         hub.feed(NodeJoined(connection, "n", b"key", "boot", capacity(), (), "x", hub.now_us, "", (), TokenId(token)))
         hub.take_all()
+        hub.feed(NodeDisconnected(NodeId(1), connection))
 
     for connection, token in enumerate((1, 1, 2, 2), 1):
         join(connection, token)

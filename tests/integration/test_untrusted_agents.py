@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -182,17 +183,16 @@ def test_a_list_that_names_a_resource_of_its_own_in_every_line_holds_nobody_up(s
 
 def test_jobs_that_wait_for_a_resource_start_once_a_node_offers_it(site: Site) -> None:
     batch = submitted(site, b"{use licence 1} sleep 600\n")
-    waits = joined(site, "poor", cpu_milli=1000)
-    said = eventually(lambda: site.root.ask("GET", f"/v1/batches/{batch}/why").value)
-    assert "licence" in said["verdict"] or "next pass" in said["verdict"]
-    rich = WirePeer.tls(site.home)
-    capacity = Capacity(cpu_milli=1000, memory_bytes=1 << 30, named=(("licence", 1),))
-    rich.send(messages.Hello("agent", 1, 1, "test", join_token(site.home), "rich", "k", "b", 1, 0, capacity))
-    rich.expect(messages.Welcome)
-    rich.send(messages.Inventory([], is_last=True))
-    assert rich.expect(messages.Grant).ranges == [(1, 1)]
-    rich.close()
-    waits.close()
+    with closing(joined(site, "poor", cpu_milli=1000)), closing(WirePeer.tls(site.home)) as rich:
+        eventually(
+            lambda: "licence" in site.root.ask("GET", f"/v1/batches/{batch}/why").value["verdict"],
+            what="the verdict to name what no node offers",
+        )
+        capacity = Capacity(cpu_milli=1000, memory_bytes=1 << 30, named=(("licence", 1),))
+        rich.send(messages.Hello("agent", 1, 1, "test", join_token(site.home), "rich", "k", "b", 1, 0, capacity))
+        rich.expect(messages.Welcome)
+        rich.send(messages.Inventory([], is_last=True))
+        assert rich.expect(messages.Grant).ranges == [(1, 1)]
 
 
 def test_settings_have_a_bound(site: Site) -> None:

@@ -15,16 +15,16 @@ from lanai.core.schedule.timeline import NEVER
 from lanai.model.errors import InternalError
 from lanai.sim.swf import Trace
 
-TOLD_EVERY: Final = 1024
+TOLD_EVERY: Final = 256
 
 
-def replay(trace: Trace, planner: Planner, tell: Callable[[int], None] = lambda arrived: None) -> list[int]:
+def replay(trace: Trace, planner: Planner, tell: Callable[[int], None] = lambda started: None) -> list[int]:
     """When each job of `trace` starts, in seconds and in the order of its jobs.
 
     Args:
         trace: what is replayed.
         planner: a new one, for as many processors as the trace has.
-        tell: called now and then with the number of jobs that have arrived.
+        tell: called after each `TOLD_EVERY` instants with the number of jobs that have started.
 
     Raises:
         InternalError: the planner has left jobs waiting for ever.
@@ -37,7 +37,7 @@ def replay(trace: Trace, planner: Planner, tell: Callable[[int], None] = lambda 
     ends: list[tuple[int, int]] = []
     ended, arrived, decide, wake = planner.ended, planner.arrived, planner.decide, planner.wake
     at = 0
-    tell_at = TOLD_EVERY
+    started = rounds = 0
     while True:
         now = submits[at]
         if ends and ends[0][0] < now:
@@ -57,9 +57,10 @@ def replay(trace: Trace, planner: Planner, tell: Callable[[int], None] = lambda 
             seq = job.seq
             starts[seq] = now
             heappush(ends, (now + lasts[seq], seq))
-        if at >= tell_at:
-            tell(at)
-            tell_at = at + TOLD_EVERY
+            started += 1
+        rounds += 1
+        if not rounds % TOLD_EVERY:
+            tell(started)
     if -1 in starts:
         raise InternalError(f"job {trace.jobs[starts.index(-1)].id} of {trace.file} was never started")
     return starts

@@ -38,6 +38,7 @@ def test_jobs_are_ordered_by_submission_then_by_the_file() -> None:
         ([b";  MaxNodes: 16\n"], 16),
         ([b"; MaxProcs: 0\n", b"; MaxNodes: 16\n"], 16),
         ([b"; MaxProcs: -1\n", b";MaxNodes:16\n"], 16),
+        ([b"; MaxProcs: 1,152\n", b"; MaxNodes: 16 \n"], 16),
     ],
 )
 def test_the_header_says_how_many_processors_there_are(header: list[bytes], procs: int) -> None:

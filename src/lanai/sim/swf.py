@@ -23,7 +23,7 @@ FIELDS: Final = 18
 LARGEST: Final = 1 << 53  # from here on not every whole number is an IEEE double
 FOUND_CHARACTERS: Final = 60
 LINES_NAMED: Final = 10
-_HEADER: Final = re.compile(rb";\s*(MaxProcs|MaxNodes)\s*:\s*(\d{1,15})\b")
+_HEADER: Final = re.compile(rb";\s*(MaxProcs|MaxNodes)\s*:\s*(\d{1,15})(?!\S)")
 _NUMBER: Final = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WHOLE: Final = re.compile(rb"[+-]?\d+")
 _WHOLE_FIELDS: Final = frozenset({2, 4, 5, 8, 9, 12})  # those that are read; the others only have to be numbers
@@ -73,7 +73,7 @@ class Skipped(msgspec.Struct):
     lines: list[int] = []
 
 
-class Trace(msgspec.Struct):
+class Trace(msgspec.Struct, frozen=True):
     """A trace, ready to be replayed.
 
     Attributes:

@@ -12,6 +12,7 @@ from lanai.core.schedule.conservative import ConservativePlanner
 from lanai.core.schedule.depth import DepthPlanner
 from lanai.core.schedule.easy import ListPlanner
 from lanai.core.schedule.rigid import Amount, Planner
+from lanai.core.schedule.urgency import UrgencyPlanner
 
 NAMED: Final[Mapping[str, Callable[[Amount], Planner]]] = MappingProxyType({
     "fcfs": partial(ListPlanner, order="fcfs", backfill="none"),
@@ -19,8 +20,8 @@ NAMED: Final[Mapping[str, Callable[[Amount], Planner]]] = MappingProxyType({
     "easy-sjbf": partial(ListPlanner, order="fcfs", backfill="shortest"),
     "sjf": partial(ListPlanner, order="sjf", backfill="none"),
     "sjf+easy": partial(ListPlanner, order="sjf", backfill="same"),
-    "wfp3": partial(ListPlanner, order="wfp3", backfill="none"),
-    "wfp3+easy": partial(ListPlanner, order="wfp3", backfill="same"),
+    "wfp3": partial(UrgencyPlanner, backfills=False),
+    "wfp3+easy": partial(UrgencyPlanner, backfills=True),
     "conservative": ConservativePlanner,
 })
 POLICIES: Final = (*NAMED, "depth:D")

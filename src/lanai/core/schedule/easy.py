@@ -13,10 +13,37 @@ over stays out: free and extra have only shrunk, and the time until the shadow t
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Literal, TypeAlias
 
-from lanai.core.schedule.order import OrderName, Place, Queue, by_estimate, by_submission, by_urgency
+from lanai.core.schedule.order import Place, Queue, StaticOrder, by_estimate, by_submission
 from lanai.core.schedule.rigid import Amount, RigidJob
 from lanai.core.schedule.running import Running
+
+Backfill: TypeAlias = Literal["none", "same", "shortest"]
+
+
+class Shadow:
+    """What a head has been promised: when it will fit, and what is free then besides.
+
+    Attributes:
+        when: the time.
+        extra: what jobs that run beyond it may still take.
+    """
+
+    __slots__ = ("extra", "when")
+
+    def __init__(self, when: int, extra: Amount) -> None:
+        self.when = when
+        self.extra = extra
+
+    def admits(self, job: RigidJob, now: int) -> bool:
+        """Whether a job that fits now may start without delaying the head. If so, it has been counted as started."""
+        if now + job.estimate <= self.when:
+            return True
+        if job.width > self.extra:
+            return False
+        self.extra -= job.width
+        return True
 
 
 class ListPlanner:
@@ -24,19 +51,18 @@ class ListPlanner:
 
     Args:
         capacity: of the machine.
-        order: of the queue.
+        order: of the queue; for that of `wfp3` see `urgency`.
         backfill: `none`, or EASY over the rest of the queue in its own order (`same`) or by estimate (`shortest`).
     """
 
-    def __init__(self, capacity: Amount, order: OrderName, backfill: str) -> None:
+    def __init__(self, capacity: Amount, order: StaticOrder, backfill: Backfill) -> None:
         self._running = Running(capacity)
-        self._changes = order == "wfp3"
         self._queue = Queue(by_estimate if order == "sjf" else by_submission)
         self._shortest = Queue(by_estimate) if backfill == "shortest" else None
         self._backfills = backfill != "none"
         self._new: list[RigidJob] = []
         self._head: Place | None = None  # that of the last pass; None where a whole pass is due
-        self._shadow: tuple[int, Amount] | None = None  # of that head; None until it is asked for
+        self._shadow: Shadow | None = None  # of that head; None until it is asked for
 
     def arrived(self, job: RigidJob) -> None:
         """See `Planner`."""
@@ -59,8 +85,6 @@ class ListPlanner:
         new, self._new = self._new, []
         if not self._running.free or not self._queue.places:
             return []  # what is new is looked at when something has ended, as all is then
-        if self._changes:
-            return self._pass_by_urgency(now)
         if self._head is not None and self._queue.places[0] is self._head:
             return self._pass_over_new(now, new)
         return self._whole_pass(now)
@@ -91,19 +115,6 @@ class ListPlanner:
         self._forget(filled)
         return filled
 
-    def _pass_by_urgency(self, now: int) -> list[RigidJob]:
-        waiting = self._queue.places
-        free = self._running.free
-        if all(job.width > free for _rank, job in waiting):
-            return []
-        ordered = sorted((by_urgency(job, now), job) for _rank, job in waiting)
-        started = self._start_in_order(now, ordered)
-        if self._backfills and len(started) < len(ordered) and self._running.free:
-            self._shadow = None
-            started += self._backfill(now, ordered[len(started)][1], ordered[len(started) + 1 :])
-        self._forget(started)
-        return started
-
     # -- steps of a pass
 
     def _start_in_order(self, now: int, places: list[Place]) -> list[RigidJob]:
@@ -123,22 +134,15 @@ class ListPlanner:
         fitting = [job for _rank, job in places if job.width <= free]
         if not fitting:
             return fitting
-        shadow, extra = self._shadow or running.shadow(head.width)
+        if self._shadow is None:
+            self._shadow = Shadow(*running.shadow(head.width))
         started = []
         for job in fitting:
-            width = job.width
-            if width > free:
-                continue
-            if now + job.estimate > shadow:
-                if width > extra:
-                    continue
-                extra -= width
-            running.start(job, now)
-            started.append(job)
-            free = running.free
-            if not free:
-                break
-        self._shadow = shadow, extra
+            if job.width <= running.free and self._shadow.admits(job, now):
+                running.start(job, now)
+                started.append(job)
+                if not running.free:
+                    break
         return started
 
     def _forget(self, started: list[RigidJob]) -> None:

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from lanai.core.schedule.rigid import RigidJob
 
-OrderName: TypeAlias = Literal["fcfs", "sjf", "wfp3"]
+StaticOrder: TypeAlias = Literal["fcfs", "sjf"]
 Rank: TypeAlias = tuple[float, int, int]
 Place: TypeAlias = tuple[Rank, RigidJob]
 

@@ -124,7 +124,7 @@ def test_conventions_can_be_chosen(tmp_path: Path) -> None:
     [
         (HEADER + job(1) + "1 2 3\n", "{file}:3: found 3 fields, accepted is 18 numbers"),
         (HEADER + job(1) + job(2, submit="soon"), "{file}:3: found 'soon' as field 2, accepted is a whole number"),
-        (job(1), "{file}: found no line `; MaxProcs: N`, accepted is one with N of 1 or more, or the option --procs"),
+        (job(1), "{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`, accepted is either, or --procs N"),
         (HEADER + job(1, run=0), "{file}: found no job that can be replayed on 4 processors (1 with a run time of 0)"),
         (HEADER + ";" * (1 << 20), "{file}:2: found a line of more than 1048576 bytes, accepted is a line of SWF"),
     ],

@@ -137,7 +137,7 @@ def read_trace(lines: Iterable[bytes], file: str, reading: Reading) -> Trace:
     procs = reading.procs or header.get(b"MaxProcs") or header.get(b"MaxNodes")
     if not procs:
         raise UserError(
-            f"{file}: found no line `; MaxProcs: N`, accepted is one with N of 1 or more, or the option --procs",
+            f"{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`, accepted is either, or --procs N",
             code="no_processors",
             hint="lanai simulate FILE --procs N ...",
             facts={"file": file},

@@ -41,4 +41,8 @@ BUDGETS = {
     "run, nothing running": Budget(1.5, 0.7, "s"),
     "help": Budget(0.150, 0.100, "s"),
     "status": Budget(0.300, 0.150, "s"),
+    "replay": Budget(30_000, 80_000, "jobs/s", more_is_better=True),
+    "replay, depth 64": Budget(10_000, 25_000, "jobs/s", more_is_better=True),
+    "replay, all": Budget(1_000, 5_000, "jobs/s", more_is_better=True),
+    "replay, whole command": Budget(20_000, 40_000, "jobs/s", more_is_better=True),
 }

@@ -89,6 +89,20 @@ AUDIT: Final = Listing(
     numbers=frozenset(("row", "uid", "pid", "token", "left_out")),
 )
 
+REPLAYS: Final = Listing(
+    kind="policies",
+    key="policy",
+    columns=(
+        *("policy", "jobs", "wait_avg_s", "wait_median_s", "wait_p95_s", "wait_max_s"),
+        *("slowdown_avg", "slowdown_p95", "slowdown_max", "utilisation", "makespan_s", "fairness_jain", "users"),
+        *("starts_sum_s", "starts_sha256"),
+    ),
+    shown=(
+        *("policy", "jobs", "wait_avg_s", "wait_p95_s", "wait_max_s", "slowdown_avg", "utilisation", "makespan_s"),
+        "fairness_jain",
+    ),
+)
+
 
 def batch_row(batch: Mapping[str, Any]) -> dict[str, Any]:
     """A batch of the API as a row: its counts stand among its other values."""

@@ -35,7 +35,9 @@ def reference_starts(trace: Trace, policy: str) -> list[int]:
         left = [job for job in left if not job.has_ended]
         there = [job for job in left if job.submit <= now]
         waiting = [job for job in there if job.start is None]
-        PASSES[policy.partition(":")[0]](Pass(now, trace.procs, there, waiting, bool(ends)), policy)
+        taken = sum(job.width for job in there if is_running(job))
+        if waiting and taken < trace.procs:
+            PASSES[policy.partition(":")[0]](Pass(now, trace.procs, there, waiting, bool(ends)), policy)
         assert sum(job.width for job in there if is_running(job)) <= trace.procs
     return [job.start for job in jobs]
 

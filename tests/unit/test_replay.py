@@ -132,10 +132,10 @@ def test_the_head_is_never_delayed_by_backfill(trace: Trace) -> None:
     assert first is None or easy[first] <= fcfs[first]
 
 
-def test_an_arrival_while_all_is_taken_gets_its_reservation_at_once() -> None:
-    """Job 4 is promised 10 while nothing is free, so that job 3 cannot move to 10 when job 1 ends early."""
+def test_an_arrival_while_all_is_taken_gets_its_reservation_when_something_ends() -> None:
+    """Jobs 3 and 4 come while nothing is free. When job 1 ends early job 3 is promised 10, and job 4 what is left."""
     jobs = ((0, 2, 4, 30), (0, 2, 10, 10), (1, 3, 10, 10), (2, 2, 20, 20))
-    assert starts(trace_of(4, *jobs), "conservative") == [0, 0, 24, 4]
+    assert starts(trace_of(4, *jobs), "conservative") == [0, 0, 10, 20]
 
 
 def test_a_job_of_no_time_ends_in_a_second_round_of_its_instant() -> None:

@@ -1,8 +1,12 @@
 """Conservative backfill: every waiting job has a reservation, and none ever moves to a later time.
 
-A job gets the earliest start at which it fits when it arrives. Where jobs have ended, each waiting job in order of
-submission is lifted out and placed again at its earliest start, with all other reservations in place: one sweep, so
-what a later job gives up serves an earlier one at the next sweep. A job starts when its reservation has come.
+A job gets the earliest start at which it fits, at the first pass after its arrival. There is none while nothing is free:
+those that arrive meanwhile are placed when something has ended, after those before them have moved. Recorded replays
+have it so; to place them at once gives other starts.
+
+Where jobs have ended, each waiting job in order of submission is lifted out and placed again at its earliest start, with
+all other reservations in place: one sweep, so what a later job gives up serves an earlier one at the next sweep. A job
+starts when its reservation has come.
 
 To sweep over thousands is affordable because most need no look. A job that could not move when it was last looked at
 can move now only to a start from which it would use something that was given back since. So what is given back is kept
@@ -40,6 +44,7 @@ class ConservativePlanner:
 
     def __init__(self, capacity: Amount) -> None:
         self._timeline = Timeline(capacity)
+        self._free = capacity
         self._promises: list[_Promise] = []
         self._due: list[tuple[int, int, _Promise]] = []  # a heap; those whose promise has moved since are passed over
         self._new: list[RigidJob] = []
@@ -54,6 +59,7 @@ class ConservativePlanner:
     def ended(self, job: RigidJob, now: int, started: int) -> None:
         """See `Planner`."""
         self._has_ended = True
+        self._free += job.width
         self._give(now, started + _length(job), job.width)
 
     def wake(self) -> int | None:
@@ -65,6 +71,8 @@ class ConservativePlanner:
 
     def decide(self, now: int) -> list[RigidJob]:
         """See `Planner`."""
+        if not self._free:
+            return []
         self._timeline.advance(now)
         if self._has_ended:
             self._sweep(now)
@@ -126,6 +134,7 @@ class ConservativePlanner:
             promise = heappop(self._due)[2]
             at = bisect_left(self._promises, (promise.submit, promise.seq), key=attrgetter("submit", "seq"))
             del self._promises[at]
+            self._free -= promise.job.width
             started.append(promise.job)
         return started
 

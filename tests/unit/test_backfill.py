@@ -67,7 +67,7 @@ def test_urgency_is_the_cube_of_relative_wait_times_width(
 
 
 def test_a_pass_is_due_at_the_first_reservation_wherever_that_moves() -> None:
-    planner = ConservativePlanner(2)
+    planner = ConservativePlanner(3)
     first, second = job(1, width=2, estimate=10), job(2, width=2, estimate=5)
     planner.arrived(first)
     assert (planner.decide(0), planner.wake()) == ([first], None)

@@ -1,12 +1,12 @@
 """Conservative backfill: every waiting job has a reservation, and none ever moves to a later time.
 
-A job gets the earliest start at which it fits, at the first pass after its arrival. There is none while nothing is free:
-those that arrive meanwhile are placed when something has ended, after those before them have moved. Recorded replays
-have it so; to place them at once gives other starts.
+A job gets the earliest start at which it fits, at the first pass after its arrival. There is none while nothing is
+free: those that arrive meanwhile are placed when something has ended, after those before them have moved. Recorded
+replays have it so; to place them at once gives other starts.
 
-Where jobs have ended, each waiting job in order of submission is lifted out and placed again at its earliest start, with
-all other reservations in place: one sweep, so what a later job gives up serves an earlier one at the next sweep. A job
-starts when its reservation has come.
+Where jobs have ended, each waiting job in order of submission is lifted out and placed again at its earliest start,
+with all other reservations in place: one sweep, so what a later job gives up serves an earlier one at the next sweep.
+A job starts when its reservation has come.
 
 To sweep over thousands is affordable because most need no look. A job that could not move when it was last looked at
 can move now only to a start from which it would use something that was given back since. So what is given back is kept

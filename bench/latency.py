@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from noop import site
 from processes import bare_environment, scratch
+from sites import site
 
 from lanai.model.batch import BatchSettings
 

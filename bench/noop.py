@@ -12,21 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from processes import Daemon, bare_environment, cpu_us, descendants, scratch, start, start_hub
+from processes import bare_environment, cpu_us, scratch
+from sites import NODE, SLOTS, site
 
-from lanai.client import Client, Target
+from lanai.client import Client
 from lanai.model.batch import BatchSettings
+from lanai.model.resources import Shape
 
-SLOTS = 2
 HERE = Path(__file__).parent
 SILENT = ("/bin/true",)
 TALKING = ("/bin/echo", "x")
+LIMIT_BYTES = 64 << 20
+NO_LIMIT = Shape()
+OTHER = "nobody"
 
 
 @dataclass
@@ -58,91 +61,56 @@ class Yardstick:
         return jobs / float(seconds)
 
 
-class Site:
-    """A hub and an agent of two slots on this machine, with their API process and starter."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.hub = start_hub(directory / "hub")
-        self.agent: Daemon | None = None
-
-    def join(self) -> None:
-        """Start the agent."""
-        state = self._directory / "agent"
-        state.mkdir()
-        wire = f"unix:{self._directory / 'hub' / 'hub.sock'}"
-        arguments = ["--state", str(state), "--hub", wire, "--cpus", str(SLOTS), "--name", "bench"]
-        self.agent = start("lanai.agent", *arguments, log=self._directory / "agent.log")
-
-    def client(self) -> Client:
-        """A client of the API process, which answers."""
-        until_s = time.monotonic() + 20
-        while True:
-            client = Client(Target(socket=self._directory / "hub" / "api.sock"))
-            try:
-                client.hub()
-                return client
-            except Exception:
-                client.close()
-                if time.monotonic() > until_s:
-                    raise
-                time.sleep(0.02)
-
-    def processes(self) -> dict[str, int]:
-        """Their pids by part."""
-        found = {"hub": self.hub.pid}
-        for pid, program in descendants(self.hub.pid).items():
-            if program == "lanai.api":
-                found["api"] = pid
-        if self.agent is not None:
-            found["agent"] = self.agent.pid
-            for pid, program in descendants(self.agent.pid).items():
-                if program.endswith(("starter.py", "lanai.agent.starter")):
-                    found["starter"] = pid
-        return found
-
-    def stop(self) -> None:
-        """End them all."""
-        pids = self.processes()
-        if self.agent is not None:
-            self.agent.stop()
-        self.hub.stop()
-        for part in ("starter", "api"):
-            if part in pids and Path(f"/proc/{pids[part]}").exists():
-                os.kill(pids[part], 15)
-
-
-@contextmanager
-def site() -> Iterator[Site]:
-    """A hub with its agent, ended at the end."""
-    with scratch() as directory:
-        made = Site(directory)
-        try:
-            made.join()
-            yield made
-        finally:
-            made.stop()
-
-
 def run_lanai(jobs: int, command: tuple[str, ...], yardstick: Callable[[], float]) -> Run:
     """One batch through fresh processes, which are warm by a small batch before."""
-    with site() as here:
+    return _run_site(jobs, command, yardstick)
+
+
+def run_in_cgroups(jobs: int, command: tuple[str, ...], yardstick: Callable[[], float]) -> Run:
+    """The same with a memory limit for each job, kept by the kernel."""
+    return _run_site(jobs, command, yardstick, shape=Shape(memory_bytes=LIMIT_BYTES))
+
+
+def run_as_another_user(jobs: int, command: tuple[str, ...], yardstick: Callable[[], float]) -> Run:
+    """The same by a token over TLS, through an agent of root's that starts the commands as that user."""
+    if os.geteuid() != 0:
+        raise RuntimeError("an agent that runs jobs as their users is root's: run it as root")
+    return _run_site(jobs, command, yardstick, user=OTHER)
+
+
+def _run_site(
+    jobs: int,
+    command: tuple[str, ...],
+    yardstick: Callable[[], float],
+    *,
+    shape: Shape = NO_LIMIT,
+    user: str | None = None,
+) -> Run:
+    settings = BatchSettings(cwd="/tmp", name="bench", shape=shape)
+    with site(user) as here:
         client = here.client()
-        _run_batch(client, 500, command)
+        if shape.memory_bytes:
+            _check_limit(client)
+        _run_batch(client, 500, command, settings)
         beside = yardstick()
         pids = here.processes()
         before = {part: cpu_us(pid) for part, pid in pids.items()}
         client_s = time.process_time()
-        wall_s = _run_batch(client, jobs, command)
+        wall_s = _run_batch(client, jobs, command, settings)
         used = {part: (cpu_us(pid) - before[part]) / jobs for part, pid in pids.items()}
         used["client"] = (time.process_time() - client_s) / jobs * 1e6
         client.close()
     return Run(jobs / wall_s, beside, used)
 
 
-def _run_batch(client: Client, jobs: int, command: tuple[str, ...]) -> float:
+def _check_limit(client: Client) -> None:
+    limit = client.node(NODE)["facts"]["memory_limit"]
+    if not limit.startswith("by cgroup"):
+        raise RuntimeError(f"memory is not limited by cgroups here, but {limit}")
+
+
+def _run_batch(client: Client, jobs: int, command: tuple[str, ...], settings: BatchSettings) -> float:
     line = " ".join(command).encode() + b"\n"
-    settings = BatchSettings(cwd="/tmp", name="bench")
     began_s = time.monotonic()
     submitted = client.submit([line * jobs], settings, env={b"PATH": b"/usr/bin:/bin"})
     counts = client.wait(submitted.batch)["counts"]

@@ -1,9 +1,10 @@
 """`make bench`: every measure in turn, one table at the end, the same as JSON in bench/results.json.
 
-    python bench/run.py [--quick | --full] [--only NAME]... [--json FILE]
+    python bench/run.py [--quick | --full] [--only NAME]... [--json FILE] [--trace FILE]
 
 Figures are what was measured, reached or not. `--quick` is for trying things out (two minutes), the default ends within
-about ten minutes on two cores, `--full` repeats more.
+about ten minutes on two cores, `--full` repeats more. Replays need a trace, which is not part of Lanai: the figures to
+reach are for SDSC-SP2, whole (LANAI_BENCH_TRACE names it to `make bench`).
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import hub_alone
 import latency
 import noop
+import replays
 import submission
 from budgets import BUDGETS
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("results.json")
+
+RATIOS = {"captured": "captured ratio", "in cgroups": "ratio in cgroups", "another user": "ratio as another user"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Scale:
     full_s: float
     lines: int
     repeats: int
+    trace: Path | None = None
 
 
 SCALES = {
@@ -85,6 +90,8 @@ def measure_noop(report: Report, scale: Scale, say: Callable[[str], None]) -> No
     few, slow = scale.few_jobs, scale.slow_jobs
     contenders: dict[str, tuple[noop.Contender, int, tuple[str, ...]]] = {
         f"lanai, {few:,} silent": (noop.run_lanai, few, noop.SILENT),
+        f"lanai, {few:,} in cgroups": (noop.run_in_cgroups, few, noop.SILENT),
+        f"lanai, {few:,} over TLS as another user": (noop.run_as_another_user, few, noop.TALKING),
         f"make -j2, {few:,}": (noop.run_make, few, noop.SILENT),
         f"xargs -P2, {few:,}": (noop.run_xargs, few, noop.SILENT),
         f"lanai, {few:,} captured": (noop.run_lanai, few, noop.TALKING),
@@ -116,7 +123,7 @@ def _noop_rows(report: Report, name: str, found: dict[str, Any]) -> None:
     if not name.startswith("lanai"):
         report.beside(name, f"{found['ratio']:.2f} ({rate})")
         return
-    budget = "captured ratio" if name.endswith("captured") else "silent ratio"
+    budget = next((of for end, of in RATIOS.items() if name.endswith(end)), "silent ratio")
     report.against(f"{name}: ratio to the yardstick", budget, found["ratio"])
     report.against(f"{name}: hub CPU", "hub cpu", found["cpu_us_per_job"]["hub"])
     parts = ", ".join(f"{part} {value:.0f}" for part, value in found["cpu_us_per_job"].items())
@@ -163,11 +170,28 @@ def measure_latency(report: Report, scale: Scale, say: Callable[[str], None]) ->
     report.results["latency_s"] = found
 
 
+def measure_replays(report: Report, scale: Scale, say: Callable[[str], None]) -> None:
+    """A recorded workload against policies."""
+    if scale.trace is None:
+        report.beside("replay of a trace", "left out: no trace is named (--trace FILE)")
+        return
+    trace = replays.read(scale.trace)
+    found: dict[str, float] = {}
+    for policy, budget in {"easy": "replay", "depth:64": "replay, depth 64", "conservative": "replay, all"}.items():
+        found[policy] = replays.in_process(trace, policy, 3)
+        say(f"replay, {policy}: {found[policy]:,.0f} jobs/s")
+        report.against(f"replay of {len(trace.jobs):,} jobs, {policy}", budget, found[policy])
+    found["easy, whole command"] = replays.whole_command(scale.trace, len(trace.jobs), "easy", 3)
+    report.against("lanai simulate, easy, whole command", "replay, whole command", found["easy, whole command"])
+    report.results["replays_jobs_per_s"] = found | {"trace": scale.trace.name}
+
+
 MEASURES = {
     "latency": measure_latency,
     "hub": measure_hub,
     "submission": measure_submission,
     "noop": measure_noop,
+    "replays": measure_replays,
 }
 
 
@@ -184,8 +208,9 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
     }
     began_s = time.monotonic()
+    scale = replace(SCALES[options.scale], trace=options.trace)
     for name in options.only or MEASURES:
-        MEASURES[name](report, SCALES[options.scale], lambda line: print(line, file=sys.stderr, flush=True))
+        MEASURES[name](report, scale, lambda line: print(line, file=sys.stderr, flush=True))
     report.results["took_s"] = round(time.monotonic() - began_s, 1)
     options.json.write_text(json.dumps(report.results, indent=2) + "\n")
     console.print(_table(report))
@@ -212,6 +237,8 @@ def _options() -> argparse.Namespace:
     scale.add_argument("--full", dest="scale", action="store_const", const="full")
     parser.add_argument("--only", action="append", choices=MEASURES, help="may be repeated")
     parser.add_argument("--json", type=Path, default=RESULTS)
+    trace = os.environ.get("LANAI_BENCH_TRACE")
+    parser.add_argument("--trace", type=Path, default=Path(trace) if trace else None, help="in SWF; for replays")
     parser.set_defaults(scale="default")
     return parser.parse_args()
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from hubwire import HubWire
-from noop import Site
 from processes import bare_environment, pss_bytes, scratch, start_hub
+from sites import Site
 
 from lanai.model.batch import BatchSettings
 

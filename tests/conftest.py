@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from lanai.agent.cgroups import RECORD, left_in, remove_left
 
 MARK = "LANAI_TEST_MARK"
 GRACE_S = 2.0
@@ -19,7 +21,8 @@ EXEC_LOOKS = 100
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps tests away from the state and configuration of the person who runs them, and from his Python's settings.
+    """Keeps tests away from state and configuration of the person who runs them, from his Python's settings, and from
+    a hub that is a service of this machine.
 
     An environment that has Python write at once hides output that nobody has flushed.
     """
@@ -27,26 +30,53 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
             patch.delenv(name, raising=False)
         patch.delenv("LANAI_HOME", raising=False)
-        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "LANAI_RUNTIME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+    # Those of agents that served a whole module.
+    for state in _agents([tmp_path_factory.getbasetemp()]):
+        remove_left(state)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test of which a process is still alive when all its fixtures are torn down, and ends that process.
 
-    A process is known by a mark in its environment, so that daemons with another parent are found too. Fixtures of
-    wider scope start before the mark is set and are left alone.
+    A process is known by a mark in its environment, so that daemons with another parent are found too, and by being in
+    a control group of an agent that the test has started. Fixtures of wider scope start before the mark is set and are
+    left alone. What agents that were killed have left to their next one, idle starters and groups, is removed here.
     """
+    directories = [Path(os.environ["XDG_STATE_HOME"])]
+    if "tmp_path" in request.fixturenames:
+        directories.append(request.getfixturevalue("tmp_path"))
     mark = uuid.uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, mark)
         yield
     left = [pid for pid in _marked(mark) if not _ends_within(pid, GRACE_S)]
-    if left:
-        shown = [_kill(pid) for pid in left]
+    shown = [_kill(pid) for pid in left]
+    for state in _agents(directories):
+        inside = [pid for pid in left_in(state) if not _is_starter(pid)]
+        shown += [_kill(pid) for pid in inside if not _ends_within(pid, GRACE_S)]
+        remove_left(state)
+    if shown:
         pytest.fail(f"{request.node.name} left running: " + "; ".join(shown), pytrace=False)
+
+
+def _agents(directories: Iterable[Path]) -> Iterator[Path]:
+    """The state directories, somewhere below, of agents that have left groups."""
+    for top in directories:
+        for directory, below, files in os.walk(top):
+            if RECORD in files:
+                below.clear()
+                yield Path(directory)
+
+
+def _is_starter(pid: int) -> bool:
+    try:
+        return b"starter.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _marked(mark: str) -> list[int]:

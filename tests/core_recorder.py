@@ -143,17 +143,15 @@ class Recorder:
         self.check_nothing_left()
         return found
 
-    def end(
-        self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND
-    ) -> None:
+    def end(self, node: NodeId, number: int, *indices: int, outcome: str = "ok", wall_us: int = SECOND) -> None:
         """Attempts of grant `number` end on the node."""
         code = 0 if outcome == "ok" else 1
         results = [AttemptResult(grant(number), Index(i), outcome, code, wall_us=wall_us) for i in indices]
         self._spooled[node] = self._spooled.get(node, 0) + len(results)
         self.feed(ev.AttemptsEnded(node, self._spooled[node], results, self.now_us))
 
-    def returned(self, node: NodeId, number: int, *indices: int) -> None:
-        self.feed(ev.JobsReturned(node, [(grant(number), Index(i)) for i in indices]))
+    def returned(self, node: NodeId, number: int, *indices: int, why: str = "") -> None:
+        self.feed(ev.JobsReturned(node, [(grant(number), Index(i)) for i in indices], why))
 
     def answer(self) -> dict[str, object] | None:
         """The result of the one command that was answered; an error fails."""

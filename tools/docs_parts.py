@@ -20,10 +20,12 @@ from typing import Any
 import click
 import msgspec
 
+from lanai.api.handlers import Handlers
 from lanai.cli import listings
 from lanai.cli.main import SECTIONS
 from lanai.cli.main import command as lanai
 from lanai.model import errors
+from lanai.model.access import RULES, Role, may, may_all
 from lanai.wire import messages
 
 HERE = Path(__file__).resolve().parent
@@ -121,6 +123,21 @@ def exit_codes() -> str:
 def _kinds(kind: type[errors.LanaiError], depth: int) -> list[tuple[type[errors.LanaiError], int]]:
     below = [found for sub in kind.__subclasses__() for found in _kinds(sub, depth + 1)]
     return [(kind, depth), *below]
+
+
+def access() -> str:
+    """Every action, and what each role may do of it."""
+    rows = []
+    for action, rule in RULES.items():
+        may_do = ["yes" if may_all(r, action) else "own" if may(r, action, is_own=True) else "" for r in Role]
+        rows.append([rule.text, code(action), *may_do])
+    return table(["to", "action", *Role], rows)
+
+
+def routes() -> str:
+    """Every route of the API with the action that it is."""
+    served = Handlers(None, None).routes()  # type: ignore[arg-type]
+    return table(["method and path", "action"], [[code(f"{r.method} {r.path}"), code(r.action)] for r in served])
 
 
 def layout() -> str:
@@ -275,6 +292,8 @@ _WRITERS: dict[str, Callable[..., str]] = {
     "struct": struct,
     "exit-codes": exit_codes,
     "layout": layout,
+    "access": access,
+    "routes": routes,
     "messages": wire_messages,
     "tables": store_tables,
     "columns": columns,

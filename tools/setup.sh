@@ -121,7 +121,10 @@ is_gnu_parallel() { parallel --version 2>/dev/null | grep -q '^GNU parallel'; }
 # Prints the distribution packages that the given extra needs and this machine lacks.
 missing_packages() {
     case $1 in
-        test) command -v ip >/dev/null || [ -x /sbin/ip ] || echo iproute2 ;;
+        test)
+            command -v ip >/dev/null || [ -x /sbin/ip ] || echo iproute2
+            command -v systemd-analyze >/dev/null || echo systemd
+            ;;
         bench)
             compiles || echo gcc libc6-dev
             is_gnu_parallel || echo parallel

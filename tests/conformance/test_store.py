@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pytest
 
+from lanai.model.access import Caller, Origin, Role
 from lanai.model.batch import BatchSettings, Counts, Retries
 from lanai.model.errors import NothingThere, StoreError
 from lanai.model.records import (
@@ -20,6 +21,7 @@ from lanai.model.records import (
     Record,
     ReopenJobs,
     SaveAttempts,
+    SaveAudit,
     SaveChunk,
     SaveEnv,
     SaveEvent,
@@ -31,6 +33,7 @@ from lanai.model.records import (
     SaveReason,
     SaveShape,
     SaveTail,
+    SaveToken,
     SetBatch,
 )
 from lanai.model.request import Check
@@ -372,6 +375,36 @@ def test_nodes_and_meta_keep_their_last_value(opened: Callable[[], Store]) -> No
     assert found.nodes == [node("m", "away")]
 
 
+def test_tokens_keep_their_last_value(opened: Callable[[], Store]) -> None:
+    store = opened()
+    one = SaveToken(1, "user", "ann", b"1" * 32, 5, 9, 0, "laptop")
+    store.commit([one, SaveToken(2, "agent", "bob", b"2" * 32, 6)])
+    store.commit([SaveToken(2, "agent", "bob", b"2" * 32, 6, 0, 7), SaveToken(3, "admin", "eve", b"3" * 32, 8)])
+    assert opened().recover().tokens == [
+        one,
+        SaveToken(2, "agent", "bob", b"2" * 32, 6, 0, 7),
+        SaveToken(3, "admin", "eve", b"3" * 32, 8),
+    ]
+
+
+def test_the_audit_trail_goes_when_it_is_too_old(opened: Callable[[], Store]) -> None:
+    def audit(number: int) -> SaveAudit:
+        caller = Caller("ann", Role.USER, Origin("unix", 1000, 42))
+        return SaveAudit(number, 10 * number, caller, "batch.hold", "batch 1", {"held": 1}, {"is_drained": True})
+
+    store = opened()
+    assert store.recover().last_audit == 0
+    store.commit([audit(1), audit(2), audit(3)])
+    assert opened().recover().last_audit == 3
+    store = opened()
+    assert store.old(0, 10) == (None, False)
+    assert store.old(0, 21) == (None, True)
+    store.commit([PruneRows(21, 100)])
+    assert store.old(0, 21) == (None, False)
+    assert store.old(0, 31) == (None, True)
+    assert store.recover().last_audit == 3
+
+
 def test_giving_records_twice_changes_nothing(store: Store) -> None:
     """A group whose commit was not known to have happened is given again after a restart."""
     groups: list[list[Record]] = [
@@ -379,6 +412,7 @@ def test_giving_records_twice_changes_nothing(store: Store) -> None:
         [SaveGrant(GRANT, 7, 1, 1, ((1, 3),)), SaveReason(1, 0, "full", "8 of 8 cpus are taken", 5)],
         [SaveAttempts([row(1, 1, 1), row(2, 1, 2, outcome="exit", state="failed")])],
         [SaveOverride(1, 9, 10, "cancelled"), SaveTail(1, 2, 1, True, b"o", b"e", 1, 1), SaveEvent(1, "a", "b", "c")],
+        [SaveToken(1, "user", "ann", b"1", 5), SaveAudit(1, 5, Caller(), "agent.join", "node n", is_refused=True)],
     ]
     for group in groups:
         store.commit(group)

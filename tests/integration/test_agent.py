@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import select
-import signal
 import socket
 import ssl
 import subprocess
@@ -17,69 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from lanai.agent import starter_link
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId, Index, grant_id
 from lanai.wire import messages as wire
 from services.agent_hub import PATIENCE_S, ScriptedHub, grant, listening, spec
+from services.agent_process import AgentProcess, gone
 
 G1, G2 = grant_id(1, 1), grant_id(1, 2)
-
-
-def gone(pid: int) -> None:
-    """Wait until the process is no more."""
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            assert select.select([descriptor], [], [], PATIENCE_S)[0], f"process {pid} goes on"
-        finally:
-            os.close(descriptor)
-
-
-class AgentProcess:
-    """Agents of one state directory, one after the other."""
-
-    def __init__(self, state: Path, hub: str) -> None:
-        self.state = state
-        self.hub = hub
-        self.log = state.with_suffix(".log")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *arguments: str, cpus: int = 2) -> None:
-        words = [sys.executable, "-m", "lanai.agent", "--state", str(self.state), "--name", "n1", "--cpus", str(cpus)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*words, "--hub", self.hub, *arguments], stderr=log)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(PATIENCE_S)
-
-    def starter_pid(self) -> int | None:
-        """Found by its command, since to ask it would be to take it away from its agent."""
-        needle = os.fsencode(self.state / "starter")
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and needle in (entry / "cmdline").read_bytes().split(b"\0"):
-                    return int(entry.name)
-        return None
-
-    def kill_starter(self) -> None:
-        pid = self.starter_pid()
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        if self.process is not None and self.process.poll() is not None:
-            gone(pid)
-
-    def clean_up(self) -> None:
-        """End the agent, its starter, and what that runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-        pid = self.starter_pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            gone(pid)
-        starter_link.kill_leftovers(self.state / "starter")
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from lanai.client import Client, Target
 from lanai.hub import identity
 from lanai.model.batch import Counts
 from lanai.model.errors import LanaiError, NotAllowed, NothingThere, OtherEnd, Refusal, StoreFull, TimedOut, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId
-from lanai.model.records import SaveAttempts, SaveProgress, SaveTail, SetBatch
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, TokenId
+from lanai.model.records import SaveAttempts, SaveProgress, SaveTail, SaveToken, SetBatch
 from lanai.wire import messages, unix
 from lanai.wire.messages import InputState
 from scripted_hub import WALL_US, ScriptedHub
@@ -574,13 +574,14 @@ def tls(tmp_path: Path) -> Iterator[tuple[Api, int, str, str]]:
     directory = tmp_path / "hub"
     directory.mkdir()
     pin = identity.ensure_certificate(directory, "host")
-    tokens = identity.ensure_tokens(directory, tmp_path / "join", tmp_path / "token")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made = Api(directory, "--listen", f"127.0.0.1:{port}")
+    token = "ab" * 32
+    made.hub.commit(SaveToken(TokenId(1), "user", "ann", hashlib.sha256(token.encode()).digest(), WALL_US))
     made.client().hub()
-    yield made, port, pin, tokens.user
+    yield made, port, pin, token
     made.end()
 
 

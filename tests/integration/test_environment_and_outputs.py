@@ -16,7 +16,7 @@ import pytest
 from services.processes import end_starters, eventually
 from services.site import Site
 
-NOT_ASKED = ("LANAI_MARK", "LANAI_HOME", "LANAI_SITE", "LANAI_TEST_MARK")
+NOT_ASKED = ("LANAI_MARK", "LANAI_HOME", "LANAI_SITE", "LANAI_TEST_MARK", "LANAI_RUNTIME")
 SHOW = "env > env$LANAI_INDEX; umask > umask; pwd > cwd; echo x > made"
 
 
@@ -121,6 +121,21 @@ def test_output_files_in_directories_that_are_made(site: Site) -> None:
     assert (shown.stdout, shown.stderr) == ("out2\n", "err2\n")
     refused = site.lanai("submit", "-", "--output", "x%q", stdin="true\n", ok=False)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+
+
+def test_a_named_file_that_is_none_any_more_is_said_and_not_waited_for(site: Site) -> None:
+    """A pipe nobody writes to, in place of the file: to open it would be to wait for ever."""
+    batch = site.submit(["echo some; rm out; mkfifo out"], "--output", "out")
+    site.wait(batch)
+    shown = site.lanai("logs", f"{batch}/1")
+    assert shown.stdout == ""
+    assert shown.stderr == f"lanai: cannot read {site.work}/out: it is a pipe\n"
+    batch = site.submit(["echo some; while [ ! -e go ]; do sleep 0.02; done; echo more"], "--output", "followed")
+    following = site.spawn("logs", "-f", f"{batch}/1")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "some\n"
+    (site.work / "go").touch()
+    assert (following.stdout.read(), following.wait(20)) == ("more\n", 0)
 
 
 def test_the_whole_from_the_agent_and_a_tail_when_it_is_gone(site: Site) -> None:

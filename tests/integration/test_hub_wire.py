@@ -202,11 +202,12 @@ def test_the_same_port_is_taken_again_at_once_after_kill(home: Path) -> None:
 
 
 def test_files_that_hold_secrets_are_private(hub: Process, home: Path) -> None:
-    for path in (home / "join", home / "hub" / "token", home / "hub" / "key.pem", home / "hub" / "tokens.json"):
+    for path in (home / "join", home / "hub" / "token", home / "hub" / "key.pem", home / "hub" / "hub.db"):
         assert path.stat().st_mode & 0o777 == 0o600, path
     joining = json.loads((home / "join").read_text())
     assert joining["url"] == hub.facts["url"]
-    assert joining["token"] not in (home / "hub" / "tokens.json").read_text()
+    for path in (home / "hub").glob("hub.db*"):
+        assert joining["token"].encode() not in path.read_bytes()
 
 
 def test_the_pin_is_that_of_the_certificate_shown(hub: Process, home: Path) -> None:

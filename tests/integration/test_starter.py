@@ -7,135 +7,14 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lanai.agent import starter_link as sl
-from lanai.agent import starter_processes as processes
-
-TIMEOUT_S = 20.0
-ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
-
-
-class Bench:
-    """A starter in a directory of its own, a connection to it, and all that it has said."""
-
-    def __init__(self, directory: Path, idle_s: float = 60.0, python: str = sys.executable) -> None:
-        self.directory = directory / "starter"
-        self.work = directory / "work"
-        self.work.mkdir()
-        self.pid = sl.start_starter(self.directory, idle_s=idle_s, python=python)
-        self.is_reaped = False
-        self.ended: list[sl.Ended] = []
-        self.others: list[sl.Report] = []
-        self.connection = sl.Connection(self.directory)
-        self.link = self.connection.link
-        self.say(self.link.inventory())
-        self.until(lambda: self.find(sl.Inventory))
-
-    def say(self, *messages: bytes) -> None:
-        self.connection.send(b"".join(messages))
-
-    def say_and_wait(self, *messages: bytes) -> None:
-        self.say(*messages)
-        self.until(lambda: False)
-
-    def reconnect(self) -> sl.Inventory:
-        self.connection.close()
-        self.connection = sl.Connection(self.directory)
-        self.link = self.connection.link
-        self.others.clear()
-        self.say(self.link.inventory())
-        return self.until(lambda: self.find(sl.Inventory))
-
-    def find(self, kind: type) -> Any:
-        return next((one for one in self.others if isinstance(one, kind)), None)
-
-    def until(self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
-        deadline_s = time.monotonic() + timeout_s
-        while not (result := condition()):
-            report = self.connection.receive(max(0.0, deadline_s - time.monotonic()))
-            assert report is not None, f"nothing more came; log: {self.log()}"
-            if isinstance(report, sl.EndedMany):
-                self.ended.extend(report.items)
-            else:
-                self.others.append(report)
-        return result
-
-    def log(self) -> str:
-        return (self.directory / sl.LOG_NAME).read_text()
-
-    def prepare(self, width: int = 2, **settings: Any) -> None:
-        settings = {"batch": 7, "cwd": str(self.work), "env": ENVIRONMENT, **settings}
-        self.say(self.link.spec(1, **settings), self.link.lane(1, width))
-
-    def run(self, *commands: Any, grant: int = 1, first: int = 1) -> None:
-        rows = [command if isinstance(command, tuple) else (command,) for command in commands]
-        items = [[first + n, 1, *row] for n, row in enumerate(rows)]
-        self.say(self.link.run(1, 1, grant, items))
-
-    def ends(self, count: int = 1) -> list[sl.Ended]:
-        self.until(lambda: len(self.ended) >= count)
-        return sorted(self.ended, key=lambda end: end.index)
-
-    def begun(self) -> int:
-        return sum(len(one.items) for one in self.others if isinstance(one, sl.Started))
-
-    def one(self, command: Any, **settings: Any) -> sl.Ended:
-        self.prepare(**settings)
-        self.run(command)
-        return self.ends()[0]
-
-    def output(self, end: sl.Ended, stream: int = 0) -> bytes:
-        assert end.output is not None
-        record = end.output[stream]
-        assert record is not None
-        if record[0] == "segment":
-            data = (self.directory / f"out-{record[1]:06d}").read_bytes()
-            return data[record[2] : record[2] + record[3]]
-        path = Path(record[1]) if record[0] == "user" else self.directory / record[1]
-        return path.read_bytes()
-
-    def pid_in(self, name: str) -> int:
-        path = self.work / name
-        wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
-        return int(path.read_text())
-
-    def wait_gone(self) -> int:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < deadline_s:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.is_reaped = True
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
-        raise AssertionError(f"the starter is still there; log: {self.log()}")
-
-    def close(self) -> None:
-        self.connection.close()
-        if not self.is_reaped:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        if self.directory.exists():
-            sl.kill_leftovers(self.directory)
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
-
-
-def is_alive(pid: int) -> bool:
-    return processes.read_process(pid) is not None
-
-
-def now_us() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+from services.starter_bench import ENVIRONMENT, TIMEOUT_S, Bench, hello, is_alive, now_us, wait_for
 
 
 @pytest.fixture
@@ -447,7 +326,7 @@ import sys
 from pathlib import Path
 from lanai.agent import starter_link as sl
 directory, work = Path(sys.argv[1]), sys.argv[2]
-c = sl.Connection(directory)
+c = sl.Connection(sl.own_place(directory))
 c.send(c.link.inventory())
 c.send(c.link.spec(1, batch=7, cwd=work, env={"PATH": "/usr/bin:/bin"}))
 c.send(c.link.lane(1, 2))
@@ -566,7 +445,7 @@ def test_input_from_a_file(bench: Bench) -> None:
     ],
 )
 def test_garbage_disturbs_nobody(bench: Bench, garbage: bytes) -> None:
-    with sl.connect(bench.directory) as stranger:
+    with sl.connect(sl.own_place(bench.directory)) as stranger:
         stranger.settimeout(TIMEOUT_S)
         try:
             stranger.sendall(garbage)
@@ -589,6 +468,10 @@ def test_garbage_disturbs_nobody(bench: Bench, garbage: bytes) -> None:
         {"m": "nonsense"},
         {"m": ["nonsense"]},
         {"m": "lease", "until_us": "tomorrow"},
+        {"m": "read", "id": 1, "items": [[[1, 1, 1]]]},
+        {"m": "read", "id": 1, "items": [[[1, 1, 1], 0, "all"]]},
+        {"m": "read", "id": [], "items": []},
+        {"m": "sweep", "keep_us": 1},
     ],
 )
 def test_a_malformed_message_costs_the_connection_only(bench: Bench, message: Any) -> None:
@@ -601,7 +484,7 @@ def test_a_malformed_message_costs_the_connection_only(bench: Bench, message: An
 
 
 def test_another_protocol_is_refused(bench: Bench) -> None:
-    with sl.connect(bench.directory) as stranger:
+    with sl.connect(sl.own_place(bench.directory)) as stranger:
         stranger.sendall(sl._frame({"m": "hello", "protocol": 2, "agent_pid": 1}))
         stranger.settimeout(TIMEOUT_S)
         reports = list(sl.StarterLink().feed(stranger.recv(1000)))
@@ -609,7 +492,7 @@ def test_another_protocol_is_refused(bench: Bench) -> None:
 
 
 def test_a_new_agent_replaces_the_old_connection(bench: Bench) -> None:
-    new = sl.Connection(bench.directory)
+    new = sl.Connection(sl.own_place(bench.directory))
     try:
         with pytest.raises((sl.LinkError, OSError)):
             bench.until(lambda: False)
@@ -676,7 +559,7 @@ def test_leftovers_of_a_killed_starter(bench: Bench) -> None:
     pids = [bench.pid_in("pid"), bench.pid_in("stray")]
     os.kill(bench.pid, signal.SIGKILL)
     assert bench.wait_gone() == -signal.SIGKILL
-    assert sl.kill_leftovers(bench.directory) >= 2
+    assert sl.kill_leftovers(sl.own_place(bench.directory)) >= 2
     wait_for(lambda: not any(map(is_alive, pids)))
 
 
@@ -713,19 +596,27 @@ def test_more_slots_than_the_soft_limit_allows_and_commands_keep_theirs(tmp_path
 
 
 @pytest.mark.parametrize("settings", [{}, {"stdin": "pipe", "stdout": "named.%i", "stderr": "named.%i"}])
-def test_out_of_descriptors_is_the_nodes_fault_and_says_what_to_do(tmp_path: Path, settings: Any) -> None:
-    """It also leaves some to the starter itself, which goes on."""
+@pytest.mark.parametrize("features", [["unbegun"], []])
+def test_out_of_descriptors_is_not_the_jobs_fault_and_says_what_to_do(
+    tmp_path: Path, settings: Any, features: list[str]
+) -> None:
+    """It also leaves some to the starter itself, which goes on. An agent that takes none back has them end."""
     bench = Bench(tmp_path, python=with_limits(tmp_path, 40, 48))
     try:
+        bench.say(hello(features=features), bench.link.inventory())
         bench.prepare(width=60, **settings)
         bench.run(*[["sleep", "60"]] * 60)
-        bench.until(lambda: bench.begun() and bench.begun() + len(bench.ended) == 60)
+        bench.until(lambda: bench.begun() and bench.begun() + len(bench.ended) + bench.given_back() == 60)
         failed, bench.ended = bench.ended, []
-        assert {end.outcome for end in failed} == {"node"}
-        assert all("may have 48 files open; start the agent with a higher limit" in str(end.reason) for end in failed)
-        assert len(failed) < 60
+        back = bench.given_back()
+        assert (bool(failed), bool(back)) == (not features, bool(features))
+        assert {end.outcome for end in failed} <= {"node"}
+        reasons = [str(end.reason) for end in failed]
+        reasons += [one.why for one in bench.others if isinstance(one, sl.Unbegun)]
+        assert all("may have 48 files open; start the agent with a higher limit" in reason for reason in reasons)
+        count = 60 - len(failed) - back
         bench.say(*[bench.link.kill(1, index, grace_us=0) for index in range(1, 61)])
-        assert {end.outcome for end in bench.ends(60 - len(failed))} == {"cancelled"}
+        assert {end.outcome for end in bench.ends(count)} == {"cancelled"}
         bench.prepare()
         bench.ended.clear()
         bench.run(["echo", "on it goes"], grant=2)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def start_agent(home: Path, name: str, *options: str, hub: str = "", prefix: Seq
         *("--hub", hub or joining["url"], "--join", str(home / "join"), *options),
     ]
     return Process(command, home / f"agent-{name}.log", prefix=prefix)
+
+
+def pid_with_word(word: str) -> int | None:
+    """A process that has `word` among those of its command; None where there is none."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and os.fsencode(word) in (entry / "cmdline").read_bytes().split(b"\0"):
+                return int(entry.name)
+    return None
 
 
 def end_starters(home: Path) -> None:

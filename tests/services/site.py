@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lanai.client.private import is_answering
 from services.processes import Process, end_starters, eventually, start_agent, start_hub
 
 COMMAND_S = 60.0
@@ -34,6 +35,7 @@ class Site:
         """Start it, with the options of last time where none are given."""
         self.hub_options = options or self.hub_options
         self.hub = start_hub(self.home, *self.hub_options, prefix=prefix)
+        eventually(lambda: is_answering(self.home / "hub"), what="the API to answer")
         return self.hub
 
     def start_agent(self, name: str, *options: str, prefix: Sequence[str] = (), hub: str = "") -> Process:

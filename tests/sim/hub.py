@@ -17,8 +17,8 @@ from lanai.core.hub import Decision, HubCore
 from lanai.hub.commit import Group
 from lanai.hub.loop import GATHER_RECORDS, PASS_US, _is_urgent
 from lanai.hub.switchboard import Switchboard
-from lanai.model.errors import StoreFull
-from lanai.model.ids import NodeId
+from lanai.model.errors import ErrorBody, StoreFull
+from lanai.model.ids import NodeId, TokenId
 from lanai.wire import messages
 from sim.network import Line, Stream
 from sim.virtual import SECOND_US
@@ -39,6 +39,7 @@ class Peer:
         self.kind = ""
         self.name = name
         self.node: NodeId | None = None
+        self.token = TokenId(0)
         self.inventory: list[tuple[int, int, str]] = []
         self.specs: set[int] = set()
         self.up: Stream | None = None
@@ -85,6 +86,13 @@ class Peer:
 
     drop = leave
 
+    def drop_for(self, why: str) -> None:
+        self.leave()
+
+    def refuse(self, error: ErrorBody) -> None:
+        self.send(messages.Refused(error))
+        self.leave()
+
     def die(self) -> None:
         if self._down is not None:
             self._down.close(is_cut=True)
@@ -105,9 +113,7 @@ class Hub:
         store = world.store
         recovered = store.recover()
         self.core = HubCore(epoch=1, lease_us=world.lease_us)
-        self.board = Switchboard(
-            self.core, store, hub="sim", join_token_sha256="", facts=dict, stop=lambda now: None
-        )
+        self.board = Switchboard(self.core, store, hub="sim", facts=dict, stop=lambda now: None, end=lambda: None)
         self.board.attach(self)  # type: ignore[arg-type]
         self._inbox: list[Event] = []
         self._afterwards: list[Callable[[], None]] = []

@@ -10,7 +10,7 @@ from lanai.agent import events as ev
 from lanai.agent.machine import Machine
 from lanai.agent.spool import Handed, Remembered
 from lanai.model.job import AttemptResult
-from lanai.model.resources import Capacity
+from lanai.model.resources import Capacity, Shape
 from lanai.wire import messages
 from sim.network import Stream
 from sim.starter import Starter
@@ -53,7 +53,7 @@ class Disk:
         self.reserve = SEGMENT if not self.is_full else self.reserve - 1
         for index in handed.indices:
             self.handed[handed.grant, index] = Handed(
-                handed.grant, handed.batch, handed.attempt, handed.shape, [index]
+                handed.grant, handed.batch, handed.attempt, handed.shape, [index], [], handed.owner
             )
         return True
 
@@ -82,7 +82,10 @@ class Node:
         self.blocked_until_us = 0
         self.is_sick = False
         self.disk = Disk()
-        self.starter: Starter | None = None
+        self.serves_users = world.rng.random() < 0.5
+        self.starters: dict[str, Starter] = {}
+        self.starters_ended = 0
+        self.unknown = ""
         self.agent: Agent | None = None
         self.first_lane = 1
 
@@ -132,9 +135,9 @@ class Node:
     def reboot(self, away_us: int) -> None:
         """Power off, and on again after a while. The disk stays."""
         self.kill_agent()
-        if self.starter is not None:
-            self.starter.die()
-            self.starter = None
+        for starter in self.starters.values():
+            starter.die()
+        self.starters.clear()
         self.boots += 1
         self.is_on = False
         self.disk.lease = (0, 0)
@@ -149,16 +152,33 @@ class Node:
         if self.agent is not None:
             self.agent.die()
             self.agent = None
-            if self.starter is not None:
-                self.starter.agent = None
+            for starter in self.starters.values():
+                starter.agent = None
 
     def kill_starter(self) -> None:
-        """Its agent hears of it, after those words that it had said before."""
-        if self.starter is not None:
-            self.starter.die()
-            self.starter = None
+        """One of them. Its agent hears of it, after those words that it had said before.
+
+        Every other one is asked to end, and has its last words. With them it says that nothing else has begun.
+        """
+        if self.starters:
+            starter = self.starters.pop(self.world.rng.choice(list(self.starters)))
+            is_asked = self.agent is not None and starter.agent is self.agent and self.starters_ended % 2 == 1
+            self.starters_ended += 1
+            if is_asked:
+                starter.say_goodbye()
+            else:
+                starter.die()
             if self.agent is not None:
-                self.agent.hear_death()
+                self.agent.hear_death(starter, begun=() if is_asked else None)
+
+    def kill_starters(self) -> None:
+        """All of them."""
+        while self.starters:
+            self.kill_starter()
+
+    def shapes(self) -> list[Shape]:
+        """Of everything that runs."""
+        return [shape for starter in self.starters.values() for shape in starter.shapes()]
 
     def start_agent(self) -> None:
         if self.agent is None and self.is_on:
@@ -175,8 +195,13 @@ class Agent:
         length_us = node.disk.lease[1]
         node.first_lane += 1000
         self.machine = Machine(
-            node.capacity, node.disk.remembered(), first_lane=node.first_lane, lease_us=length_us
+            node.capacity,
+            node.disk.remembered(),
+            first_lane=node.first_lane,
+            lease_us=length_us,
+            serves_users=node.serves_users,
         )
+        self._lanes: dict[int, str] = {}
         self.machine.lease.take_over(node.disk.lease[0])
         self._events: deque[ev.Event] = deque()
         self._timer: Timer | None = None
@@ -186,7 +211,9 @@ class Agent:
         self._down: Stream | None = None
         self._inbox: deque[tuple[Starter, ev.StarterEvent]] = deque()
         self._lease_was = (0, 0)
-        self._later(self.world.rng.randrange(1000, 50_000), self._find_starter)
+        expected = {handed.owner for handed in node.disk.handed.values()} | node.starters.keys()
+        for owner in sorted(expected | ({""} if not node.serves_users else set())):
+            self._wake(owner)
         self._later(self.world.rng.randrange(1000, 50_000), self._connect)
 
     def die(self) -> None:
@@ -200,12 +227,19 @@ class Agent:
 
     # -- starter
 
-    def _find_starter(self) -> None:
+    def _wake(self, owner: str) -> None:
+        self._later(self.world.rng.randrange(1000, 50_000), lambda: self._find_starter(owner))
+
+    def _find_starter(self, owner: str) -> None:
         node = self.node
-        if node.starter is None:
-            node.starter = Starter(node)
-        starter = node.starter
-        self.hear_starter(starter, starter.attach(self))
+        if owner not in node.starters and owner and owner == node.unknown:
+            self.tell(ev.StarterMissing("there is no such user", owner))
+            return
+        if owner not in node.starters:
+            node.starters[owner] = Starter(node, owner)
+        starter = node.starters[owner]
+        if starter.agent is not self:
+            self.hear_starter(starter, starter.attach(self))
 
     def hear_starter(self, starter: Starter, event: ev.StarterEvent) -> None:
         self._inbox.append((starter, event))
@@ -215,10 +249,10 @@ class Agent:
         _, event = self._inbox.popleft()
         self.tell(event)
 
-    def hear_death(self) -> None:
-        self._inbox.append((Starter(self.node), ev.StarterDied()))
-        self._later(self.world.rng.randrange(50, 3000), self._take_one)
-        self._later(RESTART_STARTER_US, self._find_starter)
+    def hear_death(self, starter: Starter, begun: tuple[ev.Member, ...] | None = None) -> None:
+        self.hear_starter(starter, ev.StarterDied(starter.owner, begun))
+        if not starter.owner:
+            self._later(RESTART_STARTER_US, lambda: self._find_starter(""))
 
     # -- hub
 
@@ -255,8 +289,15 @@ class Agent:
         self._up = world.hub.accept(line, down, node)
         self._up.send(
             messages.Hello(
-                kind="agent", protocol_min=1, protocol_max=1, version="sim", name=node.name, key=f"key of {node.name}",
-                boot_id=f"boot {node.boots}", capacity=node.capacity, started_by="somebody",
+                kind="agent",
+                protocol_min=1,
+                protocol_max=1,
+                version="sim",
+                name=node.name,
+                key=f"key of {node.name}",
+                boot_id=f"boot {node.boots}",
+                capacity=node.capacity,
+                started_by="somebody",
             )
         )
         self.tell(ev.HubGreeted())
@@ -319,19 +360,19 @@ class Agent:
                     self._up.send(message)
             case ev.Hand(lane, handed, items):
                 if disk.hand(handed):
-                    self._at_starter(lambda s: s.hand(lane, handed.grant, handed.attempt, items))
+                    self._at_starter(handed.owner, lambda s: s.hand(lane, handed.grant, handed.attempt, items))
                 else:
                     self._events.append(ev.HandFailed([(handed.grant, index) for index in handed.indices]))
-            case ev.Keep(results, starter_upto):
+            case ev.Keep(results, starter_upto, owner):
                 upto = disk.keep(results)
                 if upto is None:
-                    self._events.append(ev.ResultsNotKept(results))
+                    self._events.append(ev.ResultsNotKept(results, owner))
                 else:
-                    self._events.append(ev.ResultsKept(upto, results, starter_upto))
-            case ev.Release(upto):
-                self._at_starter(lambda s: s.release(upto))
+                    self._events.append(ev.ResultsKept(upto, results, starter_upto, owner))
+            case ev.Release(upto, owner):
+                self._at_starter(owner, lambda s: s.release(upto))
             case ev.Widen(lane, width):
-                self._at_starter(lambda s: s.widen(lane, width))
+                self._at_starter(self._lanes.get(lane, ""), lambda s: s.widen(lane, width))
             case ev.ForgetResults(upto):
                 disk.forget(upto)
             case ev.NoteGone(items):
@@ -346,20 +387,45 @@ class Agent:
                 self.die()
             case ev.SetLease(until_us):
                 disk.lease = (until_us, self.machine.lease.length_us)
-                self._at_starter(lambda s: s.set_lease(until_us))
+                for owner in self.node.starters:
+                    self._at_starter(owner, lambda s: s.set_lease(until_us))
             case ev.OpenLane(lane, spec):
-                self._at_starter(lambda s: s.open_lane(lane, spec))
+                owner = self._lanes[lane] = spec.user if self.node.serves_users else ""
+                self._at_starter(owner, lambda s: s.open_lane(lane, spec))
             case ev.CloseLane(lane):
-                self._at_starter(lambda s: s.close_lane(lane))
-            case ev.TakeBack(items):
-                self._at_starter(lambda s: s.take_back(items))
-            case ev.EndAttempts(items, grace_us, _):
-                self._at_starter(lambda s: s.end(items, grace_us))
+                self._at_starter(self._lanes.pop(lane), lambda s: s.close_lane(lane))
+            case ev.TakeBack(items, owner):
+                self._at_starter(owner, lambda s: s.take_back(items))
+            case ev.EndAttempts(items, grace_us, _, owner):
+                self._at_starter(owner, lambda s: s.end(items, grace_us))
+            case ev.WakeStarter(owner):
+                self._wake(owner)
+            case ev.EndStarter(owner):
+                self._at_starter(owner, self._kill)
+            case ev.RetireStarter(owner):
+                self._at_starter(owner, self._retire)
             case _:
                 assert_never(effect)
 
-    def _at_starter(self, call: Callable[[Starter], None]) -> None:
+    def _kill(self, starter: Starter) -> None:
+        if self.node.starters.get(starter.owner) is starter:
+            del self.node.starters[starter.owner]
+            starter.die()
+            if self.is_alive:
+                self.hear_death(starter)
+
+    def _retire(self, starter: Starter) -> None:
+        """It has nothing, and ends."""
+        if starter.waiting or starter.active or starter.kept:
+            self.node.later(1_000_000, lambda: self._retire(starter) if starter.is_alive else None)
+        elif self.node.starters.get(starter.owner) is starter:
+            del self.node.starters[starter.owner]
+            starter.die()
+            if self.is_alive:
+                self.hear_death(starter)
+
+    def _at_starter(self, owner: str, call: Callable[[Starter], None]) -> None:
         """What is written to the starter's socket arrives in order, also after the agent's death."""
-        starter = self.node.starter
+        starter = self.node.starters.get(owner)
         if starter is not None and starter.agent is self:
             self.node.later(0, lambda: call(starter) if starter.is_alive else None)

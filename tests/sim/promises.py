@@ -51,17 +51,18 @@ class Promises:
 
     # -- commands
 
-    def began(self, node: Node, member: Member, batch: BatchId, line: bytes, shapes: list[Shape]) -> None:
+    def began(
+        self, node: Node, starter: Starter, member: Member, batch: BatchId, line: bytes, shapes: list[Shape]
+    ) -> None:
         """A command begins: no other attempt of its job lives, and the node has room."""
         self.executions += 1
         job = (int(batch), member[1])
         require(line == b"job %d" % member[1], f"{job} was given the line {line!r}")
         others = self._live.setdefault(job, {})
-        for other, (where, starter) in others.items():
-            is_fenced = where.boot_us() >= starter.lease_us
+        for other, (where, holder) in others.items():
+            is_fenced = where.boot_us() >= holder.lease_us
             require(is_fenced, f"{job} begins as {member} on {node.name} while {other} lives on {where.name}")
-        assert node.starter is not None
-        others[member] = (node, node.starter)
+        others[member] = (node, starter)
         require(job not in self._done, f"{job} begins again as {member}, done in row {self._done.get(job)}")
         free = self._layout.capacity(node.capacity)
         for shape in shapes:

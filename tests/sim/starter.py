@@ -9,7 +9,7 @@ import msgspec
 
 from lanai.agent import events as ev
 from lanai.agent.events import Item, Member
-from lanai.model.ids import GrantId
+from lanai.model.ids import GrantId, Index
 from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape
 from lanai.wire.messages import Spec
@@ -46,8 +46,9 @@ class Running:
 class Starter:
     """What survives its agent. Gone with `die`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, owner: str) -> None:
         self.node = node
+        self.owner = owner
         self.is_alive = True
         self.lease_us = NEVER_US
         self.is_expired = False
@@ -73,6 +74,7 @@ class Starter:
             list(self.waiting),
             [result for _, result in self.kept],
             self._last if self.kept else 0,
+            self.owner,
         )
 
     def open_lane(self, lane: int, spec: Spec) -> None:
@@ -102,7 +104,7 @@ class Starter:
         kept = {(result.grant, result.index) for _, result in self.kept}
         back = [m for m in items if self.waiting.pop(m, None) or (m not in self.active and m not in kept)]
         if back:
-            self._tell(ev.JobsGivenBack(back))
+            self._tell(ev.JobsGivenBack(back, self.owner))
 
     def end(self, items: list[Member], grace_us: int) -> None:
         for member in items:
@@ -143,6 +145,13 @@ class Starter:
         self.active.clear()
         self.waiting.clear()
 
+    def say_goodbye(self) -> None:
+        """Asked to end: it ends what runs, tells of that, and takes nothing more."""
+        self.waiting.clear()
+        self.end_all("starter ended by SIGTERM")
+        self._report()
+        self.die()
+
     def end_all(self, why: str) -> None:
         for member in list(self.waiting):
             del self.waiting[member]
@@ -150,6 +159,25 @@ class Starter:
         for running in list(self.active.values()):
             running.outcome = "node"
             self._over(running)
+
+    def lie(self) -> None:
+        """Say of what others have that it has ended, begun, or come back. Its own user may do that with what is his."""
+        others = [m for one in self.node.starters.values() if one is not self for m in (*one.waiting, *one.active)]
+        rng = self.node.world.rng
+        foreign = [*others, (GrantId(rng.randrange(1 << 41)), Index(1))]
+        members = rng.sample(foreign, min(len(foreign), 3))
+        results = [AttemptResult(*member, rng.choice(("ok", "exit", "node"))) for member in members]
+        # Its ends are numbered without gaps, lies and all: one that leaves out a number is hung up on, and killed.
+        lies: tuple[ev.StarterEvent, ...] = (
+            ev.AttemptsEnded(results, self._last + len(results), self.owner),
+            ev.JobsGivenBack(members, self.owner),
+            ev.AttemptsBegan([(*member, 1) for member in members], self.owner),
+        )
+        lie = rng.choice(lies)
+        if isinstance(lie, ev.AttemptsEnded):
+            self._report()
+            self._last = self._told_upto = lie.upto
+        self._tell(lie)
 
     # -- running
 
@@ -162,7 +190,17 @@ class Starter:
                         self.waiting[queued.grant, queued.item.index] = queued
                         self.look_at_lease()
                         return
-                    self._begin(queued)
+                    if self.agent is not None and self.node.world.is_short(self.node, queued.spec.batch):
+                        self._give_back(lane, queued)
+                    else:
+                        self._begin(queued)
+
+    def _give_back(self, lane: int, first: Queued) -> None:
+        """It cannot begin now, nor can those behind it."""
+        behind = [one for key in self._queues[lane] if (one := self.waiting.pop(key, None)) and one.lane == lane]
+        self._queues[lane].clear()
+        back = [(one.grant, one.item.index) for one in (first, *behind)]
+        self._tell(ev.JobsGivenBack(back, self.owner, "out of processes"))
 
     def _width_left(self, lane: int) -> int:
         running = sum(one.queued.lane == lane for one in self.active.values())
@@ -175,7 +213,7 @@ class Starter:
             self._keep(AttemptResult(*member, "notfound", exit_code=127))
             return
         running = self.active[member] = Running(queued, node.boot_us(), node.wall_us())
-        node.world.promises.began(node, member, queued.spec.batch, queued.item.line, self.shapes())
+        node.world.promises.began(node, self, member, queued.spec.batch, queued.item.line, node.shapes())
         self._later(fate.lasts_us, lambda: self._natural_end(running, fate.outcome))
         self._later(TELL_AFTER_US, lambda: self._tell_began(member, running))
 
@@ -190,7 +228,7 @@ class Starter:
 
     def _tell_began(self, member: Member, running: Running) -> None:
         if not running.is_over:
-            self._tell(ev.AttemptsBegan([(*member, running.wall_us)]))
+            self._tell(ev.AttemptsBegan([(*member, running.wall_us)], self.owner))
 
     def _over(self, running: Running) -> None:
         if running.is_over or not self.is_alive:
@@ -215,7 +253,7 @@ class Starter:
         fresh = [(number, result) for number, result in self.kept if number > self._told_upto]
         if fresh and self.agent is not None:
             self._told_upto = fresh[-1][0]
-            self._tell(ev.AttemptsEnded([result for _, result in fresh], fresh[-1][0]))
+            self._tell(ev.AttemptsEnded([result for _, result in fresh], fresh[-1][0], self.owner))
 
     def _tell(self, event: ev.StarterEvent) -> None:
         if self.agent is not None:
@@ -224,5 +262,3 @@ class Starter:
     def _later(self, delay_us: int, call: object) -> None:
         assert callable(call)
         self.node.later(delay_us, lambda: call() if self.is_alive else None)
-
-

@@ -18,12 +18,13 @@ FAILURES = 10
 CORPUS = Path(__file__).parent / "corpus"
 SEEDS = 200
 SEEDS_AT_LEAST = 50
+SHORT_SEEDS = 15
 LIMIT_S = 60.0
 SOAK_S = float(os.environ.get("LANAI_SOAK_S", "0"))
 
 
-def live(seed: int, lived: dict[str, int]) -> None:
-    world = World(seed)
+def live(seed: int, lived: dict[str, int], shortages: float = 0.0) -> None:
+    world = World(seed, shortages)
     try:
         world.run()
     except Exception as error:
@@ -52,6 +53,14 @@ def test_a_seed_that_failed_once(path: Path, lived: dict[str, int]) -> None:
 
 def _goes_on(count: int, until: float) -> bool:
     return (bool(SOAK_S) or count < SEEDS) and (time.monotonic() < until or count < SEEDS_AT_LEAST)
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("shortages", [0.1, 0.5])
+def test_worlds_short_of_something(shortages: float, lived: dict[str, int]) -> None:
+    """Nodes that cannot begin the jobs of a batch for a while, beside all else that goes wrong."""
+    for seed in range(SHORT_SEEDS):
+        live(seed, lived, shortages)
 
 
 @pytest.mark.timeout(0)

@@ -27,9 +27,12 @@ FAULTS = (
     "cut", "partition_short", "partition_long", "hub_crash_before_commit", "hub_crash_after_commit",
     "hub_crash_mid_send", "agent_crash", "agent_and_starter_crash", "starter_crash", "reboot", "node_disk_full",
     "hub_disk_full", "clock_jump", "freeze_short", "freeze_long", "wish", "node_wish", "join", "sickness",
+    "lie", "unknown_user",
 )  # fmt: skip
 """Each comes with a rate of its own, per second of virtual time."""
 
+SHORTAGE_US = 5 * SECOND_US
+USERS = ("ann", "bob", "cid")
 OUTCOMES = ("exit", "signal", "time", "memory", "check", "notfound", "node")
 
 
@@ -41,10 +44,14 @@ class Fate(msgspec.Struct, frozen=True):
 
 
 class World:
-    """Made from a seed; `run` raises Broken, or whatever the code under test raises."""
+    """Made from a seed; `run` raises Broken, or whatever the code under test raises.
 
-    def __init__(self, seed: int) -> None:
+    `shortages`: how often, of all spans of a few seconds, a node lacks what a batch's jobs need to begin.
+    """
+
+    def __init__(self, seed: int, shortages: float = 0.0) -> None:
         self.seed = seed
+        self._shortages = shortages
         self.rng = rng = Random(seed)
         self.loop = Loop()
         self.lease_us = rng.choice((20, 60)) * SECOND_US
@@ -92,6 +99,16 @@ class World:
             return Fate(rng.choice(("node", "exit")), 1000)
         return Fate(rng.choice(OUTCOMES) if rng.random() < self.fail_rate else "ok", lasts_us)
 
+    def is_short(self, node: Node, batch: BatchId) -> bool:
+        """Whether jobs of the batch cannot begin on the node now. Not drawn from `rng`: seeds live as without it."""
+        if not self._shortages or not self.has_faults:
+            return False
+        span = self.loop.now_us // SHORTAGE_US
+        if Random(f"{self.seed}/{node.name}/{batch}/{span}").random() >= self._shortages:
+            return False
+        self.happened["shortage"] = self.happened.get("shortage", 0) + 1
+        return True
+
     # -- the run
 
     def run(self) -> None:
@@ -117,7 +134,7 @@ class World:
             settings, shapes = some_settings(self)
             size = rng.choice((1, 5, 20, 20, 60))
             jobs = sorted(rng.randrange(len(shapes)) for _ in range(size))
-            submission = Submission(f"key {number}", rng.choice(("ann", "bob")), settings, shapes, jobs)
+            submission = Submission(f"key {number}", rng.choice(USERS), settings, shapes, jobs)
             self.loop.later(rng.randrange(60 * SECOND_US), self._submits(submission))
 
     def _submits(self, submission: Submission) -> Callable[[], None]:
@@ -190,7 +207,7 @@ class World:
 
     def _agent_and_starter_crash(self, node: Node) -> None:
         node.kill_agent()
-        node.kill_starter()
+        node.kill_starters()
         self.loop.later(self.rng.choice((1000, 2 * SECOND_US, 100 * SECOND_US)), node.start_agent)
 
     def _starter_crash(self, node: Node) -> None:
@@ -233,6 +250,15 @@ class World:
     def _sickness(self, node: Node) -> None:
         node.is_sick = not node.is_sick
 
+    def _lie(self, node: Node) -> None:
+        """A user makes his starter say what is not so."""
+        if node.serves_users and node.starters:
+            self.rng.choice(list(node.starters.values())).lie()
+
+    def _unknown_user(self, node: Node) -> None:
+        """For a while the node cannot make a starter for this user."""
+        node.unknown = self.rng.choice((*USERS, ""))
+
     # -- the end
 
     def _heal(self) -> None:
@@ -241,6 +267,7 @@ class World:
         self.store.is_full = False
         for node in self.nodes:
             node.is_sick = node.disk.is_full = False
+            node.unknown = ""
             node.blocked_until_us = node.frozen_until_us = 0
             node.thaw()
             node.start_agent()
@@ -276,9 +303,7 @@ class World:
     def _look_at_the_end(self) -> None:
         if not self._is_over():
             assert self.hub is not None
-            why = [
-                (batch.id, self.hub.core.why(batch.id, None)) for batch in self.hub.core.world.batches.values()
-            ]
+            why = [(batch.id, self.hub.core.why(batch.id, None)) for batch in self.hub.core.world.batches.values()]
             raise Broken(f"not over an hour after the last fault: {why} {self.hub.core.nodes(self.hub_us())}")
         for one in self.users.submissions:
             assert one.batch is not None

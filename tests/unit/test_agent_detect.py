@@ -42,9 +42,7 @@ def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo No devices were found", "sleep 60"])
-def test_without_a_sound_answer_there_are_no_gpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
+def test_without_a_sound_answer_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(detect, "GPU_TIMEOUT_S", 0.2)
     assert detect.gpus(program(tmp_path / "smi", f"exec {script}" if script.startswith("sleep") else script)) == ()
 

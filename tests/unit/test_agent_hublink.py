@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import select
 import socket
 import threading
@@ -76,7 +78,7 @@ def listening(opened: ExitStack) -> tuple[socket.socket, tuple[int, tuple[Any, .
 
 
 def link(opened: ExitStack, url: str = f"lanai://{NAME}:7001") -> HubLink:
-    made = HubLink(address(url, "ab" * 32), lambda: 0.5)
+    made = HubLink(lambda: address(url, "ab" * 32), lambda: 0.5)
     opened.callback(made.close)
     return made
 
@@ -182,3 +184,23 @@ def test_a_hub_that_accepts_and_then_says_nothing_is_waited_for_and_not_polled(n
     assert not is_ready(made, 0)
     hub.close()
     assert [type(one) for one in go_on(made, BEGIN_US)] == [Down]
+
+
+def test_without_a_descriptor_for_the_question_it_is_asked_later(names: Names, opened: ExitStack) -> None:
+    """An agent that lost its hub while it was out of descriptors ended by that."""
+    names.places = [refusing(opened)]
+    made = link(opened)
+    names.getaddrinfo("127.0.0.1", 1)  # loads what it needs
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull, "rb") as lowest_free:
+        limit = lowest_free.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        found = made.on_time(BEGIN_US)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [Down("Too many open files")]
+    assert names.asked == 0
+    assert made.due_us > BEGIN_US
+    later_us = made.due_us
+    assert go_on(made, later_us) == [Refused(later_us)]

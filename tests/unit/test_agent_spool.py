@@ -164,6 +164,24 @@ def test_a_full_disk_is_said_while_what_runs_can_still_be_written(small_disk: Pa
     assert [result for _, result in reopened(small_disk / "spool").remembered.results] == results(1, kept + 100)
 
 
+@pytest.mark.netns  # not for a network: for root, who alone may mount
+def test_without_room_for_a_segment_the_next_agents_go_on_in_the_last(small_disk: Path) -> None:
+    """Each start took the reserve for a segment of its own; the second on a full disk failed, and what ran was lost."""
+    spool = Spool(small_disk / "spool", segment_bytes=64 << 10)
+    spool.keep(results(1, 10))
+    with (small_disk / "rest").open("wb", buffering=0) as rest, contextlib.suppress(OSError):
+        while True:
+            rest.write(bytes(4096))
+    for start in range(1, 5):
+        spool.close()
+        spool = Spool(small_disk / "spool", segment_bytes=64 << 10)
+        assert [result for _, result in spool.remembered.results] == results(1, 10 * start)
+        assert spool.is_full
+        assert spool.keep(results(10 * start + 1, 10)) == 10 * start + 10
+    spool.close()
+    assert len(segments(small_disk / "spool")) == 2
+
+
 def test_which_gpus_a_job_has_is_read_back(tmp_path: Path) -> None:
     """A killed agent's jobs keep their gpus: the next agent must not give them to others."""
     spool = Spool(tmp_path)

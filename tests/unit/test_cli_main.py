@@ -11,7 +11,7 @@ from lanai.cli import main as entry
 from lanai.cli.report import write_report
 from lanai.model.errors import ListErrors, NothingThere
 
-VERBS = sorted(path.stem for path in Path(entry.VERBS).glob("*.py") if path.stem != "__init__")
+VERBS = sorted(path.stem.replace("_", "-") for path in Path(entry.VERBS).glob("*.py") if path.stem != "__init__")
 
 
 def lanai(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -43,9 +43,7 @@ def test_a_daemon_left_behind_fails_its_test_and_is_ended(tmp_path: Path) -> Non
     ("ci", "returncode", "shown"),
     [("1", 1, "needs root and iproute2"), ("", 0, "NOT RUN: 1 tests need root and iproute2")],
 )
-def test_without_namespaces_ci_fails_and_others_are_told(
-    tmp_path: Path, ci: str, returncode: int, shown: str
-) -> None:
+def test_without_namespaces_ci_fails_and_others_are_told(tmp_path: Path, ci: str, returncode: int, shown: str) -> None:
     run = run_pytest(tmp_path, NEEDS_NAMESPACES, {**os.environ, "CI": ci, "PATH": "/nonexistent"})
     assert shown in run.stdout
     assert run.returncode == returncode

@@ -5,9 +5,18 @@ import pytest
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
 from lanai.core.effects import Answer, BatchMoved, ForgetResults, KillAttempts, RecallJobs, StartAttempts
 from lanai.core.ends import SICK_BATCH_FAILURES
-from lanai.core.events import AttemptsStarted, JobsCancelled, JobsHeld, JobsReleased, NodeJoined, NodeTookStock
+from lanai.core.events import (
+    AttemptsEnded,
+    AttemptsStarted,
+    JobsCancelled,
+    JobsHeld,
+    JobsReleased,
+    NodeJoined,
+    NodeTookStock,
+)
 from lanai.model.batch import Retries
-from lanai.model.ids import BatchId, Index
+from lanai.model.ids import BatchId, GrantId, Index
+from lanai.model.job import AttemptResult
 from lanai.model.records import DropGrant, SaveAttempts, SaveEvent, SaveOverride, SaveShape
 from lanai.model.resources import Shape
 
@@ -41,6 +50,17 @@ def test_a_result_that_arrives_twice_counts_once(hub: Recorder) -> None:
     assert hub.take_all() == [ForgetResults(node, 2)]
     assert hub.counts(batch) == {"locked": 1, "done": 1}
     assert [event.kind for event in hub.take_kept(SaveEvent)][-1] == "stale_result"
+
+
+def test_a_message_of_results_that_are_not_the_nodes_leaves_a_few_lines(hub: Recorder) -> None:
+    """They would fill the log of events, and the disk, as fast as an agent can make them up."""
+    node = hub.join("n")
+    hub.take_kept(SaveEvent)
+    hub.feed(AttemptsEnded(node, 1, [AttemptResult(GrantId(9), Index(number), "ok") for number in range(1, 1001)], 5))
+    hub.take_all()
+    told = [event for event in hub.take_kept(SaveEvent) if event.kind == "stale_result"]
+    assert [event.subject for event in told] == [f"9/{number}" for number in range(1, 21)] + ["n"]
+    assert told[-1].text == "980 more results of that message, ignored"
 
 
 def test_the_same_result_twice_in_one_message_counts_once(hub: Recorder) -> None:
@@ -171,6 +191,7 @@ def test_a_lost_node_uses_up_no_retry_of_the_jobs_own(hub: Recorder) -> None:
     """Power cuts come to all; only the batch's five for nodes are counted."""
     batch = hub.submit(1)
     for boot in range(5):
+        hub.wait(6)
         hub.join("n", capacity(cpus=1), boot=f"boot {boot}", take=False)
         hub.decide()
         assert [start.attempt for start in hub.take(StartAttempts)] == [boot + 1]

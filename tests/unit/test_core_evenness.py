@@ -14,6 +14,7 @@ import pytest
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.effects import RecallJobs, StartAttempts
+from lanai.core.schedule.lines import SURPLUS_US
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape
@@ -214,3 +215,25 @@ def test_a_batch_with_a_limit_keeps_its_part(hub: Recorder) -> None:
     clock.run(10)
     used_us = clock.run(60)
     assert used_us[limited] > 0.75 * used_us[other], used_us
+
+
+@pytest.mark.parametrize("slots", [2, 8])
+@pytest.mark.parametrize("batches", [1, 5])
+@pytest.mark.parametrize(("long_us", "short_us"), [(1 * MS, 1 * MS), (50 * MS, 50 * MS), (400 * MS, 10 * MS)])
+def test_a_million_jobs_of_one_user_delay_ten_of_another_by_no_more_than_the_surplus(
+    hub: Recorder, slots: int, batches: int, long_us: int, short_us: int
+) -> None:
+    """However many batches they come in: bob has half of the slots, once a job of ann's has ended on each of them."""
+    clock = Clockwork(hub, slots)
+    for _ in range(batches):
+        clock.submit(1_000_000 // batches, long_us, user="ann")
+    clock.run(3)
+    came_us = hub.now_us
+    bobs = clock.submit(10, short_us, user="bob")
+    while bobs in hub.core.world.batches and hub.now_us < came_us + 10 * SECOND:
+        clock.run(0.01)
+    alone_us = -(-10 // slots) * short_us
+    ends_us = -(-10 // (slots // 2)) * long_us * 6 // 5
+    assert hub.counts(bobs) == {"done": 10}
+    assert hub.now_us - came_us < SURPLUS_US + alone_us + ends_us, "it waited for the million"
+    assert clock.first_us[bobs] - came_us < PASS_US + 2 * long_us + 4 * DELAY_US

@@ -1,6 +1,9 @@
 """Nodes come, take stock, fall silent, go."""
 
+import pytest
+
 from core_recorder import SECOND, Recorder, capacity, grant
+from lanai.core import fleet
 from lanai.core.effects import (
     AcceptNode,
     Answer,
@@ -17,6 +20,7 @@ from lanai.core.events import JobsCancelled, JobsHeld, NodeDisconnected, NodeHea
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveEvent
+from lanai.model.resources import Shape
 
 
 def wish(hub: Recorder, name: str, what: str) -> None:
@@ -53,14 +57,34 @@ def test_a_removed_name_may_be_taken_by_another(hub: Recorder) -> None:
 def test_the_same_agent_on_a_new_connection_ends_the_old_one(hub: Recorder) -> None:
     """Its host changed networks: the hub has not noticed yet that the old connection is dead."""
     node = hub.join("n")
+    hub.wait(6)
     connection = hub.hello("n")
     assert hub.take_all() == [DismissNode(node), AcceptNode(connection, node)]
+
+
+@pytest.mark.parametrize("boot", ["boot", "another"])
+def test_a_second_agent_with_the_key_of_one_that_lives_is_turned_away(hub: Recorder, boot: str) -> None:
+    """A copied directory, or a recorded Hello: both would be given the same jobs, or one take them from the other."""
+    node = hub.join("n", capacity(cpus=1))
+    batch = hub.submit(1)
+    hub.start()
+    hub.wait(5)
+    connection = hub.hello("n", boot=boot)
+    (rejected,) = hub.take_all()
+    assert isinstance(rejected, RejectNode)
+    assert (rejected.connection, rejected.error.code) == (connection, "name_in_use")
+    hub.feed(NodeHeard(node, "", hub.now_us))
+    hub.wait(5)
+    hub.hello("n", boot=boot)
+    assert isinstance(hub.take_all()[0], RejectNode)
+    assert hub.counts(batch) == {"locked": 1}
 
 
 def test_the_end_of_an_old_connection_does_not_touch_the_new_one(hub: Recorder) -> None:
     """Reordering: the loss of the first connection is noticed after the second has been made."""
     node = hub.join("n")
     old = hub.node(node).connection
+    hub.wait(6)
     hub.join("n", take=False)
     hub.take_all()
     hub.feed(NodeDisconnected(node, old))
@@ -123,6 +147,7 @@ def test_a_host_that_was_booted_again_has_lost_everything_at_once(hub: Recorder)
     node = hub.join("n", capacity(cpus=2))
     batch = hub.submit(2)
     hub.start()
+    hub.wait(6)
     hub.join("n", capacity(cpus=2), boot="another", take=False)
     hub.take_all()
     assert hub.counts(batch) == {"queued": 2}
@@ -134,6 +159,7 @@ def test_a_node_that_came_back_smaller_is_not_overbooked(hub: Recorder) -> None:
     node = hub.join("n", capacity(cpus=4))
     hub.submit(9)
     hub.start()
+    hub.wait(6)
     hub.hello("n", capacity(cpus=2))
     hub.feed(NodeTookStock(node, [(grant(1), index, "running") for index in range(1, 5)]))
     hub.take_all()
@@ -312,3 +338,26 @@ def test_why_knows_at_once_that_the_node_is_gone(hub: Recorder) -> None:
     found = hub.core.why(BatchId(1), Index(4))
     assert found is not None
     assert found["code"] == "no_open_node", found
+
+
+def test_nodes_offer_resources_of_so_many_names_together(hub: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "RESOURCES_MOST", 2)
+    hub.join("a", capacity(licence=1))
+    hub.join("b", capacity(licence=1, scanner=1))
+    hub.hello("c", capacity(tape=1))
+    (rejected,) = hub.take_all()
+    assert isinstance(rejected, RejectNode) and rejected.error.code == "too_many_resources"
+    hub.join("c", capacity(scanner=1))
+
+
+def test_a_node_that_offers_more_than_it_did_gets_what_waits_for_that(hub: Recorder) -> None:
+    """Whether a request can be held is found out when it comes, and again when there is something new to hold it."""
+    hub.join("n", capacity(2))
+    hub.submit(1, shapes=((1, Shape(named=(("licence", 1),))),))
+    assert hub.start() == []
+    hub.wait(6)
+    hub.hello("n", capacity(2, licence=1))
+    node = hub.core.world.names["n"]
+    hub.feed(NodeTookStock(node, []))
+    hub.take_all()
+    assert [type(effect) for effect in hub.start()] == [StartAttempts]

@@ -3,6 +3,7 @@
 import pytest
 
 from core_recorder import GIB, Recorder, capacity, grant
+from lanai.core import intake
 from lanai.core.batches import Tried, Tries
 from lanai.core.effects import AckChunk, Answer, StartAttempts
 from lanai.core.events import (
@@ -264,3 +265,17 @@ def test_a_start_asks_for_a_pass(hub: Recorder) -> None:
     hub.decide()
     assert len(hub.take(StartAttempts)) == 1
     hub.take_all()
+
+
+def test_so_many_batches_of_one_user_may_be_under_way(hub: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "BATCHES_EACH", 2)
+    opened(hub)
+    hub.submit(1, user="bob")
+    ann = BatchOpened(1, "ann", "", BatchSettings(), b"digest", b"blob", 0)
+    hub.feed(ann)
+    assert [answer.error for answer in hub.take_all()] == [None]
+    hub.feed(ann)
+    (answer,) = hub.take_all()
+    assert isinstance(answer, Answer) and answer.error is not None
+    assert (answer.error.code, answer.error.http_status) == ("too_many_batches", 429)
+    hub.submit(1, user="bob")

@@ -22,7 +22,7 @@ def has(cpu: int, gib: int, gpu: int, a: int, b: int) -> Capacity:
 @given(amounts, amounts)
 def test_fits_exactly_where_each_amount_fits(free: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     layout = Layout()
-    request, total = layout.request(shape(*wanted)), layout.capacity(has(*free))
+    total, request = layout.capacity(has(*free)), layout.request(shape(*wanted))
     fits = all(want <= there for want, there in zip(wanted, free, strict=True))
     assert (not (total - request) & layout.guard) == fits
 
@@ -30,19 +30,29 @@ def test_fits_exactly_where_each_amount_fits(free: tuple[int, ...], wanted: tupl
 @given(amounts, amounts, st.integers(0, 9))
 def test_how_often_it_fits(free: tuple[int, ...], wanted: tuple[int, ...], most: int) -> None:
     layout = Layout()
-    request, total = layout.request(shape(*wanted)), layout.capacity(has(*free))
+    total, request = layout.capacity(has(*free)), layout.request(shape(*wanted))
     times = [there // want for want, there in zip(wanted, free, strict=True) if want]
     assert fit_count(total, request, layout.guard, most) == min([most, *times])
 
 
-def test_a_resource_met_later_widens_the_layout_and_changes_no_older_vector() -> None:
+def test_a_resource_offered_later_widens_the_layout_and_changes_no_older_vector() -> None:
     """A node of an earlier layout has none of the resource: its field is not even there, and still nothing fits."""
     layout = Layout()
     node = layout.capacity(capacity(4))
+    rich = layout.capacity(capacity(4, licence=1))
     request = layout.request(Shape(named=(("licence", 1),)))
-    assert (node - request) & layout.guard
-    assert not (layout.capacity(capacity(4, licence=1)) - request) & layout.guard
+    assert (node - request) & layout.guard and not (rich - request) & layout.guard
     assert layout.names == ("licence",)
+
+
+def test_what_no_node_has_offered_fits_nowhere_and_takes_no_field() -> None:
+    """A list with another name in every line would else make each vector of the hub as long as the list."""
+    layout = Layout()
+    node = layout.capacity(capacity(1 << 60))
+    request = layout.request(Shape(named=tuple((f"r{number}", 1) for number in range(1000))))
+    assert (node - request) & layout.guard
+    assert layout.names == () and request.bit_length() < 200
+    assert not (node - layout.request(Shape(named=(("none", 0),)))) & layout.guard
 
 
 def test_fields_are_milli_cpus_mebibytes_and_milli_gpus() -> None:

@@ -46,6 +46,7 @@ class Shell:
             expect=self._expect,
             facts=dict,
             stop=lambda now: None,
+            end=lambda: None,
             is_full=lambda: self.is_full,
         )
 

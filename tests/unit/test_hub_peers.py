@@ -11,9 +11,10 @@ import pytest
 
 from lanai.hub import peers
 from lanai.hub.peers import AHEAD_BYTES, Outbox, Peer
-from lanai.model.ids import GrantId
+from lanai.model.ids import GrantId, TokenId
 from lanai.wire import messages
 from lanai.wire.framing import FRAME_BYTES, FrameReader, frame
+from lanai.wire.lobby import Visitor
 
 PIECE = 1 << 20
 
@@ -21,11 +22,12 @@ PIECE = 1 << 20
 class Board:
     """A switchboard that lets everybody in."""
 
-    join_token_sha256 = ""
-
     def __init__(self) -> None:
         self.outbox = Outbox()
         self.lost = asyncio.Event()
+
+    def admit(self, hello: messages.Hello, address: str) -> TokenId:
+        return TokenId(1)
 
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         peer.send(messages.Suspend())
@@ -73,7 +75,7 @@ async def connected() -> AsyncIterator[tuple[Board, Peer, Far]]:
     board = Board()
     near, far = socket.socketpair()
     far.setblocking(False)
-    transport, peer = await asyncio.get_running_loop().create_connection(lambda: Peer(board), sock=near)
+    transport, peer = await asyncio.get_running_loop().create_connection(lambda: Peer(board, Visitor()), sock=near)
     other = Far(far)
     hello = messages.Hello("agent", 1, 1, "test")
     await asyncio.get_running_loop().sock_sendall(far, frame(hello))
@@ -116,6 +118,59 @@ def test_a_peer_that_reads_nothing_of_what_waits_for_it_is_dropped(monkeypatch: 
             peer.send_as_read(pieces)
             await asyncio.wait_for(board.lost.wait(), 10)
             assert pieces.made < 5
+
+    asyncio.run(live())
+
+
+async def dribbled(sock: socket.socket) -> int:
+    """A byte, and a moment; how many were sent."""
+    try:
+        await asyncio.get_running_loop().sock_sendall(sock, b"x")
+    except OSError:
+        return 0
+    finally:
+        await asyncio.sleep(0.01)
+    return 1
+
+
+def test_an_agent_that_dribbles_a_frame_and_says_nothing_else_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has announced a frame of 1 MiB, and each byte that comes is one more reason to wait."""
+    monkeypatch.setattr(peers, "QUIET_S", 0.1)
+
+    async def live() -> None:
+        async with connected() as (board, _, far):
+            loop = asyncio.get_running_loop()
+            beat = frame(messages.Heartbeat(1, 1))
+            begun_s = loop.time()
+            while loop.time() < begun_s + 0.5:
+                await loop.sock_sendall(far.sock, beat)
+                await asyncio.sleep(0.01)
+            assert not board.lost.is_set()
+            await loop.sock_sendall(far.sock, (PIECE).to_bytes(4, "big"))
+            sent = 0
+            while not board.lost.is_set():
+                sent += await dribbled(far.sock)
+            assert sent < PIECE
+
+    asyncio.run(live())
+
+
+def test_nothing_is_heard_of_a_peer_that_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """A second Hello behind the first is no second chance."""
+
+    async def live() -> None:
+        board = Board()
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, peer = await loop.create_connection(lambda: Peer(board, Visitor()), sock=near)
+        old, good = messages.Hello("agent", 90, 99, "test"), messages.Hello("agent", 1, 1, "test")
+        await loop.sock_sendall(far, frame(old) + frame(good))
+        other = Far(far)
+        assert isinstance(await other.next(), messages.Refused)
+        assert await loop.sock_recv(far, 1) == b""
+        assert peer.kind == ""
+        far.close()
 
     asyncio.run(live())
 

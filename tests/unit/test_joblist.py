@@ -17,9 +17,7 @@ Job = tuple[int, bytes, JobRequest, tuple[Check, ...]]
 def parsed(data: bytes, cuts: list[int] | None = None) -> tuple[list[JobBlock], JobListParser]:
     parser = JobListParser("jobs.txt")
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts or []), len(data)]
-    blocks = [
-        block for begin, end in pairwise(edges) for block in parser.feed(data[begin:end])
-    ] + parser.finish()
+    blocks = [block for begin, end in pairwise(edges) for block in parser.feed(data[begin:end])] + parser.finish()
     return blocks, parser
 
 

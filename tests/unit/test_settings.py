@@ -2,6 +2,7 @@
 
 import pytest
 
+from lanai.model.access import user_name
 from lanai.model.clauses import ACCEPTED_RESOURCE
 from lanai.model.errors import UserError
 from lanai.model.settings import AgentSettings, Settings, settings_from
@@ -20,13 +21,21 @@ def test_later_files_win_key_by_key() -> None:
     )
 
 
+def problem_of(name: str) -> str:
+    with pytest.raises(UserError) as caught:
+        user_name(name)
+    return caught.value.message
+
+
 @pytest.mark.parametrize(
     ("parsed", "problem"),
     [
         ({"hubb": "x"}, "c.toml: unknown key hubb; did you mean hub?"),
         ({"agent": {"memroy": "8G"}}, "c.toml: unknown key agent.memroy; did you mean agent.memory?"),
         ({"keep": {"batches_days": -1}}, "c.toml: keep.batches_days: expected `float` >= 0.0"),
-        ({"zzzzzz": 1}, "c.toml: unknown key zzzzzz; known are hub, token_file, submit, agent, keep"),
+        ({"access": {"local": "all"}}, "c.toml: access.local: invalid enum value 'all'"),
+        ({"access": {"admins": ["a/b"]}}, f"c.toml: access.admins: {problem_of('a/b')}"),
+        ({"zzzzzz": 1}, "c.toml: unknown key zzzzzz; known are hub, token_file, submit, agent, keep, access"),
         ({"agent": 3}, "c.toml: agent: expected `object`, got `int`"),
         ({"submit": {"priority": "high"}}, "c.toml: submit.priority: expected `int | null`, got `str`"),
         ({"agent": {"resources": {"x": "y"}}}, "c.toml: agent.resources[...]: expected `int`, got `str`"),

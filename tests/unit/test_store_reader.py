@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lanai.model.access import Caller, Origin, Role
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import NothingThere, StoreError
 from lanai.model.records import (
@@ -13,6 +14,7 @@ from lanai.model.records import (
     OpenBatch,
     Record,
     SaveAttempts,
+    SaveAudit,
     SaveChunk,
     SaveEnv,
     SaveEvent,
@@ -27,6 +29,8 @@ from lanai.model.records import (
 )
 from lanai.model.resources import Capacity, Shape
 from lanai.store.failures import Cause, cause_of, reason_class
+from lanai.store.memory import MemoryStore
+from lanai.store.queries import statements
 from lanai.store.reader import SqliteReader
 from lanai.store.sqlite import SqliteWriter
 
@@ -313,7 +317,32 @@ def test_tails_env_nodes_reasons_events(writer: SqliteWriter, reader: SqliteRead
     writer.commit([SaveReason(1, 0, "", "", 6)])
     assert reader.reasons(1) == []
     assert [(each.at_us, each.subject) for each in reader.events(limit=2)] == [(3, "a"), (2, "b")]
-    assert [each.at_us for each in reader.events(before_us=3, subject="a")] == [1]
+    newest = reader.events(limit=1)[0]
+    assert [each.at_us for each in reader.events(before=newest, subject="a")] == [1]
+    assert [each.at_us for each in reader.events(since_us=2)] == [3, 2]
+
+
+def test_events_and_the_trail_page_by_page(writer: SqliteWriter, reader: SqliteReader) -> None:
+    """Many events are of one moment: a page must neither repeat nor lose any."""
+    events = [SaveEvent(at, kind, subject, "text") for at in (1, 2) for kind in "ab" for subject in "xyz"]
+    writer.commit(events)
+    found: list[SaveEvent] = []
+    while page := reader.events(before=found[-1] if found else None, limit=5):
+        found += page
+    assert len(found) == 12 and set(found) == set(events)
+    assert [event.at_us for event in found] == [2] * 6 + [1] * 6
+    users = ("ann", "bob", "ann", "")
+    trail = [
+        SaveAudit(n, 10 * n, Caller(user, Role.USER if user else None, Origin("unix", 7, n)), "batch.set", f"batch {n}")
+        for n, user in enumerate(users, 1)
+    ]
+    writer.commit(trail)
+    assert reader.audit() == trail[::-1]
+    assert reader.audit(limit=1) == trail[3:]
+    assert reader.audit(before=4, limit=2) == [trail[2], trail[1]]
+    assert reader.audit(user="ann") == [trail[2], trail[0]]
+    assert reader.audit(since_us=20, before=4) == [trail[2], trail[1]]
+    assert reader.tokens() == []
 
 
 def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, reader: SqliteReader) -> None:
@@ -329,3 +358,36 @@ def test_a_page_is_of_one_moment_and_holds_nothing_up(writer: SqliteWriter, read
 def test_no_store_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         SqliteReader(tmp_path / "nowhere")
+
+
+def test_what_has_not_ended_is_found_among_what_has(
+    writer: SqliteWriter, reader: SqliteReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lanai.store.reader.PAGE_ROWS", 2)
+    for number in range(1, 6):
+        writer.commit(batch(number, 3))
+    writer.commit(batch(6, 3)[:-1])  # arriving
+    writer.commit([SetBatch(2, "ended", 0, 0, "", (), 50), SetBatch(3, "held", 0, 0)])
+    assert [row.batch for row in reader.unfinished()] == [1, 3]
+    assert [row.batch for row in reader.unfinished(after=3)] == [4, 5]
+    assert reader.unfinished(after=5) == [] == reader.unfinished(user="nobody")
+    assert [row.batch for row in reader.unfinished(user=reader.batch(1).user)] == [1, 3]
+    plan = " ".join(str(row[3]) for row in writer._db.execute(
+        "EXPLAIN QUERY PLAN " + statements("read")["unfinished"], {"after": 0, "user": None, "most": 9}
+    ))
+    assert "batch_unfinished" in plan
+
+
+def test_a_tail_is_kept_where_its_attempt_has_ended_on_the_node_that_sends_it(
+    writer: SqliteWriter, reader: SqliteReader
+) -> None:
+    memory = MemoryStore()
+    group = [*batch(1, 3), SaveAttempts([row(1, 1, "done", "ok")])]
+    node = group[-1].rows[0][5]
+    for store in (writer, memory):
+        store.commit(group)
+        for sender, out in ((node, b"true"), (node + 1, b"forged")):
+            store.commit([SaveTail(1, index, 1, False, out, b"", 9, 0, sender) for index in (1, 2)])
+    assert reader.tail(1, 1) == SaveTail(1, 1, 1, False, b"true", b"", 9, 0)
+    assert reader.tail(1, 2) is None
+    assert list(memory.kept.tails.values()) == [SaveTail(1, 1, 1, False, b"true", b"", 9, 0)]

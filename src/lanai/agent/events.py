@@ -1,7 +1,8 @@
 """What the agent's machine is told (past tense) and what it wants done (imperative).
 
 Messages of the hub are events too. Values only. Times are microseconds of CLOCK_BOOTTIME unless the name says wall.
-Lists belong to the receiver once handed over.
+Lists belong to the receiver once handed over. `owner` says which starter is meant: that of a user, by name, or "" for
+the one that runs everything as whoever started the agent.
 """
 
 from __future__ import annotations
@@ -58,22 +59,38 @@ class StarterUp(Value, frozen=True):
     waiting: list[Member]
     ended: list[AttemptResult]
     ended_upto: int = 0
+    owner: str = ""
 
 
 class StarterMissing(Value, frozen=True):
-    """There is none, and none can be started now; that is tried again. `problem` is why, in words."""
+    """There is none, and none can be started now; that is tried again. `problem` is why, in words.
+
+    `is_passing`: it is this computer that is short of something; else there cannot be one for that user. `may_live`:
+    it could not even be found out whether there is one, so that what an earlier agent gave it may still run.
+    """
 
     problem: str
+    owner: str = ""
+    is_passing: bool = False
+    may_live: bool = False
 
 
 class StarterDied(Value, frozen=True):
-    """The starter is gone, and whatever it ran has been killed."""
+    """The starter is gone, and whatever it ran has been killed.
+
+    `begun` is what it said of itself, where it was asked to end and could: what had begun and not ended. Nothing else
+    that it was given had begun. None where it said nothing.
+    """
+
+    owner: str = ""
+    begun: tuple[Member, ...] | None = None
 
 
 class AttemptsBegan(Value, frozen=True):
     """Attempts have been running for 100 ms: (grant, index, wall time of the start)."""
 
     items: list[tuple[GrantId, Index, int]]
+    owner: str = ""
 
 
 class AttemptsEnded(Value, frozen=True):
@@ -81,12 +98,15 @@ class AttemptsEnded(Value, frozen=True):
 
     results: list[AttemptResult]
     upto: int
+    owner: str = ""
 
 
 class JobsGivenBack(Value, frozen=True):
-    """The starter gave these back without having begun them."""
+    """The starter gave these back without having begun them; `why` where it cannot begin them now, else empty."""
 
     items: list[Member]
+    owner: str = ""
+    why: str = ""
 
 
 class ResultsKept(Value, frozen=True):
@@ -95,12 +115,14 @@ class ResultsKept(Value, frozen=True):
     upto: int
     results: list[AttemptResult]
     starter_upto: int
+    owner: str = ""
 
 
 class ResultsNotKept(Value, frozen=True):
     """There was no room for them on the disk."""
 
     results: list[AttemptResult]
+    owner: str = ""
 
 
 class HandFailed(Value, frozen=True):
@@ -183,6 +205,7 @@ class TakeBack(Value, frozen=True):
     """Ask the starter for those of these that have not begun; answered by JobsGivenBack, those that have by nothing."""
 
     items: list[Member]
+    owner: str = ""
 
 
 class EndAttempts(Value, frozen=True):
@@ -191,6 +214,7 @@ class EndAttempts(Value, frozen=True):
     items: list[Member]
     grace_us: int
     why: str
+    owner: str = ""
 
 
 class Keep(Value, frozen=True):
@@ -198,12 +222,14 @@ class Keep(Value, frozen=True):
 
     results: list[AttemptResult]
     starter_upto: int
+    owner: str = ""
 
 
 class Release(Value, frozen=True):
     """The starter may forget the ends up to its own number `upto`: they are in the spool."""
 
     upto: int
+    owner: str = ""
 
 
 class NoteGone(Value, frozen=True):
@@ -224,8 +250,26 @@ class SetApart(Value, frozen=True):
     results: list[AttemptResult]
 
 
+class WakeStarter(Value, frozen=True):
+    """A starter is wanted; answered by StarterUp or StarterMissing. A repeat is harmless."""
+
+    owner: str
+
+
+class RetireStarter(Value, frozen=True):
+    """This one has had nothing to do for long and is to end; answered by StarterDied."""
+
+    owner: str
+
+
+class EndStarter(Value, frozen=True):
+    """This one has not ended what it was told to for far too long. It is killed; answered by StarterDied."""
+
+    owner: str
+
+
 class SetLease(Value, frozen=True):
-    """Tell the starter until when it may run anything; -1 is without end."""
+    """Tell every starter until when it may run anything; -1 is without end."""
 
     until_us: int
 
@@ -242,7 +286,7 @@ class Leave(Value, frozen=True):
     why: str
 
 
-StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease
+StarterEffect = OpenLane | CloseLane | TakeBack | EndAttempts | SetLease | WakeStarter | RetireStarter | EndStarter
 Effect = (
     Send | Hand | Widen | Keep | Release | NoteGone | ForgetResults | SetApart | Reconnect | Leave | StarterEffect
 )

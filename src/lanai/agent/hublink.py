@@ -5,9 +5,12 @@ It decides nothing about jobs. It never blocks: the loop that owns it calls `on_
 
 A name may have several addresses: they are tried one after the other, each for its time.
 
+Where the hub is is asked for again before each connect: the join file may have been replaced.
+
 A connect that is *refused* is told apart from one that fails otherwise, because it proves that no hub is up; but only
 where every address refuses: the hub may well be at the one that does not answer. TLS trusts
-the SHA-256 of the hub's certificate and nothing else; nothing is sent to a hub that shows another.
+the SHA-256 of the hub's certificate, or of the one that it will have, and nothing else; nothing is sent to a hub that
+shows another.
 """
 
 from __future__ import annotations
@@ -33,17 +36,18 @@ from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, fra
 CONNECT_TIMEOUT_US: Final = 5_000_000
 BACKOFF_FIRST_US: Final = 100_000
 BACKOFF_LAST_US: Final = 2_000_000
+FETCH_AGAIN: Final = "if the hub has a new certificate, fetch its join file again: put it where the old one lies"
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where the hub is: a Unix socket, or a host and port whose certificate has this SHA-256."""
+    """Where the hub is: a Unix socket, or a host and port whose certificate has one of these SHA-256."""
 
     path: Path | None = None
     host: str = ""
     port: int = 0
-    pin: str = ""
+    pins: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -52,7 +56,7 @@ class Address(msgspec.Struct, frozen=True):
         return f"unix:{self.path}" if self.path is not None else f"lanai://{host}:{self.port}"
 
 
-def address(url: str, pin: str) -> Address:
+def address(url: str, pin: str, next_pin: str = "") -> Address:
     """Read `unix:PATH` or `lanai://HOST:PORT`. Raises UserError where it is neither, or TLS has no pin."""
     if url.startswith("unix:"):
         return Address(path=Path(url.removeprefix("unix:")))
@@ -62,7 +66,8 @@ def address(url: str, pin: str) -> Address:
     if len(pin) != 64:
         hint = "give the join file that the hub wrote: --join FILE"
         raise UserError(f"the certificate of {url} is not known here", code="no_pin", hint=hint)
-    return Address(host=parts.hostname, port=parts.port, pin=pin.lower())
+    pins = (pin.lower(), next_pin.lower()) if next_pin else (pin.lower(),)
+    return Address(host=parts.hostname, port=parts.port, pins=pins)
 
 
 class Up(msgspec.Struct, frozen=True):
@@ -98,9 +103,10 @@ class HubLink:
         is_up: messages can be sent.
     """
 
-    def __init__(self, to: Address, jitter: Callable[[], float]) -> None:
-        """`jitter` gives numbers in [0, 1) that spread the attempts of many agents."""
-        self._to = to
+    def __init__(self, where: Callable[[], Address], jitter: Callable[[], float]) -> None:
+        """`where` says where the hub is now; `jitter` gives numbers in [0, 1), to spread the attempts of many."""
+        self._where = where
+        self._to = where()
         self._jitter = jitter
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
@@ -120,7 +126,7 @@ class HubLink:
 
     @property
     def url(self) -> str:
-        """Where it goes."""
+        """Where it goes, or went last."""
         return self._to.url
 
     def fileno(self) -> int:
@@ -142,8 +148,7 @@ class HubLink:
         return self.is_up and not self._out
 
     def accept_peer(self) -> None:
-        """The hub said Welcome: full frames from now on, and short back-off next time."""
-        self._reader.accept_peer()
+        """The hub said Welcome: short back-off next time."""
         self._backoff_us = BACKOFF_FIRST_US
 
     def send(self, message: messages.ToHub) -> None:
@@ -207,12 +212,19 @@ class HubLink:
     def _find(self, now_us: int) -> list[LinkEvent]:
         """Find out where to connect to. One lookup goes on for as long as it takes, over any number of connects."""
         self._refusals = self._other_failures = 0
+        to = self._where()
+        if (to.host, to.port) != (self._to.host, self._to.port):
+            self._lookup = None  # its answer would be about another name
+        self._to = to
         if self._to.path is not None:
             return self._connect_first(now_us, [(socket.AF_UNIX, self._to.path)])
         if self._lookup is None:
             if places := numeric(self._to.host, self._to.port):
                 return self._connect_first(now_us, places)
-            self._lookup = Lookup(self._to.host, self._to.port)
+            try:
+                self._lookup = Lookup(self._to.host, self._to.port)
+            except OSError as error:
+                return [self._down(now_us, _said(error))]
         self._is_looking = True
         self.due_us = now_us + CONNECT_TIMEOUT_US
         return []
@@ -254,6 +266,7 @@ class HubLink:
             if not self._handshake(self._socket):
                 return []
         self._reader = FrameReader(messages.to_agent)
+        self._reader.accept_peer()  # by its certificate, or its place in our file system, it is the hub
         self.is_up = True
         self.due_us = 1 << 62
         return [Up(), *(self._read(now_us) if self._to.path is None else [])]
@@ -269,10 +282,10 @@ class HubLink:
             self._wants_write = True
             return False
         shown = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
-        if shown != self._to.pin:
+        if shown not in self._to.pins:
             raise _OtherCertificate(
                 f"what answers at {self.url} is not the hub of the join file: its certificate is {shown},"
-                f" expected is {self._to.pin}"
+                f" expected is {' or '.join(self._to.pins)}"
             )
         return True
 
@@ -377,4 +390,6 @@ def _without_trust() -> ssl.SSLContext:
 
 
 def _said(error: Exception) -> str:
+    if isinstance(error, _OtherCertificate):
+        return f"{error}; {FETCH_AGAIN}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

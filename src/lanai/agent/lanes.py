@@ -28,16 +28,18 @@ class Lane:
         spec: None for a lane that was taken over from an earlier agent; nothing can be added to such a one.
         need: what one running job takes of the node.
         gpu_milli: of `need`; jobs with gpus get theirs by number, one by one.
+        owner: the user whose starter runs them, "" for the agent's own.
         width: how many may run at once; the node's free amounts are less by as much.
         told_width: what the starter was told of it.
         held: how many the starter has, running or not.
         mean_us: mean run time, 0 while unknown.
     """
 
-    __slots__ = ("gpu_milli", "held", "is_open", "mean_us", "need", "number", "spec", "told_width", "width")
+    __slots__ = ("gpu_milli", "held", "is_open", "mean_us", "need", "number", "owner", "spec", "told_width", "width")
 
-    def __init__(self, number: int, spec: Spec | None, need: Vector, gpu_milli: int) -> None:
+    def __init__(self, number: int, owner: str, spec: Spec | None, need: Vector, gpu_milli: int) -> None:
         self.number = number
+        self.owner = owner
         self.spec = spec
         self.need = need
         self.gpu_milli = gpu_milli

@@ -6,6 +6,7 @@ answer and is there at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -21,9 +22,14 @@ class Lookup:
     """One question, begun at once. `take` is called when the descriptor can be read, once."""
 
     def __init__(self, host: str, port: int) -> None:
+        """Raises OSError where there is no descriptor or no thread left for it."""
         self._fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._found: list[Place] | OSError = []
-        threading.Thread(target=self._ask, args=(host, port), name="lookup", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask, args=(host, port), name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            os.close(self._fd)
+            raise OSError(errno.EAGAIN, str(error)) from None
 
     def fileno(self) -> int:
         """The descriptor to watch."""

@@ -13,27 +13,29 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 import msgspec
 
 from lanai.agent import events as ev
-from lanai.agent.hublink import Down, HubLink, LinkEvent, Refused, Up, WrongPin
+from lanai.agent.hublink import FETCH_AGAIN, Down, HubLink, LinkEvent, Refused, Up, WrongPin
 from lanai.agent.inputs import Inputs
 from lanai.agent.machine import NEVER_US, Machine
-from lanai.agent.output import Outputs, Where
+from lanai.agent.output import CAP_BYTES, KEEP_S, Here, Outputs
+from lanai.agent.output_index import Noted, OutputIndex, Where
+from lanai.agent.ports import Starters
+from lanai.agent.room import Room
 from lanai.agent.spool import Spool
 from lanai.agent.starter_link import InputTaken
-from lanai.agent.starting import Running, StarterPort
+from lanai.agent.starting import StarterPort
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import GrantId, Index
 from lanai.wire import messages as wire
+from lanai.wire.notify import Notifier
 
-RETRY_DISK_US: Final = 1_000_000
-LOOK_AT_OUTPUT_US: Final = 50_000
+LOOK_DISK_US: Final = 1_000_000
 PACE_US: Final = 30_000
 SWEEP_US: Final = 3_600_000_000
-TAILS_A_TURN: Final = 64
 UNREACHABLE_AFTER_US: Final = 3_000_000
 """How long a hub may be missing at the start before that is told: it may be starting just now itself."""
 
@@ -62,39 +64,46 @@ class Agent:
         *,
         machine: Machine,
         spool: Spool,
+        room: Room,
         hub: HubLink,
-        starter: StarterPort,
+        starters: Starters,
         lease_file: LeaseFile,
         hello: Hello,
         settled: Settled,
         log: Callable[[str], None],
+        notifier: Notifier,
         wake_fd: int,
         apart: Path,
+        index: OutputIndex,
     ) -> None:
         self._machine = machine
         self._spool = spool
+        self._room = room
         self._hub = hub
-        self._starter = starter
+        self._starters = starters
         self._lease_file = lease_file
         self._hello = hello
         self._settled: Settled | None = settled
         self._log = log
+        self._notifier = notifier
+        self._beat_us = 0 if notifier.every_us else NEVER_US
         self._wake_fd = wake_fd
         self._apart = apart
-        self._outputs = Outputs(starter.directory, self._find)
+        self._outputs = Outputs(index, self._find, starters.reading)
         self._inputs = Inputs(machine.live_member)
         self._events: deque[ev.Event] = deque()
         self._was_full = False
-        self._retry_disk_us = NEVER_US
+        self._look_disk_us = 0
         self._look_us = NEVER_US
         self._sweep_us = 0
         self._pace_us = 0
-        self._said = ""
+        self._said = f"looking for the hub at {hub.url}"
         self._begun_us = now_us()
         self._is_over = False
 
     def run(self) -> None:
         """Work until the machine wants to leave, or a signal arrives. The starter and what it runs go on."""
+        self._notifier.ready(self._said)
         while not self._is_over:
             now = now_us()
             self._on_time(now)
@@ -104,29 +113,32 @@ class Agent:
             if self._wake_fd in ready:
                 self._log("ending on a signal; running commands go on")
                 break
-            if self._starter.fileno() in ready:
-                self._hear_starter(now)
+            for port in self._starters:
+                if port.fileno() in ready:
+                    self._hear_starter(now, port)
             if self._hub.fileno() in ready:
                 self._hear_hub(now, self._hub.on_ready(now))
+        self._notifier.stopping()
         self._hub.close()
-        self._starter.close()
+        self._starters.close(busy=self._machine.roster.busy())
         self._spool.close()
 
     def _poll(self, now: int) -> set[int]:
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        for one in (self._hub, self._starter):
+        for one in (self._hub, *self._starters):
             wanted = select.POLLOUT if one.wants_write() else 0
-            if one is not self._starter or now >= self._pace_us:
+            if one is self._hub or now >= self._pace_us:
                 wanted |= select.POLLIN
             if one.fileno() >= 0 and wanted:
                 poll.register(one.fileno(), wanted)
         due = min(
             self._machine.due_us,
             self._hub.due_us,
-            self._starter.due_us,
-            self._retry_disk_us,
+            self._starters.due_us,
+            self._look_disk_us,
             self._look_us,
+            self._beat_us,
             self._pace_us if self._pace_us > now else NEVER_US,
             now + _SLEEP_AT_MOST_US,
         )
@@ -134,66 +146,84 @@ class Agent:
         return {fd for fd, _ in poll.poll(max(0, -((now - due) // 1000)))}
 
     def _on_time(self, now: int) -> None:
-        for event in self._starter.on_time(now):
-            if isinstance(event, ev.StarterMissing):
-                self._say(event.problem)
-            self._tell(now, event)
+        for event in self._starters.on_time(now):
+            self._hear_event(now, event)
         if now >= self._hub.due_us:
             self._hear_hub(now, self._hub.on_time(now))
-        if now >= self._retry_disk_us:
-            self._retry_disk_us = now + RETRY_DISK_US if not self._spool.make_room() else NEVER_US
+        if now >= self._look_disk_us:
+            self._look_disk_us = now + LOOK_DISK_US
+            self._room.look()
+            if self._spool.is_full:
+                self._spool.make_room()
             self._watch_disk(now)
         if now >= self._machine.due_us:
             self._tell(now, ev.Ticked(wall_us()))
+        if now >= self._beat_us:
+            self._beat_us = self._notifier.beat(now, self._said)
         if now >= self._sweep_us:
             self._sweep_us = now + SWEEP_US
             self._outputs.sweep(time.time())
+            self._starters.sweep(KEEP_S * 1_000_000, CAP_BYTES)
 
     def _flush(self, now: int) -> None:
         """Results first; outputs only when everything else has left."""
-        self._starter.flush()
+        self._starters.flush()
         self._hear_hub(now, self._hub.flush(now))
+        self._outputs.hear(now, self._starters.answers())
         self._look_us = NEVER_US
         if not self._hub.is_idle() or self._settled is not None:
             return
-        messages: list[wire.ToHub] = [*self._outputs.frames(), *self._outputs.tails(TAILS_A_TURN)]
+        messages = self._outputs.messages()
         for message in messages:
             self._hub.send(message)
-        if messages or self._outputs.has_tails():
+        if messages:
             self._hear_hub(now, self._hub.flush(now))
-            self._look_us = now
-        elif self._outputs.is_following():
-            self._look_us = now + LOOK_AT_OUTPUT_US
+        self._outputs.ask(now)
+        self._starters.flush()
+        self._look_us = self._outputs.due_us(now)
 
     # -- what is heard
 
-    def _hear_starter(self, now: int) -> None:
-        found = self._starter.on_ready(now)
+    def _hear_starter(self, now: int, port: StarterPort) -> None:
+        found = port.on_ready(now)
         # While it has enough in line, it is heard seldom: what comes meanwhile is dealt with at once.
-        self._pace_us = now + PACE_US if self._machine.roster.has_reserve(3 * PACE_US) else 0
-        ended: list[tuple[Where, str, list[Any]]] = []
-        for written in self._starter.written:
+        is_paced = self._machine.roster.has_reserve(3 * PACE_US) and not self._outputs.is_reading()
+        self._pace_us = now + PACE_US if is_paced else 0
+        noted: list[Noted] = []
+        for written in port.written:
             about = self._machine.about(written.member[0])
-            if about is not None:
-                ended.append(((about[0], written.member[1], written.attempt), written.outcome, written.records))
-        self._starter.written.clear()
-        if ended:
-            self._outputs.note(ended)
-        if self._starter.taken:
-            self._say_taken()
+            if about is not None and self._machine.owner_of(written.member) == port.owner:
+                where = about[0], written.member[1], written.attempt
+                noted.append(Noted(where, written.outcome, written.records, port.owner))
+        port.written.clear()
+        if noted:
+            self._outputs.note(noted)
+        if port.taken:
+            self._say_taken(port)
         for event in found:
-            if isinstance(event, ev.StarterDied):
-                self._log("the starter has died; what it ran was killed")
-            self._tell(now, event)
+            self._hear_event(now, event)
 
-    def _say_taken(self) -> None:
+    def _hear_event(self, now: int, event: ev.StarterEvent) -> None:
+        match event:
+            case ev.StarterDied(""):
+                self._log("the starter has died; what it ran was killed")
+            case ev.StarterDied(owner):
+                self._log(f"the starter of {owner} has ended; what it ran was killed")
+            case ev.StarterMissing(problem):
+                self._say(problem)
+            case _:
+                pass
+        self._tell(now, event)
+
+    def _say_taken(self, port: StarterPort) -> None:
         """Before the machine is told of ends, for after that it does not know whose input it was."""
-        for one in self._starter.taken:
-            about = self._machine.about(GrantId(one.grant))
-            if about is not None:
+        for one in port.taken:
+            member = GrantId(one.grant), Index(one.index)
+            about = self._machine.about(member[0])
+            if about is not None and self._machine.owner_of(member) == port.owner:
                 batch, attempt = about
-                self._hub.send(wire.InputTaken(batch, Index(one.index), *_standing(one), attempt, _state(one)))
-        self._starter.taken.clear()
+                self._hub.send(wire.InputTaken(batch, member[1], *_standing(one), attempt, _state(one)))
+        port.taken.clear()
 
     def _hear_hub(self, now: int, found: list[LinkEvent]) -> None:
         for one in found:
@@ -202,8 +232,8 @@ class Agent:
                     self._hub.send(self._hello())
                     self._tell(now, ev.HubGreeted())
                 case WrongPin(problem):
-                    hint = "fetch the hub's join file again"
-                    self._settle(ErrorBody(code="wrong_pin", message=problem, hint=hint, exit_code=4, http_status=403))
+                    body = ErrorBody(code="wrong_pin", message=problem, hint=FETCH_AGAIN, exit_code=4, http_status=403)
+                    self._settle(body)
                 case Refused(began_us):
                     self._miss_hub("nobody listens there (connection refused)")
                     self._tell(now, ev.HubRefused(began_us))
@@ -229,11 +259,13 @@ class Agent:
                 case _:
                     self._tell(now, one)
         for member, piece in self._inputs.ready():
-            self._starter.input(member, piece.data, offset=piece.offset, is_end=piece.is_end)
+            owner = self._machine.owner_of(member)
+            if owner is not None:
+                self._starters.input(owner, member, piece.data, offset=piece.offset, is_end=piece.is_end)
 
     def _miss_hub(self, problem: str) -> None:
         self._say(f"no connection to the hub: {problem}")
-        self._outputs.readers.clear()
+        self._outputs.unfetch_all()
         self._inputs.clear()
         if self._settled is not None and now_us() >= self._begun_us + UNREACHABLE_AFTER_US:
             message = f"the hub at {self._hub.url} does not answer: {problem}"
@@ -262,12 +294,12 @@ class Agent:
                 self._hub.send(message)
             case ev.Hand():
                 self._hand(effect)
-            case ev.Keep(results, starter_upto):
-                self._keep(results, starter_upto)
-            case ev.Release(upto):
-                self._starter.release(upto)
+            case ev.Keep():
+                self._keep(effect)
+            case ev.Release(upto, owner):
+                self._starters.release(upto, owner)
             case ev.Widen(lane, width):
-                self._starter.widen(lane, width)
+                self._starters.widen(lane, width)
             case ev.ForgetResults(upto):
                 self._spool.forget(upto)
             case ev.NoteGone(items):
@@ -280,26 +312,12 @@ class Agent:
                 self._events.append(ev.HubLost())
             case ev.Leave(why):
                 self._log(f"leaving: {why}")
-                self._starter.quit_when_idle()
+                self._starters.quit_when_idle()
                 self._is_over = True
             case _:
-                self._do_at_starter(effect)
-
-    def _do_at_starter(self, effect: ev.StarterEffect) -> None:
-        match effect:
-            case ev.SetLease(until_us):
-                self._starter.set_lease(until_us)
-                self._lease_file.write(until_us, self._machine.lease.length_us)
-            case ev.OpenLane(lane, spec):
-                self._starter.open_lane(lane, spec)
-            case ev.CloseLane(lane):
-                self._starter.close_lane(lane)
-            case ev.TakeBack(items):
-                self._starter.take_back(items)
-            case ev.EndAttempts(items, grace_us, why):
-                self._starter.end(items, grace_us, why)
-            case _:
-                assert_never(effect)
+                self._starters.do(effect, now)
+                if isinstance(effect, ev.SetLease):
+                    self._lease_file.write(effect.until_us, self._machine.lease.length_us)
 
     def _hand(self, hand: ev.Hand) -> None:
         try:
@@ -308,17 +326,17 @@ class Agent:
             self._say(f"cannot write the spool: {error.strerror}")
             self._events.append(ev.HandFailed([(hand.handed.grant, index) for index in hand.handed.indices]))
             return
-        self._starter.hand(hand.lane, hand.handed.grant, hand.handed.attempt, hand.items)
-        self._events.extend(self._starter.unstartable())
+        self._starters.hand(hand)
+        self._events.extend(self._starters.unstartable())
 
-    def _keep(self, results: list[Any], starter_upto: int) -> None:
+    def _keep(self, keep: ev.Keep) -> None:
         try:
-            upto = self._spool.keep(results)
+            upto = self._spool.keep(keep.results)
         except OSError as error:
             self._say(f"cannot write the spool: {error.strerror}")
-            self._events.append(ev.ResultsNotKept(results))
+            self._events.append(ev.ResultsNotKept(keep.results, keep.owner))
         else:
-            self._events.append(ev.ResultsKept(upto, results, starter_upto))
+            self._events.append(ev.ResultsKept(upto, keep.results, keep.starter_upto, keep.owner))
 
     def _note_gone(self, items: list[ev.Member]) -> None:
         try:
@@ -330,24 +348,24 @@ class Agent:
     def _set_apart(self, results: list[Any]) -> None:
         lines = b"".join(msgspec.json.encode(msgspec.structs.asdict(result)) + b"\n" for result in results)
         try:
-            with open(self._apart, "ab") as file:
+            # Of all users, in a directory that all get through.
+            with open(self._apart, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 file.write(lines)
         except OSError as error:
             self._say(f"cannot write {self._apart.name}: {error.strerror}")
 
     def _watch_disk(self, now: int) -> None:
-        if self._spool.is_full == self._was_full:
+        is_full = self._spool.is_full or self._room.is_low
+        if is_full == self._was_full:
             return
-        self._was_full = self._spool.is_full
+        self._was_full = is_full
         self._say("disk full: nothing new starts" if self._was_full else "the disk has room again")
-        if self._was_full:
-            self._retry_disk_us = now + RETRY_DISK_US
         self._tell(now, ev.DiskFilled() if self._was_full else ev.DiskFreed())
 
-    def _find(self, where: Where) -> tuple[bool, Running | None]:
+    def _find(self, where: Where) -> Here:
         member = self._machine.live_member(*where)
-        running = None if member is None else self._starter.running.get(member)
-        return self._machine.is_here(*where), running
+        owner = None if member is None else self._machine.owner_of(member)
+        return Here(self._machine.is_here(*where), member, owner or "")
 
     def _say(self, text: str) -> None:
         """Log it, unless it is what was said last."""

@@ -1,42 +1,57 @@
-"""The outputs of attempts on this node: where they are, their tails for the hub, and who reads them now.
+"""The outputs of attempts on this node: who reads them now, and their tails for the hub.
 
-It reads the files that the starter makes and keeps an index of them; it never writes into one. It sends nothing itself:
-`frames` and `tails` give the messages, the loop sends them when the link has room.
+It opens no output and sends nothing: what it needs it has read by the starter that the output belongs to, with the
+rights of that starter's user; the loop brings the answers, and sends `messages` when the link has room.
 
-Theory of operation. The index is a text file per batch, one line per attempt that wrote anything, looked up by a search
-for the line's beginning, so that nothing of it is held in memory. A running attempt is read from its slot's files. A
-slot passes to another attempt as soon as its process has been reaped, so what was read counts only if that process is
-still there afterwards; otherwise it is read again from where the result says.
+Theory of operation. An attempt is asked for by name as long as it is here, and from its end on by the record in the
+index. The starter tells the end of an attempt before it answers that it is not there any more, so that the second way
+is open when the first one closes. What is on its way is bounded: for each reader one piece, for the tails of each
+starter one portion, for each starter `ON_THE_WAY_BYTES`; nothing is asked for while messages wait for the link.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
-from lanai.agent.starter_output import segment_path
-from lanai.agent.starter_processes import read_process
-from lanai.agent.starting import Record, Running
-from lanai.model.ids import BatchId, Index
+from lanai.agent.events import Member
+from lanai.agent.output_index import Noted, OutputIndex, Where
+from lanai.agent.reads import PIECE_BYTES, Answer, Ask, Record, Source
 from lanai.model.job import Outcome
 from lanai.wire.messages import Fetch, Output, Tail
 
 FAILED_TAIL_BYTES: Final = 64 << 10
 OK_TAIL_BYTES: Final = 4 << 10
-PIECE_BYTES: Final = 64 << 10
 KEEP_S: Final = 7 * 24 * 3600
 CAP_BYTES: Final = 16 << 30
 TAILS_AT_MOST: Final = 100_000
-_STREAMS: Final = ("out", "err")
+TAILS_AT_ONCE: Final = 256
+ON_THE_WAY_BYTES: Final = 512 << 10
+MESSAGES_BYTES: Final = 1 << 20
+LOOK_US: Final = 50_000
+NEVER_US: Final = 1 << 62
+NOT_KEPT: Final = "this output is not kept here any more"
 
-Where = tuple[BatchId, Index, int]
-Find = Callable[[Where], tuple[bool, Running | None]]
-"""Whether the attempt is here and has not ended, and its process and slot where these are known."""
+
+class Here(NamedTuple):
+    """What is known here of an attempt: whether it has not ended, its name at the starter, and that starter's user."""
+
+    is_here: bool
+    member: Member | None
+    user: str = ""
+
+
+class Port(Protocol):
+    """To a starter; each `Ask` is answered exactly once."""
+
+    def read(self, asks: list[Ask]) -> None:
+        """Have these read, as soon as there is a starter."""
+
+
+Find = Callable[[Where], Here]
+PortOf = Callable[[str], Port | None]
+"""The port to the starter of a user, "" for the agent's own; None if there cannot be one."""
 
 
 class Reader:
@@ -47,93 +62,84 @@ class Reader:
         self.where: Where = (fetch.batch, fetch.index, fetch.attempt)
         self.offset = fetch.offset
         self.credit = fetch.credit
-        self.started_ticks = 0
+        self.record: Record | None = None
+        self.user = ""
+        self.look_us = 0
+        self.is_asked = False
+
+    def output(self, data: bytes, *, is_end: bool = False, problem: str = "") -> Output:
+        """The next piece for this reader, as it is sent."""
+        offset = self.offset
+        self.offset += len(data)
+        self.credit -= len(data)
+        return Output(self.fetch.stream, self.fetch.which, offset, data, is_end, problem)
+
+
+class _Ends:
+    """The two ends of an attempt's outputs, as they come."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.noted = noted
+        self.is_failed = noted.outcome != Outcome.OK
+        self.data = [b"", b""]
+        self.lengths = [0, 0]
+        self.missing = 0
+
+    def asks(self) -> list[tuple[int, Record, int]]:
+        """(which, record, how much) of those that can be read."""
+        limit = FAILED_TAIL_BYTES if self.is_failed else OK_TAIL_BYTES
+        return [
+            (which, record, limit if record[0] == "user" else min(limit, record[-1]))
+            for which, record in enumerate(self.noted.records)
+            if record is not None and record[0] != "lost" and record[-1]
+        ]
+
+    def tail(self) -> Tail:
+        """As it is sent."""
+        (out, err), (out_bytes, err_bytes) = self.data, self.lengths
+        return Tail(*self.noted.where, out, err, out_bytes, err_bytes, self.is_failed)
+
+
+class _Asked(NamedTuple):
+    """A question on its way; `which` counts from 0."""
+
+    asker: Reader | _Ends
+    which: int
+    user: str
+    limit: int
 
 
 class Outputs:
-    """All outputs below the starter's directory.
+    """All outputs of this node.
 
     Attributes:
         readers: those who read now, by stream.
     """
 
-    def __init__(self, directory: Path, find: Find) -> None:
-        self._directory = directory
-        self._index = directory / "index"
+    def __init__(self, index: OutputIndex, find: Find, port_of: PortOf) -> None:
+        self._index = index
         self._find = find
-        self._tails: deque[tuple[Where, str, list[Record | None]]] = deque(maxlen=TAILS_AT_MOST)
+        self._port_of = port_of
+        self._tails: dict[str, deque[Noted]] = {}
+        self._tail_count = 0
+        self._asked: dict[int, _Asked] = {}
+        self._count = 0
+        self._bytes_asked: dict[str, int] = {}
+        self._tails_asked: dict[str, int] = {}
+        self._ready: deque[Output | Tail] = deque()
         self.readers: dict[int, Reader] = {}
 
-    # -- what ended
+    # -- what ended, and who reads
 
-    def note(self, ended: list[tuple[Where, str, list[Record | None]]]) -> None:
-        """Remember where attempts wrote: (attempt, outcome, records). A full disk loses the index, never a result."""
-        by_batch: dict[BatchId, list[str]] = {}
-        for (batch, index, attempt), _, records in ended:
-            line = f"[{index},{attempt},{json.dumps(records, separators=(',', ':'))}]\n"
-            by_batch.setdefault(batch, []).append(line)
-        for batch, lines in by_batch.items():
-            try:
-                self._index.mkdir(mode=0o700, exist_ok=True)
-                with open(self._index / str(batch), "ab", buffering=0) as file:
-                    # Begun on a line of its own: a kill may have torn the last one.
-                    file.write(b"\n" + "".join(lines).encode("ascii"))
-            except OSError:
-                continue
-        self._tails.extend(ended)
-
-    def tails(self, count: int) -> list[Tail]:
-        """The next tails that are to be sent, at most `count`."""
-        found: list[Tail] = []
-        while self._tails and len(found) < count:
-            where, outcome, records = self._tails.popleft()
-            is_failed = outcome != Outcome.OK
-            limit = FAILED_TAIL_BYTES if is_failed else OK_TAIL_BYTES
-            ends = [self._end_of(where, which, record, limit) for which, record in enumerate(records)]
-            if any(length for _, length in ends):
-                found.append(Tail(*where, ends[0][0], ends[1][0], ends[0][1], ends[1][1], is_failed))
-        return found
-
-    def has_tails(self) -> bool:
-        """Whether any tail waits."""
-        return bool(self._tails)
-
-    def _end_of(self, where: Where, which: int, record: Record | None, limit: int) -> tuple[bytes, int]:
-        path, start, length = self._place(record)
-        if path is None or not length:
-            return b"", 0
-        skipped = max(0, length - limit)
-        return _read(path, start + skipped, length - skipped), length
-
-    def _place(self, record: Record | None) -> tuple[Path | None, int, int]:
-        """(file, offset, length) of what a record names; no file where there is none."""
-        match record:
-            case ["segment", int(number), int(offset), int(length)]:
-                return Path(segment_path(str(self._directory), number)), offset, length
-            case ["file", str(name), int(length)] if ".." not in name and not name.startswith("/"):
-                return self._directory / name, 0, length
-            case ["user", str(name)]:
-                try:
-                    return Path(name), 0, os.stat(name).st_size
-                except (OSError, ValueError):
-                    return None, 0, 0
-            case _:
-                return None, 0, 0
-
-    def _records(self, where: Where) -> list[Record | None] | None:
-        batch, index, attempt = where
-        try:
-            with open(self._index / str(batch), "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
-                at = text.rfind(b"\n[%d,%d," % (index, attempt))
-                if at < 0:
-                    return None
-                text.seek(at + 1)
-                row = json.loads(text.readline())
-        except (OSError, ValueError):
-            return None
-        return row[2] if len(row) == 3 and isinstance(row[2], list) else None
-
-    # -- who reads
+    def note(self, written: list[Noted]) -> None:
+        """Remember where attempts wrote. Beyond `TAILS_AT_MOST` the oldest of whoever has most go without a tail."""
+        self._index.note(written)
+        for one in written:
+            self._tails.setdefault(one.user, deque()).append(one)
+        self._tail_count += len(written)
+        while self._tail_count > TAILS_AT_MOST:
+            max(self._tails.values(), key=len).popleft()
+            self._tail_count -= 1
 
     def fetch(self, fetch: Fetch) -> None:
         """Somebody wants to read."""
@@ -148,93 +154,159 @@ class Outputs:
         """He has gone."""
         self.readers.pop(stream, None)
 
-    def frames(self) -> list[Output]:
-        """One piece for each reader who has room, and the end for those who are through."""
-        found: list[Output] = []
-        for reader in list(self.readers.values()):
-            piece = self._piece(reader)
-            if piece is not None:
-                found.append(piece)
-                if piece.is_end:
-                    del self.readers[reader.fetch.stream]
+    def unfetch_all(self) -> None:
+        """The hub has gone, and with it all readers."""
+        self.readers.clear()
+        self._ready = deque(message for message in self._ready if isinstance(message, Tail))
+
+    def sweep(self, wall_s: float) -> None:
+        """Forget where old outputs were; the starters remove the outputs themselves."""
+        self._index.sweep(wall_s - KEEP_S, CAP_BYTES)
+
+    # -- what goes to the hub
+
+    def messages(self) -> list[Output | Tail]:
+        """What is ready to be sent, a bounded amount."""
+        found: list[Output | Tail] = []
+        size = 0
+        while self._ready and size < MESSAGES_BYTES:
+            message = self._ready.popleft()
+            size += len(message.data) if isinstance(message, Output) else len(message.out) + len(message.err)
+            found.append(message)
         return found
 
-    def is_following(self) -> bool:
-        """Whether anybody waits for what a running attempt will write."""
-        return any(reader.credit > 0 for reader in self.readers.values())
+    def due_us(self, now_us: int) -> int:
+        """When there is something to send or to ask again, if nothing is heard before."""
+        if self._ready:
+            return now_us
+        waiting = (reader.look_us for reader in self.readers.values() if reader.credit > 0 and not reader.is_asked)
+        return min((look_us for look_us in waiting if look_us > now_us), default=NEVER_US)
 
-    def _piece(self, reader: Reader) -> Output | None:
-        fetch = reader.fetch
-        if reader.credit <= 0:
-            return None
+    def is_reading(self) -> bool:
+        """Whether somebody waits for what a starter was asked."""
+        return any(reader.is_asked for reader in self.readers.values())
+
+    # -- what the starters are asked
+
+    def ask(self, now_us: int) -> None:
+        """Ask for what readers have room for and for tails, as far as it may be on its way."""
+        if self._ready:
+            return
+        asks: dict[str, list[Ask]] = {}
+        for reader in list(self.readers.values()):
+            if reader.credit > 0 and not reader.is_asked and now_us >= reader.look_us:
+                self._ask_for_reader(now_us, reader, asks)
+        for user in [user for user in self._tails if not self._tails_asked.get(user)]:
+            self._ask_for_tails(user, asks)
+        for user, some in asks.items():
+            port = self._port_of(user)
+            if port is not None:
+                port.read(some)
+            else:
+                problem = f"the node cannot read it now: nothing can run as {user} there"
+                self.hear(now_us, [Answer(ask.number, problem=problem) for ask in some])
+
+    def _ask_for_reader(self, now_us: int, reader: Reader, asks: dict[str, list[Ask]]) -> None:
         limit = min(reader.credit, PIECE_BYTES)
-        is_here, running = self._find(reader.where)
-        if is_here:
-            data = self._read_running(reader, running, limit) if running is not None else b""
-            is_end, problem = not fetch.follow and not data, ""
-        else:
-            data, is_end, problem = self._read_ended(reader, limit)
-        if not data and not is_end:
-            return None
-        offset = reader.offset
-        reader.offset += len(data)
-        reader.credit -= len(data)
-        return Output(fetch.stream, fetch.which, offset, data, is_end, problem)
+        if reader.record is None:
+            here = self._find(reader.where)
+            if here.member is not None:
+                self._ask(reader, here.user, (*here.member, reader.fetch.which), reader.offset, limit, asks)
+                return
+            if here.is_here and reader.fetch.follow:
+                reader.look_us = now_us + LOOK_US
+                return
+            if here.is_here or not self._look_up(reader):
+                self._end(reader)
+                return
+        assert reader.record is not None
+        self._ask(reader, reader.user, reader.record, reader.offset, limit, asks)
 
-    def _read_running(self, reader: Reader, running: Running, limit: int) -> bytes:
-        if running.slot is None:
-            return b""
-        before = read_process(running.pid)
-        if before is None or reader.started_ticks not in (0, before.started_ticks):
-            return b""
-        reader.started_ticks = before.started_ticks
-        name = f"slot{running.slot}.{_STREAMS[reader.fetch.which - 1]}"
-        data = _read(self._directory / name, reader.offset, limit)
-        after = read_process(running.pid)
-        return data if after is not None and after.started_ticks == before.started_ticks else b""
+    def _look_up(self, reader: Reader) -> bool:
+        """Find the record of an attempt that has ended; False where there is nothing to be read."""
+        found = self._index.find(reader.where)
+        if found is not None:
+            reader.record, reader.user = found[0][reader.fetch.which - 1], found[1]
+        return reader.record is not None
 
-    def _read_ended(self, reader: Reader, limit: int) -> tuple[bytes, bool, str]:
-        records = self._records(reader.where)
-        record = records[reader.fetch.which - 1] if records and len(records) == 2 else None
-        if record and record[0] == "lost":
-            return b"", True, f"this output was lost: {record[1]}"
-        path, start, length = self._place(record)
-        left = length - reader.offset
-        if path is None or left <= 0:
-            return b"", True, ""
-        data = _read(path, start + reader.offset, min(limit, left))
-        if not data:
-            return b"", True, "this output is not kept here any more"
-        return data, len(data) == left, ""
+    def _ask(
+        self, reader: Reader, user: str, source: Source, offset: int, limit: int, asks: dict[str, list[Ask]]
+    ) -> None:
+        if self._bytes_asked.get(user, 0) + limit > ON_THE_WAY_BYTES:
+            return
+        if source[0] == "lost":
+            self._end(reader, f"this output was lost: {source[1]}")
+            return
+        reader.is_asked = True
+        # To the end of the line: whoever has had a piece lets others go first when not all can be asked for.
+        self.readers[reader.fetch.stream] = self.readers.pop(reader.fetch.stream)
+        asked = _Asked(reader, reader.fetch.which - 1, user, limit)
+        asks.setdefault(user, []).append(Ask(self._number(asked), source, offset, limit))
 
-    # -- what is old
-
-    def sweep(self, wall_s: float, *, cap_bytes: int = CAP_BYTES) -> None:
-        """Remove what is older than seven days, and then the oldest until no more than `cap_bytes` is left."""
-        kept: list[tuple[float, int, Path]] = []
-        segments = sorted(self._directory.glob("out-*"))
-        for path in [*segments[:-1], *self._index.glob("*"), *self._directory.glob("jobs/*/*")]:
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            kept.append((status.st_mtime, status.st_blocks * 512, path))
-        total = sum(size for _, size, _ in kept)
-        for modified_s, size, path in sorted(kept):
-            if modified_s >= wall_s - KEEP_S and total <= cap_bytes:
+    def _ask_for_tails(self, user: str, asks: dict[str, list[Ask]]) -> None:
+        tails = self._tails[user]
+        some = asks.setdefault(user, [])
+        for _ in range(TAILS_AT_ONCE):
+            if not tails or self._bytes_asked.get(user, 0) > ON_THE_WAY_BYTES - 2 * FAILED_TAIL_BYTES:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            ends = _Ends(tails.popleft())
+            self._tail_count -= 1
+            for which, record, limit in ends.asks():
+                ends.missing += 1
+                self._tails_asked[user] = self._tails_asked.get(user, 0) + 1
+                some.append(Ask(self._number(_Asked(ends, which, user, limit)), record, None, limit))
+        if not tails:
+            del self._tails[user]
+        if not some:
+            del asks[user]
 
+    def _number(self, asked: _Asked) -> int:
+        self._count += 1
+        self._asked[self._count] = asked
+        self._bytes_asked[asked.user] = self._bytes_asked.get(asked.user, 0) + asked.limit
+        return self._count
 
-def _read(path: Path, offset: int, count: int) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return b""
-    try:
-        return os.pread(fd, count, offset)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+    # -- what they answer
+
+    def hear(self, now_us: int, answers: list[Answer]) -> None:
+        """Take the answers; the machine must know by now of the ends that were told before them."""
+        for answer in answers:
+            asked = self._asked.pop(answer.number)
+            self._bytes_asked[asked.user] -= asked.limit
+            if isinstance(asked.asker, _Ends):
+                self._hear_tail(asked.asker, asked, answer)
+            else:
+                asked.asker.is_asked = False
+                if self.readers.get(asked.asker.fetch.stream) is asked.asker:
+                    self._hear_reader(now_us, asked.asker, answer)
+
+    def _hear_tail(self, ends: _Ends, asked: _Asked, answer: Answer) -> None:
+        self._tails_asked[asked.user] -= 1
+        ends.data[asked.which], ends.lengths[asked.which] = answer.data, answer.length
+        ends.missing -= 1
+        if not ends.missing and any(ends.lengths):
+            self._ready.append(ends.tail())
+
+    def _hear_reader(self, now_us: int, reader: Reader, answer: Answer) -> None:
+        reader.offset += answer.left_out
+        at_end = reader.offset + len(answer.data) >= answer.length
+        reader.look_us = 0
+        if reader.record is not None:
+            problem = answer.problem or ("" if answer.data or at_end else NOT_KEPT)
+            is_end = at_end or bool(problem)
+        elif answer.is_gone or (reader.fetch.follow and (answer.problem or not answer.data)):
+            # Ended meanwhile, or nothing new. What it is that cannot be read is said when the attempt has ended.
+            is_gone = answer.is_gone and not self._find(reader.where).is_here
+            reader.look_us = 0 if is_gone else now_us + LOOK_US
+            return
+        else:
+            problem, is_end = answer.problem, not reader.fetch.follow and (at_end or not answer.data)
+            is_end = is_end or bool(problem)
+        if is_end:
+            self._end(reader, problem, answer.data)
+        else:
+            self._ready.append(reader.output(answer.data))
+
+    def _end(self, reader: Reader, problem: str = "", data: bytes = b"") -> None:
+        self._ready.append(reader.output(data, is_end=True, problem=problem))
+        del self.readers[reader.fetch.stream]

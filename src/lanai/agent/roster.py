@@ -13,7 +13,7 @@ stays the hub's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 from lanai.agent import events as ev
@@ -28,6 +28,9 @@ from lanai.wire import messages as wire
 FINISHED_JOBS: Final = 1 << 16
 """Of how many jobs of finished grants is remembered, at least, that they were here."""
 
+NAMELESS: Final = "-"
+"""Whose a job is that comes without a user, where each has his own starter. It is no user's name, and so is refused."""
+
 IDLE_LANE_US: Final = 30_000_000
 ALL: Final = (0, 1 << 62)
 
@@ -39,13 +42,16 @@ class Roster:
         live: every job that the starter has, and its lane.
         began: of those, the ones known to run, with the wall time of the start.
         grants: those of which anything is pending or live.
+        wanted: starters that `fill` missed.
     """
 
-    def __init__(self, capacity: Capacity, first_lane: int) -> None:
+    def __init__(self, capacity: Capacity, first_lane: int, *, serves_users: bool = False) -> None:
         self._layout = Layout()
         self._capacity = self._free = self._layout.capacity(capacity)
         self._gpus = Gpus(capacity.gpus)
         self._next_lane = first_lane
+        self._serves_users = serves_users
+        self.wanted: set[str] = set()
         self._lanes: dict[int, Lane] = {}
         self._specs: dict[int, Lane] = {}
         self._queue: deque[Granted] = deque()
@@ -100,7 +106,10 @@ class Roster:
     def name_spec(self, spec: wire.Spec) -> None:
         """Grants of this connection will name this spec by its number."""
         same = (lane for lane in self._lanes.values() if is_same_lane(lane.spec, spec))
-        lane = next(same, None) or self._new_lane(spec, spec.shape.gpu_milli, self._layout.request(spec.shape))
+        lane = next(same, None)
+        if lane is None:
+            owner = (spec.user or NAMELESS) if self._serves_users else ""
+            lane = self._new_lane(owner, spec, spec.shape.gpu_milli, self._layout.request(spec.shape))
         self._specs[spec.spec] = lane
 
     def forget_specs(self, numbers: Iterable[int]) -> None:
@@ -153,10 +162,15 @@ class Roster:
 
     # -- starting
 
-    def fill(self, out: list[Effect]) -> None:
-        """Start the first that fits, in the order of grants, until none does."""
+    def fill(self, served: Container[str], out: list[Effect]) -> None:
+        """Start the first that fits, in the order of grants, until none does. Those of starters not `served` wait."""
         is_one_waiting = False
+        self.wanted.clear()
         for grant in self._queue:
+            if grant.lane.owner not in served:
+                if grant.pending:
+                    self.wanted.add(grant.lane.owner)
+                continue
             if grant.pending and grant.lane.gpu_milli:
                 self._start_with_gpus(grant, out)
             elif grant.pending:
@@ -221,7 +235,7 @@ class Roster:
         lane.held += len(items)
         grant.live_count += len(items)
         gpus = [item.gpus for item in items] if lane.gpu_milli else []
-        handed = Handed(number, grant.batch, grant.attempt, lane.spec.shape, indices, gpus)
+        handed = Handed(number, grant.batch, grant.attempt, lane.spec.shape, indices, gpus, lane.owner)
         out.append(ev.Hand(lane.number, handed, items))
 
     def _forget_empty(self) -> None:
@@ -235,7 +249,7 @@ class Roster:
         """Take over what an earlier agent gave to the starter."""
         if not members:
             return
-        lane = self._new_lane(None, handed.shape.gpu_milli, self._layout.request(handed.shape))
+        lane = self._new_lane(handed.owner, None, handed.shape.gpu_milli, self._layout.request(handed.shape))
         lane.held = lane.width = len(members)
         self._free -= lane.need * len(members)
         grant = self.grants.get(handed.grant)
@@ -277,11 +291,38 @@ class Roster:
         """Live jobs that may not have begun: those of lanes of which the starter holds more than may run at once."""
         return [member for member, lane in self.live.items() if lane.held > lane.width and member not in self.began]
 
-    def forget_starter(self) -> None:
-        """The next starter knows no lane."""
+    def forget_starter(self, owner: str) -> None:
+        """The owner's next starter knows no lane."""
         for lane in self._lanes.values():
-            lane.is_open = False
-            lane.told_width = 0
+            if lane.owner == owner:
+                lane.is_open = False
+                lane.told_width = 0
+
+    def at_starter(self, owner: str) -> list[Member]:
+        """What that starter has."""
+        return [member for member, lane in self.live.items() if lane.owner == owner]
+
+    def withdraw_from(self, owner: str) -> list[Member]:
+        """Take out everything that is pending for that starter."""
+        grants = [number for number, grant in self.grants.items() if grant.lane.owner == owner]
+        return [member for number in grants for member in self.withdraw(number, *ALL)]
+
+    def withdraw_alike(self, lanes: Container[Lane]) -> list[Member]:
+        """Take out everything that is pending for these lanes."""
+        grants = [number for number, grant in self.grants.items() if grant.lane in lanes]
+        return [member for number in grants for member in self.withdraw(number, *ALL)]
+
+    def busy(self) -> set[str]:
+        """Starters that have anything, or are to get something."""
+        owners = {lane.owner for lane in self._lanes.values() if lane.held}
+        return owners | {grant.lane.owner for grant in self._queue if grant.pending}
+
+    def by_owner(self, members: Iterable[Member]) -> dict[str, list[Member]]:
+        """Live members, by the starter that has them."""
+        found: dict[str, list[Member]] = {}
+        for member in members:
+            found.setdefault(self.live[member].owner, []).append(member)
+        return found
 
     def close_idle_lanes(self, now_us: int, out: list[Effect]) -> None:
         """The starter keeps an environment per lane; one that nothing came for in a while is opened anew if need be."""
@@ -298,8 +339,8 @@ class Roster:
                 if lane not in named:
                     del self._lanes[lane.number]
 
-    def _new_lane(self, spec: wire.Spec | None, gpu_milli: int, need: int) -> Lane:
-        lane = self._lanes[self._next_lane] = Lane(self._next_lane, spec, need, gpu_milli)
+    def _new_lane(self, owner: str, spec: wire.Spec | None, gpu_milli: int, need: int) -> Lane:
+        lane = self._lanes[self._next_lane] = Lane(self._next_lane, owner, spec, need, gpu_milli)
         self._next_lane += 1
         return lane
 

@@ -35,7 +35,8 @@ _RESERVE: Final = "reserve"
 class Handed(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Jobs of one grant that were given to the starter. Written before they are.
 
-    `gpus` are those of each index, in the same order; empty where the shape has none.
+    `gpus` are those of each index, in the same order; empty where the shape has none. `owner` is the user whose starter
+    has them, "" for the agent's own.
     """
 
     grant: GrantId
@@ -44,6 +45,7 @@ class Handed(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     shape: Shape
     indices: list[Index]
     gpus: list[tuple[str, ...]] = []
+    owner: str = ""
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -65,6 +67,9 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=Fals
     next_seq: int
     handed: list[Handed]
 
+
+_About = tuple[BatchId, int, Shape, tuple[str, ...], str]
+"""Of one job at a starter: batch, attempt, shape, gpus, owner."""
 
 Record = Handed | Gone | Results | Checkpoint
 _encode = msgspec.msgpack.Encoder().encode
@@ -95,15 +100,22 @@ class Spool:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segments: deque[tuple[Path, int]] = deque()
-        self._live: dict[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]] = {}
+        self._live: dict[tuple[GrantId, Index], _About] = {}
         self._next_seq = 1
         self._number = 0
         self._fd = -1
-        self._offset = 0
+        self._offset = self._read_bytes = 0
         self.is_full = False
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.remembered = self._read()
-        self._begin_segment(0)
+        try:
+            self._begin_segment(0)
+        except OSError:
+            if not self._segments or not self._read_bytes:
+                raise
+            # An agent before had the reserve too: as long as there is no room, its last segment takes what still fits.
+            self._fd = os.open(self._segments[-1][0], os.O_WRONLY | os.O_CLOEXEC)
+            self._offset = self._read_bytes
         self.make_room()
 
     def hand(self, handed: Sequence[Handed]) -> None:
@@ -188,9 +200,9 @@ class Spool:
 
     def _handed(self) -> list[Handed]:
         found: dict[GrantId, Handed] = {}
-        for (grant, index), (batch, attempt, shape, gpus) in self._live.items():
+        for (grant, index), (batch, attempt, shape, gpus, owner) in self._live.items():
             if grant not in found:
-                found[grant] = Handed(grant, batch, attempt, shape, [], [])
+                found[grant] = Handed(grant, batch, attempt, shape, [], [], owner)
             found[grant].indices.append(index)
             if gpus:
                 found[grant].gpus.append(gpus)
@@ -199,7 +211,8 @@ class Spool:
     def _read(self) -> Remembered:
         results: list[tuple[int, AttemptResult]] = []
         for path in sorted(self._directory.glob("*.seg")):
-            for record in _records(path.read_bytes()):
+            records, self._read_bytes = _records(path.read_bytes())
+            for record in records:
                 self._replay(record, results)
             self._number = int(path.stem)
             self._segments.append((path, self._next_seq - 1))
@@ -222,12 +235,12 @@ class Spool:
                     self._live.pop((result.grant, result.index), None)
 
 
-def _members(handed: Handed) -> Iterator[tuple[tuple[GrantId, Index], tuple[BatchId, int, Shape, tuple[str, ...]]]]:
-    about = (handed.batch, handed.attempt, handed.shape, ())
+def _members(handed: Handed) -> Iterator[tuple[tuple[GrantId, Index], _About]]:
+    about = (handed.batch, handed.attempt, handed.shape, (), handed.owner)
     if not handed.gpus:
         return (((handed.grant, index), about) for index in handed.indices)
     pairs = zip(handed.indices, handed.gpus, strict=True)
-    return (((handed.grant, index), (*about[:3], gpus)) for index, gpus in pairs)
+    return (((handed.grant, index), (*about[:3], gpus, handed.owner)) for index, gpus in pairs)
 
 
 def _packed(record: Record) -> bytes:
@@ -235,8 +248,8 @@ def _packed(record: Record) -> bytes:
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def _records(data: bytes) -> list[Record]:
-    """The whole records at the head of a segment; what follows a torn one is not looked at."""
+def _records(data: bytes) -> tuple[list[Record], int]:
+    """The whole records at the head of a segment, and how long they are; what follows a torn one is not looked at."""
     found: list[Record] = []
     offset = 0
     while offset + _HEADER_BYTES <= len(data):
@@ -250,7 +263,7 @@ def _records(data: bytes) -> list[Record]:
         except msgspec.DecodeError:
             break
         offset += _HEADER_BYTES + length
-    return found
+    return found, offset
 
 
 def _allocate(path: Path, size_bytes: int) -> None:

@@ -6,6 +6,7 @@ Standard library only, part of the starter. Values and their small questions; no
 import resource
 from collections import deque
 
+from lanai.agent.starter_cgroups import Leaf
 from lanai.agent.starter_command import Check, CheckResult, Spec, own_variables
 from lanai.agent.starter_output import Record, Slot
 from lanai.agent.starter_reports import Key
@@ -68,6 +69,7 @@ class Attempt:
         "key",
         "kill_at_us",
         "lane",
+        "leaf",
         "mark",
         "name",
         "number",
@@ -104,6 +106,7 @@ class Attempt:
         self.extra_environment: dict[str, str] | None = None
         self.checks: tuple[Check, ...] = ()
         self.slot: Slot | None = None
+        self.leaf: Leaf | None = None
         self.pid = 0
         self.started_us = 0
         self.wall_us = 0

@@ -12,10 +12,13 @@ import time
 from lanai.agent import starter_command as command
 from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt, Lane
+from lanai.agent.starter_cgroups import Counted, Leaf, LeafGone, Leaves, judge
 from lanai.agent.starter_families import Families
 from lanai.agent.starter_output import Output, Record
+from lanai.agent.starter_probing import PATIENCE_US, Places, Probing
 from lanai.agent.starter_reports import End, Figures, Key, Reports
 from lanai.agent.starter_spawn import Spawner
+from lanai.agent.starter_trimming import Trimming
 
 TELL_AFTER_US = 100_000
 SETTLE_AFTER_US = 5_000
@@ -36,21 +39,29 @@ class Attempts:
         mark: what the marks of all attempts begin with; unique to this starter.
         reports: where ends and beginnings are told.
         slots: where output goes.
+        leaves: the groups of attempts that have one.
         spawner: what begins an attempt.
     """
 
-    def __init__(self, mark: str, reports: Reports, slots: Output, spawner: Spawner) -> None:
+    def __init__(self, mark: str, reports: Reports, slots: Output, leaves: Leaves, spawner: Spawner) -> None:
         self.waiting: dict[Key, Attempt] = {}
         self.active: dict[Key, Attempt] = {}
         self.next_us = NEVER
         self.lease_us = NEVER
+        self.gives_back = False
+        """There is an agent that takes back what cannot begin now."""
         self._mark = mark
         self._reports = reports
         self._slots = slots
+        self._leaves = leaves
         self._spawner = spawner
         self._families = Families()
+        self._probing = Probing(spawner.leave_directory)
+        self._held: dict[Lane, Places] = {}
+        self._trimming = Trimming(slots.directory)
         self._lanes: dict[int, Lane] = {}
         self._unfilled: set[Lane] = set()
+        self._leafless: set[Lane] = set()
         self._running: dict[int, Attempt] = {}
         self._over: list[Attempt] = []
         self._settle_us = NEVER
@@ -69,8 +80,11 @@ class Attempts:
 
     @property
     def settle_us(self) -> int:
-        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together."""
-        if not self.waiting or len(self._over) >= _SETTLED_AT_ONCE:
+        """When `settle` is due; at once if the agent can give more only after it knows, or enough has come together.
+
+        At once too where a lane waits for a leaf: an attempt has its own until then.
+        """
+        if not self.waiting or self._leafless or len(self._over) >= _SETTLED_AT_ONCE:
             return 0 if self._over else NEVER
         return self._settle_us
 
@@ -158,16 +172,74 @@ class Attempts:
             lane = self._unfilled.pop()
             queue = lane.queue
             room = lane.room()
+            if queue and room > 0 and self._is_held(lane):
+                continue
             while queue and room > 0:
                 if begun >= _BEGUN_AT_ONCE:
                     self._unfilled.add(lane)
                     return
                 attempt = self.waiting.pop(queue.popleft(), None)
                 if attempt is not None:
+                    if attempt.spec.needs_leaf and not self._has_leaf(attempt):
+                        break
                     begun += 1
                     room -= self._begin(attempt)
             if not lane.width and not lane.running and not queue:
                 self._lanes.pop(lane.number, None)
+        if self._leafless:
+            self._leaves.want(sum(min(lane.room(), len(lane.queue)) for lane in self._leafless))
+
+    def fill_leafless(self) -> None:
+        """There may be leaves again, or none are to be had: those that wait for one may begin."""
+        self._unfilled |= self._leafless
+        self._leafless.clear()
+
+    def _has_leaf(self, attempt: Attempt) -> bool:
+        attempt.leaf = self._leaves.take()
+        if attempt.leaf is not None or self._leaves.is_denied:
+            return True
+        self._put_back(attempt)
+        self._leafless.add(attempt.lane)
+        return False
+
+    def _put_back(self, attempt: Attempt) -> None:
+        self.waiting[attempt.key] = attempt
+        attempt.lane.queue.appendleft(attempt.key)
+
+    def _part_with_leaf(self, leaf: Leaf) -> None:
+        self._leaves.give_back(leaf)
+        if self._leafless:
+            self.fill_leafless()
+
+    def _is_held(self, lane: Lane) -> bool:
+        """Whether it has to wait for where its attempts begin to answer; then somebody looks whether it does."""
+        first = self.waiting.get(lane.queue[0])
+        if first is None or not first.spec.places:
+            return False
+        now = now_us()
+        if self._probing.is_good(first.spec.places, now):
+            self._held.pop(lane, None)
+            return False
+        self._held[lane] = first.spec.places
+        self.next_us = min(self.next_us, self._probing.due_us)
+        return True
+
+    def _release_held(self, now: int) -> None:
+        """What waited for too long does not begin now."""
+        for lane, places in list(self._held.items()):
+            if self._probing.is_silent(places, now):
+                del self._held[lane]
+                self._refuse_all(lane, f"{', '.join(places)}: no answer for {PATIENCE_US // 1_000_000} s")
+        self._probing.give_up(now)
+
+    def _refuse_all(self, lane: Lane, why: str) -> None:
+        waiting = [one for key in lane.queue if (one := self.waiting.pop(key, None)) is not None]
+        lane.queue.clear()
+        if self.gives_back and waiting:
+            self._reports.given_back([one.key for one in waiting], why)
+            return
+        for one in waiting:
+            self._never_began(one.key, one.number, command.CannotStart("node", None, why))
 
     def _begin(self, attempt: Attempt) -> bool:
         now = now_us()
@@ -179,8 +251,18 @@ class Attempts:
             if lane.gpus_each:
                 attempt.gpus = lane.gpus_free[: lane.gpus_each]
             self._spawner.begin(attempt, now)
+        except LeafGone:
+            assert attempt.leaf is not None
+            self._leaves.lose(attempt.leaf)
+            self._put_back(attempt)
+            return False
         except command.CannotStart as failure:
-            self._never_began(attempt.key, attempt.number, failure)
+            if failure.is_passing and self.gives_back:
+                self._give_back(attempt, failure.reason or "")
+            else:
+                self._never_began(attempt.key, attempt.number, failure)
+            if attempt.leaf is not None:
+                self._part_with_leaf(attempt.leaf)
             return False
         lane.enter(attempt)
         self.active[attempt.key] = self._running[attempt.pid] = attempt
@@ -189,7 +271,16 @@ class Attempts:
             due_us = min(due_us, self._families.began(attempt, now))
         if due_us < self.next_us:
             self.next_us = due_us
+        if attempt.leaf is not None and (problem := attempt.leaf.limit(attempt.spec.memory_bytes)) is not None:
+            self._end(attempt, *problem, 0)
         return True
+
+    def _give_back(self, attempt: Attempt, why: str) -> None:
+        """It cannot begin now, and neither can those behind it in its lane, which are alike."""
+        queue = attempt.lane.queue
+        behind = [key for key in queue if self.waiting.pop(key, None) is not None]
+        queue.clear()
+        self._reports.given_back([attempt.key, *behind], why)
 
     def _never_began(self, key: Key, number: int, failure: command.CannotStart) -> None:
         end = End(*key, number, failure.outcome, exit_code=failure.exit_code, reason=failure.reason)
@@ -210,7 +301,10 @@ class Attempts:
                 return
             attempt = running.pop(pid, None)
             if attempt is None:
-                self._families.reaped(pid)
+                if self._probing.reaped(pid, now):
+                    self._unfilled.update(self._held)
+                else:
+                    self._families.reaped(pid)
             elif attempt.outcome is not None:
                 attempt.waited = (status, usage, now)
                 attempt.step_us = self.next_us = now
@@ -236,7 +330,9 @@ class Attempts:
         self._over = []
         self._settle_us = NEVER
         self._is_own_peak_fresh = False
-        left = self._families.count_strays(over, len(self._running), self._running)
+        looking = self._probing.children
+        known = [*self._running, *looking] if looking else self._running
+        left = self._families.count_strays(over, len(known), known)
         for attempt, escaped in zip(over, left, strict=True):
             self._finish(attempt, escaped)
 
@@ -247,19 +343,31 @@ class Attempts:
         assert attempt.waited is not None
         status, usage, ended_us = attempt.waited
         slot = attempt.slot
-        written = None if slot is None else self._slots.collect(slot, attempt.job, escaped > 0)
-        peak_bytes = usage.ru_maxrss << 10
-        figures = (
-            attempt.wall_us,
-            ended_us - attempt.started_us,
-            int(usage.ru_utime * 1_000_000),
-            int(usage.ru_stime * 1_000_000),
-            peak_bytes if peak_bytes > self._own_peak_bytes and self._is_peak_its_own(peak_bytes) else None,
-        )
+        written = None
+        if slot is not None:
+            if attempt.is_told:
+                self._trimming.ended(attempt.mark)
+            written = self._slots.collect(slot, attempt.job, escaped > 0, attempt.spec.output_bytes)
+        rss_bytes = usage.ru_maxrss << 10
+        peak = rss_bytes if rss_bytes > self._own_peak_bytes and self._is_peak_its_own(rss_bytes) else None
+        user_us, system_us = int(usage.ru_utime * 1_000_000), int(usage.ru_stime * 1_000_000)
+        if attempt.leaf is not None:
+            counted = self._leave(attempt, attempt.leaf, status)
+            peak = counted.memory_peak_bytes or peak
+            if counted.user_us is not None and counted.system_us is not None:
+                user_us, system_us = counted.user_us, counted.system_us
+        figures = (attempt.wall_us, ended_us - attempt.started_us, user_us, system_us, peak)
         if status or written or escaped or attempt.is_special:
             self._reports.ended(_end_of(attempt, status, figures, written, escaped))
         else:
             self._reports.succeeded(attempt.key, attempt.name, figures)
+
+    def _leave(self, attempt: Attempt, leaf: Leaf, status: int) -> Counted:
+        counted = leaf.counted()
+        if attempt.outcome is None and (verdict := judge(leaf, attempt.spec.memory_bytes, status)) is not None:
+            attempt.outcome, attempt.reason = verdict
+        self._part_with_leaf(leaf)
+        return counted
 
     def _is_peak_its_own(self, peak_bytes: int) -> bool:
         # A spawned process starts with the peak of the one that spawned it, so a smaller figure says nothing.
@@ -275,7 +383,12 @@ class Attempts:
         for attempt in list(self._running.values()):
             if not attempt.is_told and now >= attempt.started_us + TELL_AFTER_US:
                 attempt.is_told = True
-                slot = None if attempt.slot is None else attempt.slot.number
+                slot = None
+                if attempt.slot is not None:
+                    slot = attempt.slot.number
+                    if attempt.spec.output_bytes:
+                        most_bytes = attempt.spec.output_bytes
+                        self._trimming.watch(attempt.mark, attempt.slot.descriptors, most_bytes, now)
                 self._reports.started(attempt.key, attempt.number, attempt.pid, attempt.wall_us, slot)
             if now >= attempt.deadline_us and attempt.outcome is None:
                 limit_s = attempt.spec.time_limit_us / 1_000_000
@@ -286,12 +399,20 @@ class Attempts:
             self._unfilled.add(attempt.lane)
             self._finish(attempt, escaped)
         self.next_us = min(map(_next_of, self._running.values()), default=NEVER)
-        self.next_us = min(self.next_us, self._families.next_us())
+        if now >= self._trimming.due_us:
+            self._trimming.look(now)
+        if self._held:
+            self._release_held(now)
+        held_us = self._probing.due_us if self._held else NEVER
+        self.next_us = min(self.next_us, self._families.next_us(), self._trimming.due_us, held_us)
 
     def rest(self) -> None:
         """To be called now and then: lets go of what an idle starter should not hold."""
         if self.is_idle:
             self._spawner.leave_directory()
+        self._leaves.look_after()
+        if self._leafless:
+            self.fill_leafless()
 
 
 def _next_of(attempt: Attempt) -> int:

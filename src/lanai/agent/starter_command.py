@@ -7,10 +7,13 @@ already says which outcome the attempt has and whose fault it is.
 import errno
 import os
 import stat
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Environment
+from lanai.agent.starter_probing import silent_places
 from lanai.agent.starter_processes import MARK
 
 # The node's fault, not the job's: another node, or the same one later, may well succeed.
@@ -18,15 +21,33 @@ NODE_ERRORS = frozenset(
     {
         errno.EAGAIN,
         errno.EDQUOT,
+        errno.EHOSTDOWN,
         errno.EIO,
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOMEM,
         errno.ENOSPC,
+        errno.ENOTCONN,
         errno.EROFS,
         errno.ESTALE,
         errno.ETIMEDOUT,
         errno.ETXTBSY,
+    }
+)
+# Of these, those that pass by themselves while others go on: the job is not even charged with an attempt.
+PASSING_ERRORS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
     }
 )
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
@@ -37,13 +58,17 @@ _CHECK_KINDS = frozenset({"exists", "exists+", "line", "line+"})
 
 
 class CannotStart(Exception):
-    """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report."""
+    """An attempt that could not begin: ``outcome`` and ``exit_code`` as they go into its report.
 
-    def __init__(self, outcome: str, exit_code: int | None, reason: str | None) -> None:
+    ``is_passing``: what kept it from that passes by itself, and an agent that knows what to do gets it back instead.
+    """
+
+    def __init__(self, outcome: str, exit_code: int | None, reason: str | None, *, is_passing: bool = False) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.exit_code = exit_code
         self.reason = reason
+        self.is_passing = is_passing
 
 
 def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> CannotStart:
@@ -51,8 +76,8 @@ def node_or(error: OSError, outcome: str, exit_code: int | None, what: str) -> C
     reason = f"{what}: {os.strerror(error.errno or 0)}"
     if error.errno == errno.EMFILE:
         reason += f" ({open_files.shortage()})"
-    if error.errno in NODE_ERRORS:
-        return CannotStart("node", None, reason)
+    if error.errno in NODE_ERRORS or outcome == "node":
+        return CannotStart("node", None, reason, is_passing=error.errno in PASSING_ERRORS)
     return CannotStart(outcome, exit_code, reason)
 
 
@@ -81,6 +106,7 @@ class Spec:
     __slots__ = (
         "batch",
         "batch_text",
+        "cpu_milli",
         "cwd",
         "environment",
         "flaw",
@@ -89,7 +115,11 @@ class Spec:
         "has_stdout",
         "is_limited",
         "is_plain",
+        "leaf_cpu",
         "memory_bytes",
+        "needs_leaf",
+        "output_bytes",
+        "places",
         "programs",
         "stderr",
         "stdin",
@@ -99,7 +129,7 @@ class Spec:
         "variables",
     )
 
-    def __init__(self, message: dict[str, Any]) -> None:
+    def __init__(self, message: dict[str, Any], about_user: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
         self.batch = int(message["batch"])
         self.batch_text = str(self.batch)
         self.cwd = str(message["cwd"])
@@ -112,10 +142,16 @@ class Spec:
         self.is_plain = self.stdin == "null" and not self.has_stdout and not self.has_stderr
         self.time_limit_us = int(message.get("time_limit_us") or 0)
         self.memory_bytes = int(message.get("memory_bytes") or 0)
+        self.cpu_milli = int(message.get("cpu_milli") or 0)
+        leaf = message.get("leaf")
+        self.needs_leaf = leaf is not None
+        self.leaf_cpu = str((leaf or {}).get("cpu") or "")
+        self.output_bytes = int(message.get("output_bytes") or 0)
         self.is_limited = bool(self.time_limit_us or self.memory_bytes)
         self.grace_us = int(message.get("grace_us", 5_000_000))
+        self.places = silent_places(_places(self))
         self.programs: dict[bytes, bytes] = {}
-        self.variables = _base_variables(self, message)
+        self.variables = {**_base_variables(self, message), **about_user}
         self.environment: Environment | None = None
         self.flaw = ""
         try:
@@ -146,18 +182,31 @@ class Spec:
 
     def _search(self, word: bytes) -> bytes:
         refused = None
+        passing: CannotStart | None = None
         for folder in self.variables.get(b"PATH", _DEFAULT_PATH).split(b":") if word else ():
             path = os.path.join(folder or b".", word)
             try:
                 mode = os.stat(path).st_mode
-            except (OSError, ValueError):
+            except OSError as error:
+                if error.errno in PASSING_ERRORS:
+                    passing = passing or node_or(error, "node", None, os.fsdecode(path))
+                continue
+            except ValueError:
                 continue
             if stat.S_ISREG(mode) and os.access(path, os.X_OK):
                 return path
             refused = refused or path
         if refused is not None:
             raise CannotStart("notfound", 127, f"{os.fsdecode(refused)}: not executable")
+        if passing is not None:
+            raise passing
         raise CannotStart("notfound", 127, f"{os.fsdecode(word)}: command not found")
+
+
+def _places(spec: Spec) -> list[str]:
+    """The directories that an attempt goes to before it begins, as far as their names are the same for all."""
+    named = [path for path in (spec.stdout, spec.stderr, None if spec.is_plain else spec.stdin) if path]
+    return [spec.cwd, *(os.path.join(spec.cwd, os.path.dirname(path.partition("%")[0])) for path in named)]
 
 
 def _base_variables(spec: Spec, message: dict[str, Any]) -> dict[bytes, bytes]:
@@ -240,9 +289,10 @@ def enter(spec: Spec) -> None:
     """
     try:
         os.chdir(spec.cwd)
-    except (OSError, ValueError) as error:
-        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-        raise CannotStart("node", None, f"working directory {spec.cwd}: {why}") from None
+    except OSError as error:
+        raise node_or(error, "node", None, f"working directory {spec.cwd}") from None
+    except ValueError as error:
+        raise CannotStart("node", None, f"working directory {spec.cwd}: {error}") from None
     os.umask(spec.umask)
 
 
@@ -291,7 +341,7 @@ def _complaint(check: Check, path: str) -> str | None:
             return f"{label} does not end with a newline"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in NODE_ERRORS:
-            raise CannotStart("node", None, f"{label}: {os.strerror(error.errno or 0)}") from None
+            raise node_or(error, "node", None, label) from None
         missing = isinstance(error, FileNotFoundError)
         return f"{label} {'does not exist' if missing else 'cannot be read: ' + str(error)}"
     return None

@@ -3,7 +3,8 @@
 Standard library only, part of the starter. The starter is a subreaper, so orphans of an attempt become its children:
 as long as the kernel's list of our children is no longer than what we know of, no attempt has left anything alive, and
 /proc need not be searched. What ends by a limit or by order is *dying*: SIGTERM to all of the family, a grace, SIGKILL
-until nothing is left. Nothing here waits; the owner calls `step` when ``next_us`` has come.
+until nothing is left. An attempt that has a control group of its own has all of that in there: then the group is read
+and killed, and the kernel watches its memory. Nothing here waits; the owner calls `step` when ``next_us`` has come.
 """
 
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 
 from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt
+from lanai.agent.starter_cgroups import judge
 
 MEMORY_EVERY_US = 500_000
 _MEMORY_MIN_AGE_US = 250_000
@@ -48,16 +50,24 @@ class Families:
         listed = self._children()
         if listed.count(b" ") != known + len(self._strays):
             self._note_new(listed, over, set(running))
-        if not self._strays:
-            return [0] * len(over)
         marks = set(self._strays.values())
-        families = self.of([attempt for attempt in over if attempt.mark in marks])
+        left = [attempt for attempt in over if attempt.leaf is not None or attempt.mark in marks]
+        if not left:
+            return [0] * len(over)
+        families = self.of(left)
         return [len(families.get(attempt.mark, ())) for attempt in over]
 
     def _note_new(self, listed: bytes, over: list[Attempt], running: set[int]) -> None:
+        grouped = {
+            process.pid: attempt.mark
+            for attempt in over
+            if attempt.leaf is not None
+            for process in attempt.leaf.processes()
+        }
         for pid in map(int, listed.split()):
             if pid not in running and pid not in self._strays:
-                mark = processes.read_mark(pid) or _mark_by_session(pid, over) or _mark_by_output(pid, over)
+                mark = grouped.get(pid) or processes.read_mark(pid)
+                mark = mark or _mark_by_session(pid, over) or _mark_by_output(pid, over)
                 self._strays[pid] = mark or over[0].mark
 
     def _children(self) -> bytes:
@@ -70,10 +80,20 @@ class Families:
         return text
 
     def of(self, attempts: Iterable[Attempt]) -> dict[str, list[processes.Process]]:
-        """Finds all living processes of some attempts, by mark; attempts that have none are left out."""
-        sessions = {one.pid: one.mark for one in attempts}
-        if not sessions:
-            return {}
+        """Finds all living processes of some attempts, by mark; attempts that have none are left out.
+
+        Whoever has a leaf has all that it started in there; for others the process table is read.
+        """
+        sessions: dict[int, str] = {}
+        grouped: dict[str, list[processes.Process]] = {}
+        for attempt in attempts:
+            if attempt.leaf is None:
+                sessions[attempt.pid] = attempt.mark
+            elif members := attempt.leaf.processes():
+                grouped[attempt.mark] = members
+        return grouped | self._searched(sessions) if sessions else grouped
+
+    def _searched(self, sessions: dict[int, str]) -> dict[str, list[processes.Process]]:
         marks = set(sessions.values())
         found = self._table.owned(sessions, marks)
         for pid, mark in self._strays.items():
@@ -128,7 +148,10 @@ class Families:
             if attempt.waited is not None and (not family or attempt.rounds >= _KILL_ROUNDS):
                 done.append((attempt, len(family)))
             elif now_us >= attempt.kill_at_us:
-                processes.signal_all(family, signal.SIGKILL)
+                if attempt.leaf is not None:
+                    attempt.leaf.kill()
+                else:
+                    processes.signal_all(family, signal.SIGKILL)
                 attempt.rounds += 1
                 # What cannot be killed yet (it is in the kernel) is asked for less and less often.
                 attempt.step_us = now_us + _KILL_EVERY_US * min(1 + attempt.rounds // 10, 20)
@@ -141,12 +164,19 @@ class Families:
         return min([self._memory_us, *(one.step_us for one in self._dying.values())])
 
     def _watch_memory(self, now_us: int) -> None:
-        old = [one for one in self._limited.values() if now_us - one.started_us >= _MEMORY_MIN_AGE_US]
-        families = self.of(old)
-        for attempt in old:
+        living = [one for one in self._limited.values() if one.outcome is None and one.waited is None]
+        for attempt in living:
+            # What the kernel has left of it cannot end well any more, and may wait for what is gone.
+            leaf = attempt.leaf
+            if leaf is not None and (verdict := judge(leaf, attempt.spec.memory_bytes, None)) is not None:
+                self.end(attempt, *verdict, 0, now_us)
+        polled = [one for one in living if one.leaf is None or not one.leaf.has_memory]
+        polled = [one for one in polled if now_us - one.started_us >= _MEMORY_MIN_AGE_US]
+        families = self.of(polled)
+        for attempt in polled:
             used_bytes = sum(process.resident_bytes for process in families.get(attempt.mark, ()))
             limit_bytes = attempt.spec.memory_bytes
-            if used_bytes > limit_bytes and attempt.outcome is None and attempt.waited is None:
+            if used_bytes > limit_bytes:
                 reason = f"memory limit of {limit_bytes} bytes: {used_bytes} in use"
                 self.end(attempt, "memory", reason, 0, now_us)
         self._memory_us = now_us + MEMORY_EVERY_US if self._limited else NEVER

@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_processes as processes
+from lanai.agent.starter_account import LOG_NAME
 
 PROTOCOL = 1
+FEATURES = ("unbegun",)
 SOCKET_NAME = "starter.sock"
 MARK_NAME = "starter.mark"
-LOG_NAME = "starter.log"
+PID_NAME = "starter.pid"
 INPUT_WINDOW_BYTES = 1 << 20
 _FRAME_LIMIT_BYTES = 16 << 20
+_REPORT_LIMIT_BYTES = 4 << 20
 _LENGTH = struct.Struct(">I")
 Key = tuple[int, int]
 
@@ -37,15 +40,19 @@ class LinkError(Exception):
 
 
 class Hello(NamedTuple):
-    """The starter's answer to our hello; ``mark`` begins the environment marks of all its attempts."""
+    """The starter's answer to our hello; ``mark`` begins the environment marks of all its attempts.
+
+    ``features`` are those of its messages that not every starter of this protocol understands.
+    """
 
     protocol: int
     pid: int
     mark: str
+    features: frozenset[str] = frozenset()
 
 
 class Refused(NamedTuple):
-    """The starter speaks another protocol; it closes the connection after this."""
+    """The starter speaks another protocol, or cannot be this user's; it closes the connection after this."""
 
     protocol: int
     reason: str
@@ -63,11 +70,15 @@ class Running(NamedTuple):
 
 
 class Inventory(NamedTuple):
-    """All that a starter holds; ``ended`` ends follow it, and ``waiting`` is (grant, index, attempt)."""
+    """All that a starter holds; ``ended`` ends follow it, and ``waiting`` is (grant, index, attempt).
+
+    ``leaves`` are the numbers of the control groups that it holds.
+    """
 
     running: list[Running]
     waiting: list[tuple[int, int, int]]
     ended: int
+    leaves: tuple[int, ...] = ()
 
 
 class Started(NamedTuple):
@@ -98,9 +109,14 @@ class Ended(NamedTuple):
 
 
 class EndedMany(NamedTuple):
-    """Ends, in the order of their sequence numbers."""
+    """Ends, in the order of their sequence numbers.
+
+    ``left`` is None but in the last words of a starter that was asked to end: what has begun and not ended then. All
+    else that was given to it, and whose end it has not told, it has not taken.
+    """
 
     items: list[Ended]
+    left: list[Key] | None = None
 
 
 class Recalled(NamedTuple):
@@ -108,6 +124,13 @@ class Recalled(NamedTuple):
 
     returned: list[Key]
     begun: list[Key]
+
+
+class Unbegun(NamedTuple):
+    """Attempts that cannot begin now, and are not at the starter any more; why."""
+
+    items: list[Key]
+    why: str
 
 
 class InputTaken(NamedTuple):
@@ -123,7 +146,35 @@ class InputTaken(NamedTuple):
     missing_from: int | None = None
 
 
-Report = Hello | Refused | Inventory | Started | EndedMany | Recalled | InputTaken
+class Piece(NamedTuple):
+    """What was read of one output: the bytes in base64, how long the whole is, and why there are no bytes.
+
+    ``is_gone``: asked was about an attempt that neither runs nor waits there; its end has been told before.
+    ``left_out``: so many bytes from the offset on are not kept; the data follows them.
+    """
+
+    data: str
+    length: int
+    is_gone: bool
+    problem: str | None
+    left_out: int = 0
+
+
+class Data(NamedTuple):
+    """The answer to a read, or a part of it: the pieces of its next items, in their order."""
+
+    read: int
+    items: list[Piece]
+
+
+class Leaves(NamedTuple):
+    """So many more control groups are wanted, and these (by number) are given back, empty and held by nobody."""
+
+    wanted: int
+    returned: list[int]
+
+
+Report = Data | Hello | Refused | Inventory | Started | EndedMany | Recalled | Unbegun | InputTaken | Leaves
 
 
 class StarterLink:
@@ -134,7 +185,7 @@ class StarterLink:
 
     def hello(self) -> bytes:
         """The first words on every connection."""
-        return _frame({"m": "hello", "protocol": PROTOCOL, "agent_pid": os.getpid()})
+        return _frame({"m": "hello", "protocol": PROTOCOL, "agent_pid": os.getpid(), "features": FEATURES})
 
     def inventory(self) -> bytes:
         """Asks for all that the starter holds; from its answer on, reports come by themselves."""
@@ -155,14 +206,20 @@ class StarterLink:
         stdout: str | None = None,
         stderr: str | None = None,
         stdin: str = "null",
+        leaf: Mapping[str, str | None] | None = None,
+        output_bytes: int | None = None,
     ) -> bytes:
         """Tells settings that many attempts share; a spec of the same id is replaced for attempts to come.
 
         ``stdin`` is ``null``, ``pipe`` or a path; ``stdout`` and ``stderr`` are patterns with %b %i %a, or None for
-        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none.
+        the slot's files. ``memory_bytes`` and ``time_limit_us`` are limits, None for none; ``output_bytes`` is how
+        much is kept of either output that goes to the slot's files. With ``leaf`` each attempt waits for a control
+        group; its ``cpu`` is ``weight``, ``quota`` or None.
         """
+        in_leaf = {} if leaf is None else {"leaf": dict(leaf)}
         return _frame(
-            {
+            in_leaf
+            | {
                 "m": "spec",
                 "id": spec,
                 "batch": batch,
@@ -176,6 +233,7 @@ class StarterLink:
                 "stdout": stdout,
                 "stderr": stderr,
                 "stdin": stdin,
+                "output_bytes": output_bytes,
             }
         )
 
@@ -222,6 +280,30 @@ class StarterLink:
         message = {"m": "input", "grant": grant, "index": index, "data": base64.b64encode(data).decode("ascii")}
         return _frame({**message, "eof": is_end} | ({} if offset is None else {"offset": offset}))
 
+    def read(self, read: int, items: Sequence[Sequence[Any]]) -> bytes:
+        """Asks for pieces of outputs; answered by `Data`. At most 64 KiB each, together no more than 1 MiB on the way.
+
+        Items are rows of (what, offset, limit): what is (grant, index, 1 or 2) of an attempt that runs, or a record of
+        an end; offset None is for the last ``limit`` bytes.
+        """
+        return _frame({"m": "read", "id": read, "items": items})
+
+    def sweep(self, keep_us: int, cap_bytes: int) -> bytes:
+        """Has it remove outputs that are older, and then the oldest until the rest takes no more than that."""
+        return _frame({"m": "sweep", "keep_us": keep_us, "cap_bytes": cap_bytes})
+
+    def main(self, count: int) -> bytes:
+        """Says how to leave a leaf: as many descriptors go along, one for each hierarchy."""
+        return _frame({"m": "main", "files": ["enter"] * count})
+
+    def leaf(self, number: int, files: Sequence[str]) -> bytes:
+        """Gives a control group to run attempts in: a descriptor for each of its files goes along."""
+        return _frame({"m": "leaf", "number": number, "files": list(files)})
+
+    def no_leaf(self, reason: str) -> bytes:
+        """Says that there are no more of them: what waits for one begins without."""
+        return _frame({"m": "no_leaf", "reason": reason})
+
     def quit_when_idle(self) -> bytes:
         """Lets the starter end as soon as nothing runs, waits or is unforgotten."""
         return _frame({"m": "quit_when_idle"})
@@ -236,7 +318,7 @@ class StarterLink:
         while (payload := self._next()) is not None:
             try:
                 yield _report(json.loads(payload))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
                 raise LinkError(f"malformed report: {error!r}") from None
 
     def _next(self) -> bytes | None:
@@ -244,7 +326,7 @@ class StarterLink:
         if len(received) < 4:
             return None
         size: int = _LENGTH.unpack_from(received)[0]
-        if size > _FRAME_LIMIT_BYTES:
+        if size > _REPORT_LIMIT_BYTES:
             raise LinkError(f"frame of {size} bytes")
         if len(received) < 4 + size:
             return None
@@ -263,20 +345,29 @@ def _frame(message: dict[str, Any]) -> bytes:
 def _report(message: dict[str, Any]) -> Report:
     match message["m"]:
         case "ended":
-            return EndedMany([Ended(*row) for row in message["items"]])
+            left = message.get("left")
+            ended = [Ended(*row) for row in message["items"]]
+            return EndedMany(ended, None if left is None else [_key(row) for row in left])
         case "started":
             return Started([Running(*row) for row in message["items"]])
+        case "data":
+            return Data(message["id"], [Piece(*row) for row in message["items"]])
         case "recalled":
             return Recalled([_key(row) for row in message["returned"]], [_key(row) for row in message["begun"]])
+        case "unbegun":
+            return Unbegun([_key(row) for row in message["items"]], str(message["why"]))
         case "input":
             taken = message["taken_bytes"], message["closed"], message.get("missing_from")
             return InputTaken(message["grant"], message["index"], *taken)
         case "inventory":
             running = [Running(*row) for row in message["running"]]
             waiting = [(row[0], row[1], row[2]) for row in message["waiting"]]
-            return Inventory(running, waiting, message["ended"])
+            return Inventory(running, waiting, message["ended"], tuple(map(int, message.get("leaves") or ())))
         case "hello":
-            return Hello(message["protocol"], message["pid"], message["mark"])
+            features = frozenset(map(str, message.get("features", ())))
+            return Hello(message["protocol"], message["pid"], message["mark"], features)
+        case "leaves":
+            return Leaves(int(message["wanted"]), list(map(int, message["returned"])))
         case "refused":
             return Refused(message["protocol"], message["reason"])
         case name:
@@ -290,6 +381,34 @@ def _key(row: list[int]) -> Key:
 # Starting and connecting
 
 
+class Place(NamedTuple):
+    """Where a starter is found.
+
+    Attributes:
+        directory: its own: outputs, and its log. Mode 0700; with an account it is that user's.
+        door: its socket, its mark and its process id. The agent's own, so that with an account no job can get there.
+    """
+
+    directory: Path
+    door: Path
+
+
+class Account(NamedTuple):
+    """Whom a starter that root starts is to become. The starter itself looks the name up, since that may take long.
+
+    ``min_uid`` is the lowest user id that is served, root's apart, for which there is ``allow_root``.
+    """
+
+    user: str
+    min_uid: int = 0
+    allow_root: bool = True
+
+
+def own_place(directory: Path) -> Place:
+    """The place of a starter that runs everything as whoever started it: all in one directory."""
+    return Place(directory, directory)
+
+
 @contextmanager
 def _short_name(directory: Path) -> Iterator[str]:
     # A socket's address has 107 bytes; a directory held open has a short name whatever its path.
@@ -300,71 +419,116 @@ def _short_name(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def start_starter(directory: Path, *, idle_s: float = 60.0, python: str = sys.executable) -> int:
-    """Starts a starter in a directory, which is made with mode 0700 and must not have a living starter.
+def start_starter(
+    place: Place, *, account: Account | None = None, idle_s: float = 60.0, python: str = sys.executable
+) -> int:
+    """Starts a starter in a place that has no living one; its directories are made with mode 0700.
 
     The socket is bound here, so that it can be connected to at once. The starter is in a session of its own and is not
-    waited for: whoever calls this reaps it, or ends before it.
+    waited for: whoever calls this reaps it, or ends before it. With an account (for root only) it becomes that user
+    before it listens to anybody, and makes its directory itself, whose parent has to be there.
 
     Returns:
         The starter's process id.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.door.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if account is None:
+        place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark = secrets.token_hex(8)
-    (directory / MARK_NAME).write_text(mark)
-    (directory / SOCKET_NAME).unlink(missing_ok=True)
+    (place.door / MARK_NAME).write_text(mark)
+    (place.door / SOCKET_NAME).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        with _short_name(directory) as name:
+        with _short_name(place.door) as name:
             listener.bind(name)
         listener.listen(16)
-        log_fd = os.open(directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        listen_fd = 3 if listener.fileno() != 3 else 4
-        program = str(Path(__file__).with_name("starter.py"))
-        words = [python, "-I", "-S", "-X", "utf8", program, str(listen_fd), str(directory), mark, str(idle_s)]
-        dup2 = os.POSIX_SPAWN_DUP2
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (dup2, log_fd, 1), (dup2, log_fd, 2)]
-        actions.append((dup2, listener.fileno(), listen_fd))
-        try:
-            return os.posix_spawn(
-                python,
-                words,
-                {"PATH": os.defpath},
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM),
-            )
-        finally:
-            os.close(log_fd)
+        pid = _spawn_starter(listener, place, mark, idle_s, account, python)
+    process = processes.read_process(pid)
+    if process is not None:
+        (place.door / PID_NAME).write_text(f"{pid} {process.started_ticks}")
+    return pid
 
 
-def connect(directory: Path) -> socket.socket:
-    """Connects to the starter of a directory; the socket is blocking, and nothing has been said on it yet.
+def _spawn_starter(
+    listener: socket.socket, place: Place, mark: str, idle_s: float, account: Account | None, python: str
+) -> int:
+    listen_fd = 3 if listener.fileno() != 3 else 4
+    program = str(Path(__file__).with_name("starter.py"))
+    words = [python, "-I", "-S", "-X", "utf8", program, str(listen_fd), str(place.directory), mark, str(idle_s)]
+    if account is not None:
+        words += [account.user, str(account.min_uid), str(int(account.allow_root))]
+    # A user's starter opens its log itself, as that user: in his directory root would follow his links.
+    log = os.devnull if account is not None else str(place.directory / LOG_NAME)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    dup2 = os.POSIX_SPAWN_DUP2
+    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (dup2, log_fd, 1), (dup2, log_fd, 2)]
+    actions.append((dup2, listener.fileno(), listen_fd))
+    try:
+        return os.posix_spawn(
+            python,
+            words,
+            {"PATH": os.defpath},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM),
+        )
+    finally:
+        os.close(log_fd)
+
+
+def connect(place: Place, timeout_s: float | None = None) -> socket.socket:
+    """Connects to the starter of a place; the socket is blocking, and nothing has been said on it yet.
 
     Raises:
-        OSError: there is none (no socket, or nobody listens on it).
+        OSError: there is none (no socket, or nobody listens on it), or it takes nobody in within the time.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)
     try:
-        with _short_name(directory) as name:
+        with _short_name(place.door) as name:
             connection.connect(name)
     except OSError:
         connection.close()
         raise
+    connection.settimeout(None)
     return connection
 
 
-def kill_leftovers(directory: Path) -> int:
-    """Kills what a dead starter of this directory left running; returns how many processes that were."""
+def starter_pid(place: Place) -> int | None:
+    """Returns the process of the starter that was started last in a place; None if it has ended."""
     try:
-        mark = (directory / MARK_NAME).read_text()
+        pid, ticks = map(int, (place.door / PID_NAME).read_text().split())
+    except (OSError, ValueError):
+        return None
+    process = processes.read_process(pid)
+    return pid if process is not None and process.started_ticks == ticks else None
+
+
+def kill_starter(place: Place) -> None:
+    """Kills the starter of a place, if it still lives, and what it runs; `kill_leftovers` finds more, by its marks.
+
+    While it lives it is the parent of all orphans, also of those whose environment has no mark.
+    """
+    pid = starter_pid(place)
+    starter = None if pid is None else processes.read_process(pid)
+    if starter is not None:
+        processes.signal_all([starter, *processes.descendants(starter.pid)], signal.SIGKILL)
+
+
+def kill_leftovers(place: Place) -> int:
+    """Kills what a dead starter of this place left running; returns how many processes that were."""
+    try:
+        mark = (place.door / MARK_NAME).read_text()
     except FileNotFoundError:
         return 0
     killed: set[int] = set()
-    # Between a look and a kill a process may fork: it is looked again until nothing is left, within reason.
+    looks_in_vain = 0
+    # Between a look and a kill a process may fork, and while it becomes another program it has no environment: it is
+    # looked again until twice nothing is left, within reason.
     for _ in range(20):
         left = processes.marked_by(mark)
-        if not left:
+        looks_in_vain = 0 if left else looks_in_vain + 1
+        if looks_in_vain == 2:
             break
         killed.update(one.pid for one in left)
         processes.signal_all(left, signal.SIGKILL)
@@ -375,9 +539,9 @@ def kill_leftovers(directory: Path) -> int:
 class Connection:
     """A blocking client: for tests, benchmarks and people who look into a starter."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, place: Place) -> None:
         self.link = StarterLink()
-        self.socket = connect(directory)
+        self.socket = connect(place)
         self._reports: list[Report] = []
         self.send(self.link.hello())
         answer = self.receive(timeout_s=10.0)
@@ -385,9 +549,10 @@ class Connection:
             raise LinkError(f"no hello but {answer}")
         self.starter = answer
 
-    def send(self, data: bytes) -> None:
-        """Sends it all."""
-        self.socket.sendall(data)
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Sends it all, the descriptors with its first byte."""
+        sent = socket.send_fds(self.socket, [data], descriptors) if descriptors else 0
+        self.socket.sendall(data[sent:])
 
     def receive(self, timeout_s: float) -> Report | None:
         """Returns the next report; None if the time is up.

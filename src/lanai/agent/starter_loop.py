@@ -10,24 +10,30 @@ import select
 import signal
 import socket
 import struct
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from lanai.agent import starter_command as command
+from lanai.agent.starter_account import Account
 from lanai.agent.starter_attempt import NEVER
 from lanai.agent.starter_attempts import Attempts, now_us
+from lanai.agent.starter_cgroups import Leaf, Leaves
 from lanai.agent.starter_input import Inputs
 from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
+from lanai.agent.starter_reading import Reading
 from lanai.agent.starter_reports import Key, Reports
 from lanai.agent.starter_signals import read_signals
 from lanai.agent.starter_spawn import Spawner
+from lanai.agent.starter_sweeping import outputs_in, sweeping
 
 PROTOCOL = 1
+FEATURES = ("leaves", "read", "sweep")
 _HOUSE_US = 1_000_000
 _FAREWELL_US = 2_000_000
 _PEERS_AT_MOST = 16
+_OVER = object()
 _OUTCOMES_OF_KILL = frozenset({"cancelled", "node", "time", "memory", "lost"})
 
 
@@ -39,6 +45,7 @@ class Settings(NamedTuple):
     directory: str
     mark: str
     idle_us: int
+    account: Account | None = None
 
 
 class Starter:
@@ -50,9 +57,13 @@ class Starter:
         self._reports = Reports()
         self._inputs = Inputs(self._poller, self._tell_input)
         slots = Output(settings.directory)
-        spawner = Spawner(slots, self._inputs.open)
-        self._attempts = Attempts(settings.mark, self._reports, slots, spawner)
+        self._leaves = Leaves()
+        spawner = Spawner(slots, self._leaves, self._inputs.open)
+        self._attempts = Attempts(settings.mark, self._reports, slots, self._leaves, spawner)
+        self._reading = Reading(settings.directory, self._attempts.active, self._attempts.waiting)
+        self._sweep: Iterator[None] | None = None
         self._specs: dict[int, command.Spec] = {}
+        self._about_user = {} if settings.account is None else settings.account.variables()
         self._peers: dict[int, Peer] = {}
         self._agent: Peer | None = None
         self._lone_since_us = now_us()
@@ -71,6 +82,11 @@ class Starter:
             "forget": self._on_forget,
             "inventory": self._on_inventory,
             "input": self._on_input,
+            "read": self._on_read,
+            "sweep": self._on_sweep,
+            "main": self._on_main,
+            "leaf": self._on_leaf,
+            "no_leaf": self._on_no_leaf,
             "quit_when_idle": self._on_quit_when_idle,
         }
         status = os.stat(settings.directory)
@@ -101,22 +117,27 @@ class Starter:
             now = now_us()
             if now >= attempts.lease_us:
                 self._expire()
-            if attempts.wants_fill:
+            # One that has to end begins nothing more: what waits here then was never taken, see `_say_goodbye`.
+            if attempts.wants_fill and self._has_to_end is None:
                 attempts.fill()
             if now >= attempts.settle_us:
                 attempts.settle()
             if now >= attempts.next_us:
                 attempts.tick(now)
+            if self._sweep is not None and next(self._sweep, _OVER) is _OVER:
+                self._sweep = None
             if now >= self._house_us and self._is_over(now):
                 break
             if self._reports.has_unsent:
                 self._report()
+            if self._leaves.has_news:
+                self._tell_leaves()
         self._say_goodbye()
 
     def _patience_s(self, now: int) -> float:
         # By the clock as it was before this turn: what is due a turn later than it should be is soon enough.
         attempts = self._attempts
-        if attempts.wants_fill:
+        if attempts.wants_fill or self._sweep is not None:
             return 0.0
         next_us = min(attempts.next_us, attempts.settle_us, attempts.lease_us, self._house_us)
         return max(0.0, (next_us - now) / 1_000_000)
@@ -127,6 +148,10 @@ class Starter:
             return
         for payload in self._reports.take():
             self._send(payload)
+
+    def _tell_leaves(self) -> None:
+        if self._agent is not None and self._agent.is_told:
+            self._send(encode(self._leaves.news()))
 
     def _send(self, payload: bytes) -> None:
         if self._agent is not None:
@@ -184,10 +209,16 @@ class Starter:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _say_goodbye(self) -> None:
+        """Ends what runs, and tells the agent that it may give to others whatever else it has given to us.
+
+        What waits, and what is on its way to us, is not taken any more. The agent cannot know how far we have come with
+        what it has sent, so it is told the last that can be said: all that has begun has ended, but for what is left.
+        """
         if self._has_to_end is None:
             return
         _log(f"ending: {self._has_to_end}")
         attempts = self._attempts
+        attempts.waiting.clear()
         attempts.end_all(self._has_to_end)
         limit_us = now_us() + _FAREWELL_US
         while attempts.active and now_us() < limit_us:
@@ -196,6 +227,11 @@ class Starter:
             attempts.settle()
             attempts.tick(now_us())
         self._report()
+        agent = self._agent
+        if agent is not None and agent.is_told:
+            self._send(encode({"m": "ended", "items": [], "left": list(attempts.active)}))
+            if self._agent is agent:
+                agent.finish(_FAREWELL_US / 1_000_000)
 
     # Peers
 
@@ -241,9 +277,10 @@ class Starter:
         if str(error) != "closed":
             _log(f"connection dropped: {error}")
         self._poller.unregister(peer.fileno)
-        peer.connection.close()
+        peer.close()
         if peer is self._agent:
             self._agent = None
+            self._attempts.gives_back = False
             self._lone_since_us = now_us()
 
     def _on_hello(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -253,16 +290,19 @@ class Starter:
             raise BadPeer(refusal["reason"])
         former = self._agent
         peer.is_agent = True
+        peer.takes_back = "unbegun" in message.get("features", ())
+        self._attempts.gives_back = False
         self._agent = peer
+        self._is_quitting = False  # that was the wish of an agent before
         if former is not None and former is not peer:
             self._drop(former, BadPeer("another agent has taken over"))
         answer = {"m": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "mark": self._settings.mark}
-        self._send_to(peer, encode(answer))
+        self._send_to(peer, encode({**answer, "features": FEATURES}))
 
     # What the agent says
 
     def _on_spec(self, message: dict[str, Any]) -> None:
-        self._specs[int(message["id"])] = command.Spec(message)
+        self._specs[int(message["id"])] = command.Spec(message, self._about_user)
 
     def _on_drop_spec(self, message: dict[str, Any]) -> None:
         self._specs.pop(int(message["id"]), None)
@@ -313,11 +353,15 @@ class Starter:
         ]
         waiting = [[*key, one.number] for key, one in self._attempts.waiting.items()]
         answer = {"m": "inventory", "running": running, "waiting": waiting, "ended": len(self._reports)}
+        answer["leaves"] = self._leaves.numbers()
+        self._leaves.new_agent()
+        self._attempts.fill_leafless()
         self._send(encode(answer))
         for payload in self._reports.repeat():
             self._send(payload)
         if self._agent is not None:
             self._agent.is_told = True
+            self._attempts.gives_back = self._agent.takes_back
 
     def _on_input(self, message: dict[str, Any]) -> None:
         key = (int(message["grant"]), int(message["index"]))
@@ -335,6 +379,33 @@ class Starter:
             answer["missing_from"] = missing_from
         self._send(encode(answer))
 
+    def _on_read(self, message: dict[str, Any]) -> None:
+        # Ends first: whoever hears that an attempt is not here then knows already where its output went.
+        self._report()
+        for payload in self._reading.frames(int(message["id"]), message["items"]):
+            self._send(payload)
+
+    def _on_sweep(self, message: dict[str, Any]) -> None:
+        kept_since_s = time.time() - int(message["keep_us"]) / 1_000_000
+        self._sweep = sweeping(outputs_in(self._settings.directory), kept_since_s, int(message["cap_bytes"]))
+
+    def _on_main(self, message: dict[str, Any]) -> None:
+        self._leaves.set_home(self._passed(message))
+
+    def _on_leaf(self, message: dict[str, Any]) -> None:
+        names = [str(name) for name in message["files"]]
+        self._leaves.add(Leaf(int(message["number"]), names, self._passed(message)))
+        self._attempts.fill_leafless()
+
+    def _on_no_leaf(self, message: dict[str, Any]) -> None:
+        _log(f"no cgroup: {message.get('reason')}")
+        self._leaves.deny()
+        self._attempts.fill_leafless()
+
+    def _passed(self, message: dict[str, Any]) -> list[int]:
+        assert self._agent is not None
+        return self._agent.passed(len(message["files"]))
+
     def _on_quit_when_idle(self, message: dict[str, Any]) -> None:
         self._is_quitting = True
         self._house_us = 0
@@ -347,4 +418,7 @@ def _is_trusted(connection: socket.socket) -> bool:
 
 
 def _log(text: str) -> None:
-    print(f"starter {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    try:
+        os.write(2, f"starter {os.getpid()}: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return  # a full disk costs the log, and nothing else

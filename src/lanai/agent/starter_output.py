@@ -1,4 +1,4 @@
-"""Where the output of attempts goes: slots with a pair of append files, segments, files of their own, user's files.
+"""Where the output of attempts goes: slots with a pair of append files, segments, files of their own.
 
 Standard library only, part of the starter. Two new files per job can halve the rate of short jobs, so an attempt
 borrows a *slot*: a pair of files opened once and appended to. When it has ended, what it wrote is copied to the current
@@ -11,14 +11,14 @@ import os
 import re
 from typing import NamedTuple
 
-from lanai.agent.starter_command import CannotStart, Spec, node_or
+from lanai.agent.starter_command import node_or
 from lanai.agent.starter_descriptors import open_files
 from lanai.agent.starter_exec import Streams
+from lanai.agent.starter_trimming import free_bytes, trim
 
 SMALL_BYTES = 64 << 10
 SEGMENT_BYTES = 64 << 20
 _STREAMS = ("out", "err")
-_OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OWN_UMASK = 0o077
 _PATTERN = re.compile(r"%(.)")
@@ -34,10 +34,10 @@ class Slot(NamedTuple):
 
 
 class Output:
-    """Hands out slots and takes them back; owns the segment being written. All names are below one directory."""
+    """Hands out slots and takes them back; owns the segment being written. All names are below ``directory``."""
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._free: list[Slot] = []
         self._slots = 0
         self._segment = -1
@@ -64,13 +64,16 @@ class Output:
         """Takes back a slot whose attempt never began."""
         self._free.append(slot)
 
-    def collect(self, slot: Slot, job: tuple[int, int, int], is_shared: bool) -> list[Record | None] | None:
+    def collect(
+        self, slot: Slot, job: tuple[int, int, int], is_shared: bool, most_bytes: int = 0
+    ) -> list[Record | None] | None:
         """Takes what an ended attempt wrote, and its slot back.
 
         Args:
             slot: the attempt's.
             job: batch, index and attempt, for names.
             is_shared: something of the attempt is still alive and may write on.
+            most_bytes: how much of either is kept; 0 for all.
 
         Returns:
             Where standard output and error went; None if nothing was written.
@@ -82,6 +85,8 @@ class Output:
             return None
         umask = os.umask(_OWN_UMASK)
         try:
+            if most_bytes and max(out_bytes, err_bytes) > SMALL_BYTES:
+                trim(slot.descriptors, most_bytes, free_bytes(self.directory))
             return self._keep(slot, job, (out_bytes, err_bytes), is_shared)
         finally:
             os.umask(umask)
@@ -121,11 +126,14 @@ class Output:
         if self._segment >= 0:
             os.close(self._segment)
             self._segment = -1
+        # After the last that there is: a number is not used again once its segment was swept, for there may be records
+        # of it still.
+        self._segment_number = max(segments_in(self.directory)[-1:], default=self._segment_number)
         while True:
             self._segment_number += 1
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                self._segment = os.open(segment_path(self._directory, self._segment_number), flags, 0o600)
+                self._segment = os.open(segment_path(self.directory, self._segment_number), flags, 0o600)
             except FileExistsError:
                 continue
             return
@@ -136,11 +144,11 @@ class Output:
         folder = f"jobs/{batch}"
         try:
             if batch not in self._batches:
-                os.makedirs(os.path.join(self._directory, folder), exist_ok=True)
+                os.makedirs(os.path.join(self.directory, folder), exist_ok=True)
                 self._batches.add(batch)
             for stream, size in zip(_STREAMS, sizes, strict=True):
                 name = f"{folder}/{index}.{attempt}.{stream}"
-                os.rename(self._path(slot.number, stream), os.path.join(self._directory, name))
+                os.rename(self._path(slot.number, stream), os.path.join(self.directory, name))
                 records.append(["file", name, size])
         except OSError as error:
             self._batches.discard(batch)
@@ -177,7 +185,7 @@ class Output:
         return Slot(number, (opened[0], opened[1]), Streams(None, opened[0], opened[1]))
 
     def _path(self, number: int, stream: str) -> str:
-        return os.path.join(self._directory, f"slot{number}.{stream}")
+        return os.path.join(self.directory, f"slot{number}.{stream}")
 
 
 def segment_path(directory: str, number: int) -> str:
@@ -185,50 +193,16 @@ def segment_path(directory: str, number: int) -> str:
     return os.path.join(directory, f"out-{number:06d}")
 
 
+def segments_in(directory: str) -> list[int]:
+    """Returns the numbers of the output segments that there are, lowest first; none where they cannot be listed."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return sorted(int(name[4:]) for name in names if name.startswith("out-") and name[4:].isdecimal())
+
+
 def expand(pattern: str, job: tuple[int, int, int]) -> str:
     """Fills in a pattern: %b batch, %i index, %a attempt, %% a percent sign; anything else stays as it is."""
     values = {"b": str(job[0]), "i": str(job[1]), "a": str(job[2]), "%": "%"}
     return _PATTERN.sub(lambda match: values.get(match[1], match[0]), pattern)
-
-
-def open_user_files(spec: Spec, job: tuple[int, int, int]) -> tuple[int | None, int | None, list[Record | None]]:
-    """Opens the files that the user named for the output, making the directories above them.
-
-    Must be called in the spec's directory, under its umask. Both streams in one file share one descriptor.
-
-    Returns:
-        Descriptors of standard output and error (the caller closes them; None where nothing was named), and records.
-
-    Raises:
-        CannotStart: a file could not be opened; nothing is left open.
-    """
-    descriptors: list[int | None] = [None, None]
-    records: list[Record | None] = [None, None]
-    paths: list[str | None] = []
-    try:
-        for i, pattern in enumerate((spec.stdout, spec.stderr)):
-            path = None if pattern is None else expand(pattern, job)
-            if path is not None:
-                descriptors[i] = descriptors[0] if path in paths else _open_making_parents(path)
-                records[i] = ["user", os.path.join(spec.cwd, path)]
-            paths.append(path)
-    except (OSError, ValueError) as error:
-        close_all(descriptors)
-        if isinstance(error, OSError):
-            raise node_or(error, "exit", 126, f"output {error.filename}") from None
-        raise CannotStart("exit", 126, f"output: {error}") from None
-    return descriptors[0], descriptors[1], records
-
-
-def close_all(descriptors: list[int | None]) -> None:
-    """Closes each descriptor once."""
-    for descriptor in {one for one in descriptors if one is not None}:
-        os.close(descriptor)
-
-
-def _open_making_parents(path: str) -> int:
-    try:
-        return os.open(path, _OUTPUT_FLAGS, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        return os.open(path, _OUTPUT_FLAGS, 0o666)

@@ -5,6 +5,7 @@ many bytes of JSON holding one object, whose field ``m`` names the message.
 """
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from typing import Any
 FRAME_LIMIT_BYTES = 16 << 20
 STRANGER_LIMIT_BYTES = 64 << 10
 UNREAD_LIMIT_BYTES = 64 << 20
+_TURN_AWAY_S = 10.0
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES = 64 << 10
 _LENGTH = struct.Struct(">I")
+_PASSED_AT_MOST = 253  # SCM_MAX_FD, the most that the kernel passes with one message
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_PASSED_AT_MOST * 4)
 
 
 class BadPeer(Exception):
@@ -27,17 +31,39 @@ def encode(message: dict[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode("ascii")
 
 
+def turn_away(listener: socket.socket, protocol: int, reason: str) -> None:
+    """Tells whoever waits at the door that there will be no starter, and why."""
+    payload = encode({"m": "refused", "protocol": protocol, "reason": reason})
+    listener.settimeout(_TURN_AWAY_S)
+    try:
+        connection, _ = listener.accept()
+        connection.settimeout(_TURN_AWAY_S)
+        connection.sendall(_LENGTH.pack(len(payload)) + payload)
+        # Closed with words unread, it would take ours along.
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(_READ_BYTES):
+            pass
+        connection.close()
+    except OSError:
+        return
+
+
 class Peer:
-    """One connection. ``is_agent`` is set by a hello that was accepted, ``is_told`` once it has had the inventory."""
+    """One connection. ``is_agent`` is set by a hello that was accepted, ``is_told`` once it has had the inventory.
+
+    ``takes_back``: it knows what to do with attempts that cannot begin now.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.is_agent = False
         self.is_told = False
+        self.takes_back = False
         self.is_polled_for_room = False
         self._received = bytearray()
         self._unsent = bytearray()
+        self._passed: list[int] = []
 
     @property
     def fileno(self) -> int:
@@ -56,7 +82,8 @@ class Peer:
             BadPeer: the other end is gone, or what it sent is no frame of ours.
         """
         try:
-            data = self.connection.recv(_READ_BYTES)
+            flags = socket.MSG_CMSG_CLOEXEC
+            data, ancillary, _, _ = self.connection.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, flags)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -64,8 +91,34 @@ class Peer:
         if not data:
             raise BadPeer("closed")
         self._received += data
+        if ancillary:
+            self._take_descriptors(ancillary)
         while (message := self._next()) is not None:
             yield message
+
+    def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._passed += memoryview(data[: len(data) & ~3]).cast("i")
+        if not self.is_agent and self._passed:
+            raise BadPeer("descriptors from a stranger")
+
+    def passed(self, count: int) -> list[int]:
+        """Returns the next descriptors that came along, the caller's from now on: they belong to the current message.
+
+        Raises:
+            BadPeer: so many have not come.
+        """
+        if count > len(self._passed):
+            raise BadPeer("descriptors are missing")
+        taken, self._passed = self._passed[:count], self._passed[count:]
+        return taken
+
+    def close(self) -> None:
+        """Closes the connection, and the descriptors that nobody has asked for."""
+        self.connection.close()
+        for descriptor in self.passed(len(self._passed)):
+            os.close(descriptor)
 
     def _next(self) -> dict[str, Any] | None:
         received = self._received
@@ -113,3 +166,14 @@ class Peer:
             return
         except OSError as error:
             raise BadPeer(str(error)) from None
+
+    def finish(self, patience_s: float) -> None:
+        """Sends the rest, waiting for it a while, and takes what still comes, so that ours is not lost with it."""
+        try:
+            self.connection.settimeout(patience_s)
+            self.connection.sendall(self._unsent)
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(_READ_BYTES):
+                pass
+        except OSError:
+            return

@@ -6,13 +6,17 @@ process that does, or carries the attempt's mark (``LANAI_MARK``) in its environ
 their own still do.
 """
 
+import errno
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 MARK = b"LANAI_MARK"
 _MARK_ASSIGNED = MARK + b"="
 _ENVIRON_LIMIT_BYTES = 4 << 20
+_MARK_LIMIT_BYTES = 255
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,10 +51,12 @@ def read_mark(pid: int) -> str | None:
             text = _read_all(environ.read)
     except OSError:
         return None
-    for assignment in text.split(b"\0"):
-        if assignment.startswith(_MARK_ASSIGNED):
-            return assignment[len(_MARK_ASSIGNED) :].decode("ascii", "replace")
-    return None
+    # Not taken apart: whoever wants to hold us up may have an environment of millions of variables.
+    begin = (b"\0" + text).find(b"\0" + _MARK_ASSIGNED)
+    if begin < 0:
+        return None
+    begin += len(_MARK_ASSIGNED)
+    return text[begin : begin + _MARK_LIMIT_BYTES].partition(b"\0")[0].decode("ascii", "replace")
 
 
 def _read_all(read: Callable[[int], bytes | None]) -> bytes:
@@ -129,13 +135,49 @@ def every_process() -> Iterable[Process]:
             yield process
 
 
+def descendants(pid: int) -> list[Process]:
+    """Returns every living process that descends from that one."""
+    children: dict[int, list[Process]] = {}
+    for process in every_process():
+        children.setdefault(process.parent_pid, []).append(process)
+    found: list[Process] = []
+    parents = [pid]
+    while parents:
+        some = children.pop(parents.pop(), [])
+        found += some
+        parents += [process.pid for process in some]
+    return found
+
+
 def signal_all(processes: Iterable[Process], signal_number: int) -> None:
-    """Signals each process; those that have gone meanwhile, or may not be signalled, are passed over."""
+    """Signals each process; those that have gone meanwhile, or may not be signalled, are passed over.
+
+    Their numbers may be others' by now: there is time between the look at the table and this, and who wants root to end
+    another's process makes many, and lets them go.
+    """
     for process in processes:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
+            _signal(process, signal_number)
+
+
+def _signal(process: Process, signal_number: int) -> None:
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            return
+        descriptor = -1  # an old kernel, or no descriptor left: then there is a moment in which it may be another's
+    try:
+        now = read_process(process.pid)
+        if now is None or now.started_ticks != process.started_ticks:
+            return
+        if descriptor < 0:
             os.kill(process.pid, signal_number)
-        except (ProcessLookupError, PermissionError):
-            continue
+        else:
+            signal.pidfd_send_signal(descriptor, signal_number)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def marked_by(starter_mark: str) -> list[Process]:

@@ -46,6 +46,7 @@ class Reports:
         self._order: deque[Key] = deque()
         self._ended: list[str] = []
         self._started: list[str] = []
+        self._given_back: list[tuple[list[Key], str]] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -61,7 +62,7 @@ class Reports:
     @property
     def has_unsent(self) -> bool:
         """Whether anything is queued for sending."""
-        return bool(self._ended or self._started)
+        return bool(self._ended or self._started or self._given_back)
 
     def ended(self, end: End) -> None:
         """Keeps an end and queues it for sending."""
@@ -92,6 +93,10 @@ class Reports:
         """Queues the news that an attempt has been running for a while."""
         self._started.append(json.dumps([*key, attempt, pid, wall_us, slot], separators=(",", ":")))
 
+    def given_back(self, keys: list[Key], why: str) -> None:
+        """Queues the news that these cannot begin now, and are not here any more."""
+        self._given_back.append((keys, why[:_REASON_CHARACTERS]))
+
     def take(self) -> Iterator[bytes]:
         """Yields the payloads of the frames that hold everything queued, and empties the queue."""
         if self._started:
@@ -100,6 +105,9 @@ class Reports:
         if self._ended:
             yield from _frames("ended", self._ended)
             self._ended = []
+        for keys, why in self._given_back:
+            yield _json({"m": "unbegun", "items": keys, "why": why}).encode("ascii")
+        self._given_back = []
 
     def repeat(self) -> Iterator[bytes]:
         """Yields the payloads for a new agent: every end kept, the queued ones included; empties the queue."""
@@ -110,6 +118,7 @@ class Reports:
         """Forgets what was queued for an agent that is gone; the ends themselves are kept."""
         self._ended = []
         self._started = []
+        self._given_back = []
 
     def forget(self, upto: int) -> None:
         """Lets go of the ends up to a sequence number, itself included."""

@@ -7,15 +7,19 @@ command runs is raised as `CannotStart`, with nothing left open.
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lanai.agent import starter_command as command
+from lanai.agent import starter_files as files
 from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
+from lanai.agent.starter_cgroups import Leaf, LeafGone, Leaves
 from lanai.agent.starter_exec import Environment, Streams, Words, spawn
+from lanai.agent.starter_probing import GOOD_US
 from lanai.agent.starter_reports import Key
 
-# A directory that is gone, or was removed and made again, is noticed after this long at the latest.
+# A directory that is gone, or was removed and made again, is noticed after this long at the latest; where a child has
+# to look into it first, after as long as what that saw counts.
 _ENTER_AGAIN_US = 20_000
 
 
@@ -24,11 +28,13 @@ class Spawner:
 
     Args:
         slots: where output goes unless the user named files.
+        leaves: the groups that attempts may have, which know the way back out of one.
         open_input: makes standard input for an attempt that has it by pipe; returns the descriptor for the command.
     """
 
-    def __init__(self, slots: output.Output, open_input: Callable[[Key], int]) -> None:
+    def __init__(self, slots: output.Output, leaves: Leaves, open_input: Callable[[Key], int]) -> None:
         self._slots = slots
+        self._leaves = leaves
         self._open_input = open_input
         self._words = Words()
         self._entered: command.Spec | None = None
@@ -38,7 +44,7 @@ class Spawner:
         """Starts the attempt's process and fills in what is known of it from then on.
 
         Raises:
-            CannotStart: nothing was started.
+            CannotStart, LeafGone: nothing was started.
         """
         spec = attempt.spec
         if not (spec.has_stdout and spec.has_stderr):
@@ -48,19 +54,32 @@ class Spawner:
                 self._entered = None
                 command.enter(spec)
                 self._entered = spec
-                self._enter_again_us = now_us + _ENTER_AGAIN_US
+                self._enter_again_us = now_us + (GOOD_US if spec.places else _ENTER_AGAIN_US)
             if attempt.checks:
                 _check_inputs(attempt)
             attempt.wall_us = time.time_ns() // 1000
-            if spec.is_plain and attempt.slot is not None:
-                attempt.pid = self._spawn(attempt, attempt.slot.streams)
+            if attempt.leaf is None:
+                self._start(attempt)
             else:
-                self._begin_with_files(attempt)
-        except command.CannotStart:
+                self._start_in(attempt, attempt.leaf)
+        except (command.CannotStart, LeafGone):
             if attempt.slot is not None:
                 self._slots.give_back(attempt.slot)
             raise
         attempt.started_us = now_us
+
+    def _start_in(self, attempt: Attempt, leaf: Leaf) -> None:
+        try:
+            leaf.enter(attempt.spec)
+            self._start(attempt)
+        finally:
+            self._leaves.go_home()
+
+    def _start(self, attempt: Attempt) -> None:
+        if attempt.spec.is_plain and attempt.slot is not None:
+            attempt.pid = self._spawn(attempt, attempt.slot.streams)
+        else:
+            self._begin_with_files(attempt)
 
     def leave_directory(self) -> None:
         """Leaves the last job's directory, so that an idle starter keeps no file system busy."""
@@ -70,26 +89,27 @@ class Spawner:
 
     def _begin_with_files(self, attempt: Attempt) -> None:
         spec = attempt.spec
-        opened: list[int | None] = []
+        opened = files.open_user_files(spec, attempt.job)
+        descriptors = opened.descriptors
         try:
-            out_fd, err_fd, attempt.records = output.open_user_files(spec, attempt.job)
-            opened += [out_fd, err_fd]
-            stdin_fd = None
-            if spec.stdin != "null":
-                stdin_fd = self._open_input(attempt.key) if spec.stdin == "pipe" else _open_input_file(spec.stdin)
-                opened.append(stdin_fd)
+            attempt.records = opened.records
+            if spec.stdin == "pipe":
+                descriptors[0] = self._open_input(attempt.key)
+            stdin_fd, *outputs = descriptors
             if attempt.slot is not None:
-                slot_fds = attempt.slot.descriptors
-                out_fd, err_fd = (slot_fds[0] if out_fd is None else out_fd, slot_fds[1] if err_fd is None else err_fd)
-            attempt.pid = self._spawn(attempt, Streams(stdin_fd, out_fd, err_fd))
+                own = zip(outputs, attempt.slot.descriptors, strict=True)
+                outputs = [own_fd if user_fd is None else user_fd for user_fd, own_fd in own]
+            attempt.pid = self._spawn(attempt, Streams(stdin_fd, *outputs), opened.awaited)
         finally:
-            output.close_all(opened)
+            files.close_all(descriptors)
 
-    def _spawn(self, attempt: Attempt, streams: Streams) -> int:
+    def _spawn(self, attempt: Attempt, streams: Streams, awaited: Sequence[str | None] = ()) -> int:
         spec = attempt.spec
         words = attempt.words
         path = spec.programs.get(words[0]) or spec.find(words[0])
         environment = _environment(attempt)
+        if any(awaited):
+            return self._spawn_other(b"/bin/sh", files.waiting_words(words, path, awaited), environment, streams)
         try:
             return spawn(path, self._words.lay_out(words), environment, streams)
         except OSError as error:
@@ -139,12 +159,3 @@ def _own_environment(attempt: Attempt) -> Environment:
         return attempt.spec.lay_out(variables)
     except ValueError as error:
         raise command.CannotStart("exit", 126, str(error)) from None
-
-
-def _open_input_file(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise command.node_or(error, "exit", 126, f"standard input {path}") from None
-        raise command.CannotStart("exit", 126, f"standard input: {error}") from None

@@ -23,20 +23,31 @@ def main() -> int:
     directory: Path = arguments.directory.absolute()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Everybody may connect and is told who may not come in; the directory's own mode guards what is private.
-    local = unix.listen(places.api_socket(directory), mode=0o666)
+    # Who may connect is asked at each request who he is; the mode only spares us those who may not come in at all.
+    mode = 0o666 if arguments.local == "everyone" else 0o600
+    local = [unix.listen(path, mode=mode) for path in (places.api_socket(directory), arguments.socket) if path]
     gc.disable()  # importing makes nothing that could be collected
+    from lanai.api.identity import Admission
     from lanai.api.serving import serve
 
     gc.freeze()
     gc.enable()
-    return serve(directory, local, arguments.listen, parent=arguments.parent)
+    admission = Admission(
+        is_open=arguments.local == "everyone",
+        operators=frozenset(arguments.operator),
+        admins=frozenset(arguments.admin),
+    )
+    return serve(directory, local, arguments.listen, admission, parent=arguments.parent)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lanai.api", description="The API process of a hub.")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--listen", type=_address, action="append", default=[], metavar="HOST:PORT")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="one more Unix socket")
+    parser.add_argument("--local", choices=("owner", "everyone"), default="owner", help="who may use the Unix sockets")
+    parser.add_argument("--operator", action="append", default=[], metavar="USER")
+    parser.add_argument("--admin", action="append", default=[], metavar="USER")
     parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID", help="the hub's process")
     return parser.parse_args()
 

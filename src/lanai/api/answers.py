@@ -18,14 +18,18 @@ VERSION: Final = 1
 """Of the answers; they only ever gain fields."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _log = logging.getLogger("lanai.api")
 
 
 def rfc3339(at_us: int) -> str | None:
-    """A wall time in microseconds since 1970 as text in UTC; None for 0, which means never."""
+    """A wall time in microseconds since 1970 as text in UTC; None for 0, which means never.
+
+    What a node says may be no time at all: what no calendar has stands as the last moment that has a name.
+    """
     if not at_us:
         return None
-    at_s, rest_us = divmod(at_us, 1_000_000)
+    at_s, rest_us = divmod(min(max(at_us, 0), _LAST_US), 1_000_000)
     return f"{_second(at_s)}.{rest_us:06d}Z"
 
 
@@ -74,7 +78,7 @@ def refusal(error: Exception) -> Response:
     if not isinstance(error, LanaiError):
         _log.error("a request failed by a mistake of ours", exc_info=error)
         error = InternalError(
-            f"the API failed: {type(error).__name__}: {error}", hint="the report is in api.log beside the hub's store"
+            f"the API failed: {type(error).__name__}: {error}", hint="the report is in the hub's log"
         )
     body = error.body()
     return Response(encoded({"error": body}), status_code=body.http_status, media_type="application/json")

@@ -1,57 +1,120 @@
-"""The two listening sockets, and what a connection on each of them is: uvicorn's HTTP/1.1 on our own sockets.
+"""The API's doors, and what a connection on each of them is: uvicorn's HTTP/1.1 on our own sockets.
 
-A connection learns who its peer is when it is made. A stranger on the TLS door has `FIRST_REQUEST_S` to shake hands and
-send the head of a request, and holds nothing else of us. uvicorn's own server object is not used: it wakes up ten times
-a second, and takes over the signals.
+A connection learns who its peer is when it is made. It is a stranger's (see `wire.lobby`) until the application has
+said who asks; a stranger who was refused is hung up on after the answer. Those who are known have as long for the head
+of each further request, and for a body that nobody reads any more. uvicorn's own server object is not used: it wakes up
+ten times a second, and takes over the signals.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-import struct
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
+import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-FIRST_REQUEST_S: Final = 10.0
-KEEP_ALIVE_S: Final = 75
-BACKLOG: Final = 128
-PEER_UID: Final = "peer_uid"
-"""Where the uid of a Unix peer stands in a request's `scope["state"]`; absent on TLS."""
+from lanai.api.answers import refusal
+from lanai.model.errors import UserError
+from lanai.wire.door import BACKLOG, Door, credentials, tls_fault
+from lanai.wire.lobby import Lobby, Visitor
 
-_CREDENTIALS: Final = struct.Struct("3i")
+HEAD_S: Final = 10.0
+"""From the first byte of a request to the end of its head."""
+REST_S: Final = 5.0
+"""For the rest of a body after the answer to it: so the client reads the answer, and is not cut off."""
+KEEP_ALIVE_S: Final = 75
+UNREAD_S: Final = 900.0
+"""A client that reads nothing of an answer for so long is dropped. Somebody may be looking at a pager."""
+PEER: Final = "peer"
+"""Where (pid, uid) of a Unix peer stand in a request's `scope["state"]`; absent on TLS."""
+VISITOR: Final = "visitor"
+"""Where in `scope["state"]` stands whom the lobby counts, to be admitted once it is known who asks."""
 
 
 class Connection(H11Protocol):
-    """One client's connection."""
+    """One client's connection; to the lobby it is `visitor`."""
+
+    def __init__(self, config: Config, state: ServerState, visitor: Visitor) -> None:
+        super().__init__(config=config, server_state=state, app_state={VISITOR: visitor})
+        self._visitor = visitor
+        self._due = ""
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Ask the kernel who it is, or start the stranger's clock."""
+        """Ask the kernel who it is."""
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            self.app_state[PEER_UID] = _CREDENTIALS.unpack(raw)[1]
-        else:
-            self.loop.call_later(FIRST_REQUEST_S, self._drop_if_silent)
+            self.app_state[PEER] = credentials(sock)
 
-    def _drop_if_silent(self) -> None:
-        if not (self.cycle or self.transport.is_closing()):
-            self.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        """Whoever begins a request has to come to the end of its head."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Hang up on strangers, and on whoever does not come to the end of a body that was answered already."""
+        if self._visitor.is_stranger:
+            self.transport.close()  # what he has sent besides is not looked at
+            return
+        super().on_response_complete()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """What comes is no HTTP: say so once, and to the log."""
+        self._visitor.notice(f"dropped a client at {self._visitor.where}: {msg.rstrip('.').lower()}")
+        super().send_400_response(msg)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        if fault := tls_fault(exc):
+            self._visitor.notice(f"dropped a client at {self._visitor.where}: {fault}")
+        self._visitor.leave()
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        due, within_s = self._what_is_due()
+        if due == self._due:
+            return
+        self._forget_deadline()
+        self._due = due
+        if due:
+            self._deadline = self.loop.call_later(within_s, self._drop, f"{due} was not whole within {within_s:g} s")
+
+    def _what_is_due(self) -> tuple[str, float]:
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            return "the head of a request", HEAD_S
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            return "the body of a request that was answered", REST_S
+        return "", 0.0
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _drop(self, why: str) -> None:
+        self._visitor.notice(f"dropped a client at {self._visitor.where}: {why}")
+        self.transport.abort()
 
 
 class Doors:
-    """Serves one ASGI application on any number of listening sockets."""
+    """Serves one ASGI application on any number of listening sockets. Who comes in is counted in `lobby`."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: ASGIApp, lobby: Lobby) -> None:
         self._state = ServerState()
+        self._lobby = lobby
         self._config = Config(
-            app,
+            _unambiguous(app),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -63,21 +126,20 @@ class Doors:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._config.load()
-        self._servers: list[asyncio.Server] = []
+        # Its warnings are about what any stranger sends, have no bound and name no address.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self._doors: list[Door] = []
 
-    async def open(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Serve on a listening socket."""
-        handshake_s = None if tls is None else FIRST_REQUEST_S
-        self._servers.append(
-            await asyncio.get_running_loop().create_server(
-                self._connection, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
-            )
-        )
+    def open(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Serve on a socket that was bound."""
+        door = Door(self._lobby, self._connection, tls=tls, unread_s=UNREAD_S)
+        door.open(sock)
+        self._doors.append(door)
 
     async def close(self, grace_s: float) -> None:
         """Take nobody in any more, let answers under way finish for `grace_s`, and drop the rest."""
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            door.close()
         for connection in self._connections():
             connection.shutdown()
         if self._state.tasks:
@@ -90,8 +152,26 @@ class Doors:
     def _connections(self) -> Iterable[Connection]:
         return [each for each in self._state.connections if isinstance(each, Connection)]
 
-    def _connection(self) -> Connection:
-        return Connection(config=self._config, server_state=self._state, app_state={})
+    def _connection(self, visitor: Visitor) -> Connection:
+        return Connection(self._config, self._state, visitor)
+
+
+def _unambiguous(app: ASGIApp) -> ASGIApp:
+    """The application, but for requests that others than we might end elsewhere: these are refused, and hung up on.
+
+    h11 refuses all others of that kind; of a request with both a length and chunks it believes the chunks.
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope["headers"]}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            answer = refusal(UserError("a request has a length or comes in chunks, not both", code="two_lengths"))
+            answer.headers["connection"] = "close"
+            await answer(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return served
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
@@ -107,6 +187,10 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind((host, port))
-    made.listen(BACKLOG)
+    try:
+        made.bind((host, port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
     return made

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from lanai.api import input as input_
-from lanai.api import jobs, output, submit
+from lanai.api import jobs, output, questions, submit
+from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
-from lanai.api.app import Handler, caller
+from lanai.api.app import Handler, Served, caller, only_of, require_owner
+from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
+from lanai.model.access import Action, Caller
 from lanai.model.errors import NothingThere, UserError
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import FINAL, JobState
-from lanai.model.ranges import MAX_INDEX, RangeError, Ranges, parse_ranges
-from lanai.store.reader import BatchRow
+from lanai.model.ranges import RangeError, Ranges, parse_ranges
+from lanai.store.reader import BatchRow, SqliteReader
 from lanai.wire import messages
 
 POLL_LIMIT_S: Final = 60.0
@@ -29,9 +33,6 @@ ENDED_SHOWN: Final = 10
 INPUT_PIECE_BYTES: Final = 64 << 10
 RANGES_AT_ONCE: Final = 2_000
 NEXT_HEADER: Final = "lanai-next"
-COMMAND_BODY_BYTES: Final = 64 << 20
-
-B = TypeVar("B", bound=msgspec.Struct)
 
 
 class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,8 +59,8 @@ class _Changed(msgspec.Struct, frozen=True):
 class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of set; None leaves what it is."""
 
-    priority: int | None = None
-    max_running: int | None = None
+    priority: Number | None = None
+    max_running: Number | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +73,15 @@ class _Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a wish that has no more to say."""
 
 
+_WISHES: Final = {
+    "cancel": Action.BATCH_CANCEL,
+    "hold": Action.BATCH_HOLD,
+    "release": Action.BATCH_RELEASE,
+    "retry": Action.BATCH_RETRY,
+}
+_NODE_WISHES: Final = {"drain": Action.NODE_DRAIN, "resume": Action.NODE_RESUME, "remove": Action.NODE_REMOVE}
+
+
 class Handlers:
     """All of them, over one link to the hub and one view of the store."""
 
@@ -79,82 +89,90 @@ class Handlers:
         self._link = link
         self._view = view
         self._jobs = jobs.Jobs(link, view)
+        self._inputs = input_.Givers(link)
+        self._administration = Administration(link, view)
 
-    def routes(self) -> Sequence[tuple[str, str, Handler]]:
-        """(method, path, handler) of each."""
-        wishes: list[tuple[str, str, Handler]] = [
-            ("POST", f"/v1/batches/{{batch}}/{verb}", self._wish(verb))
-            for verb in ("cancel", "hold", "release", "retry")
-        ]
-        about_nodes: list[tuple[str, str, Handler]] = [
-            ("POST", f"/v1/nodes/{{node}}/{verb}", self._node_wish(verb)) for verb in ("drain", "resume", "remove")
+    def routes(self) -> Sequence[Served]:
+        """Each with the action that it is."""
+        batch, job, node = "/v1/batches/{batch}", "/v1/jobs/{batch}/{index}", "/v1/nodes/{node}"
+        wishes = [Served("POST", f"{batch}/{verb}", action, self._wish(verb)) for verb, action in _WISHES.items()]
+        about_nodes = [
+            Served("POST", f"{node}/{verb}", action, self._node_wish(verb)) for verb, action in _NODE_WISHES.items()
         ]
         return [
-            ("GET", "/v1/hub", self.hub),
-            ("POST", "/v1/hub/stop", self.stop),
-            ("GET", "/v1/status", self.status),
-            ("POST", "/v1/batches", self.submit),
-            ("GET", "/v1/batches", self.batches),
-            ("GET", "/v1/batches/{batch}", self.batch),
-            ("GET", "/v1/batches/{batch}/jobs", self.jobs),
-            ("GET", "/v1/batches/{batch}/failures", self.failures),
-            ("GET", "/v1/batches/{batch}/why", self.why),
-            ("GET", "/v1/jobs/{batch}/{index}/why", self.why),
-            ("POST", "/v1/batches/{batch}/set", self.change),
-            ("GET", "/v1/jobs/{batch}/{index}", self.job),
-            ("GET", "/v1/jobs/{batch}/{index}/output", self.output),
-            ("POST", "/v1/jobs/{batch}/{index}/input", self.input),
-            ("GET", "/v1/nodes", self.nodes),
-            ("GET", "/v1/nodes/{node}", self.node),
+            Served("GET", "/v1/hub", Action.HUB_SEE, self.hub),
+            Served("POST", "/v1/hub/stop", Action.HUB_STOP, self.stop),
+            Served("GET", "/v1/status", Action.BATCH_SEE, self.status),
+            Served("POST", "/v1/batches", Action.BATCH_SUBMIT, self.submit),
+            Served("GET", "/v1/batches", Action.BATCH_SEE, self.batches),
+            Served("GET", batch, Action.BATCH_SEE, self.batch),
+            Served("GET", f"{batch}/jobs", Action.BATCH_SEE, self.jobs),
+            Served("GET", f"{batch}/failures", Action.OUTPUT_READ, self.failures),
+            Served("GET", f"{batch}/why", Action.BATCH_SEE, self.why),
+            Served("GET", f"{job}/why", Action.BATCH_SEE, self.why),
+            Served("POST", f"{batch}/set", Action.BATCH_SET, self.change),
+            Served("GET", job, Action.BATCH_SEE, self.job),
+            Served("GET", f"{job}/output", Action.OUTPUT_READ, self.output),
+            Served("POST", f"{job}/input", Action.INPUT_WRITE, self.input),
+            Served("GET", "/v1/nodes", Action.NODE_SEE, self.nodes),
+            Served("GET", node, Action.NODE_SEE, self.node),
             *wishes,
             *about_nodes,
+            *self._administration.routes(),
         ]
 
     # -- the hub
 
     async def hub(self, request: Request) -> Response:
         """GET /v1/hub."""
-        return answer(_hub_shown(await self._link.command(caller(request), "hub")))
+        asks = caller(request)
+        shown = _hub_shown(await self._link.command(asks, "hub"))
+        return answer({**shown, "you": {"user": asks.user, "role": asks.role}})
 
     async def stop(self, request: Request) -> Response:
         """POST /v1/hub/stop."""
-        wish = await _body(request, _Stop)
+        wish = await decoded(request, _Stop)
         return answer(await self._link.command(caller(request), "stop", now=wish.now) or {})
 
     async def status(self, request: Request) -> Response:
         """GET /v1/status: what the hub says of batches and nodes, and the last ended batches of the store."""
-        user = caller(request)
-        hub = await self._link.command(user, "hub")
-        shown = []
-        for progress in await self._all(user, "status", "batches"):
-            row = await self._batch(progress["batch"])
-            if row is not None:
-                shown.append(batch_shown(row, progress))
-        ended = await self._view.ask(lambda reader: reader.batches(limit=ENDED_SHOWN, states=("ended",)))
+        asks, only = caller(request), only_of(request)
+        hub = await self._link.command(asks, "hub")
+        progress = {each["batch"]: each for each in await self._all(asks, "status", "batches")}
+        shown = [batch_shown(row, progress[row.batch]) for row in await self._unfinished(only) if row.batch in progress]
+        ended = await self._view.ask(lambda reader: reader.batches(limit=ENDED_SHOWN, states=("ended",), user=only))
         return answer(
             {
                 "hub": _hub_shown(hub),
-                "batches": sorted(shown, key=lambda batch: batch["batch"]),
+                "batches": shown,
                 "ended": [batch_shown(row, None) for row in ended],
-                "nodes": await self._nodes(user),
+                "nodes": await self._nodes(asks),
             }
         )
+
+    async def _unfinished(self, only: str | None) -> list[BatchRow]:
+        """In the order of their numbers. Read together: one by one, others' would cost him whose own are asked for."""
+        found: list[BatchRow] = []
+        while page := await self._view.ask(partial(_unfinished, found[-1].batch if found else 0, only)):
+            found += page
+        return found
 
     # -- batches
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/batches."""
-        user = caller(request)
+        asks = caller(request)
         key = request.query_params.get("key", "")
-        submitted = await submit.submit(self._link, user, key, request.stream())
+        submitted = await submit.submit(self._link, asks, key, streamed(request))
         return answer(submitted, 200 if submitted.existed else 201)
 
     async def batches(self, request: Request) -> Response:
         """GET /v1/batches."""
-        limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
-        before = _number(request, "before", 0, 0, 1 << 63) or None
-        states = _listed(request, "state")
-        rows = await self._view.ask(lambda reader: reader.batches(before=before, limit=limit, states=states))
+        limit = questions.number(request, "limit", 100, 1, PAGE_LIMIT)
+        before = questions.number(request, "before", 0, 0, 1 << 63) or None
+        states = questions.listed(request, "state")
+        only = only_of(request)
+        rows = await self._view.ask(lambda reader: reader.batches(before=before, limit=limit, states=states, user=only))
         now = await self._all(caller(request), "status", "batches")
         progress = {each["batch"]: each for each in now}
         shown = [batch_shown(row, progress.get(row.batch)) for row in rows]
@@ -169,20 +187,21 @@ class Handlers:
         if after is None:
             progress = await self._progress(caller(request), row.batch)
         else:
-            timeout_s = _float(request, "timeout_s", POLL_LIMIT_S)
-            quiet_s = min(timeout_s, _float(request, "quiet_s", POLL_LIMIT_S, 0.0))
-            progress = await self._changed(caller(request), row.batch, _whole("after", after), timeout_s, quiet_s)
+            timeout_s = questions.decimal(request, "timeout_s", POLL_LIMIT_S)
+            quiet_s = min(timeout_s, questions.decimal(request, "quiet_s", POLL_LIMIT_S, 0.0))
+            version = questions.whole("after", after)
+            progress = await self._changed(caller(request), row.batch, version, timeout_s, quiet_s)
         if progress is None:
             row = await self._row(request)  # it has ended meanwhile, and the store has the rest
         return answer(batch_shown(row, progress))
 
     async def _changed(
-        self, user: str, batch: BatchId, after: int, timeout_s: float, quiet_s: float
+        self, asks: Caller, batch: BatchId, after: int, timeout_s: float, quiet_s: float
     ) -> dict[str, Any] | None:
         """The progress once its version is not `after`, or after `timeout_s`; mere progress after `quiet_s`."""
         async with self._link.progress.watching(batch):
             # Asked after the subscription began: no change can fall between the two.
-            now = await self._progress(user, batch)
+            now = await self._progress(asks, batch)
             if now is None or (now["version"] != after and (not quiet_s or now["state"] != "open")):
                 return now
             changed = await self._link.progress.changed(batch, after, timeout_s, quiet_s)
@@ -190,8 +209,8 @@ class Handlers:
             return now
         return None if changed.state == "ended" else msgspec.to_builtins(_progress_map(changed))
 
-    async def _progress(self, user: str, batch: BatchId) -> dict[str, Any] | None:
-        said = await self._link.command(user, "progress", batch=batch)
+    async def _progress(self, asks: Caller, batch: BatchId) -> dict[str, Any] | None:
+        said = await self._link.command(asks, "progress", batch=batch)
         progress: dict[str, Any] | None = said["progress"]
         return progress
 
@@ -212,7 +231,7 @@ class Handlers:
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""
         row = await self._row(request)
-        wish = await _body(request, _Change)
+        wish = await decoded(request, _Change)
         await self._link.command(
             caller(request), "set", batch=row.batch, priority=wish.priority, max_running=wish.max_running
         )
@@ -221,7 +240,7 @@ class Handlers:
     def _wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
             row = await self._row(request)
-            said = await _body(request, _Wish)
+            said = await decoded(request, _Wish, RANGES_BYTES)
             unknown = [state for state in said.states if state not in frozenset(JobState)]
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
@@ -242,9 +261,9 @@ class Handlers:
         """GET /v1/batches/{batch}/jobs."""
         row = await self._row(request)
         wanted = jobs.Wanted(
-            after=_number(request, "after", 0, 0, 1 << 63),
-            limit=_number(request, "limit", PAGE_LIMIT, 1, PAGE_LIMIT),
-            states=frozenset(_listed(request, "state")),
+            after=questions.number(request, "after", 0, 0, 1 << 63),
+            limit=questions.number(request, "limit", PAGE_LIMIT, 1, PAGE_LIMIT),
+            states=frozenset(questions.listed(request, "state")),
             ranges=_ranges(request.query_params["ranges"], row) if request.query_params.get("ranges") else None,
         )
         as_lines = request.query_params.get("format") == "ndjson"
@@ -257,7 +276,7 @@ class Handlers:
     async def failures(self, request: Request) -> Response:
         """GET /v1/batches/{batch}/failures."""
         row = await self._row(request)
-        limit = _number(request, "limit", 10, 1, 100)
+        limit = questions.number(request, "limit", 10, 1, 100)
         return answer({"batch": row.batch, **await self._jobs.failures(row, limit)})
 
     async def job(self, request: Request) -> Response:
@@ -275,18 +294,18 @@ class Handlers:
         which = {"out": (output.OUT,), "err": (output.ERR,), "both": (output.OUT, output.ERR)}.get(stream)
         if which is None:
             raise UserError(f"found stream={stream}, accepted is out, err or both")
-        attempt = _number(request, "attempt", 0, 0, 1 << 31)
-        at = {output.OUT: _number(request, "offset", 0, 0, 1 << 62)}
-        at[output.ERR] = _number(request, "err_offset", at[output.OUT], 0, 1 << 62)
+        attempt = questions.number(request, "attempt", 0, 0, 1 << 31)
+        at = {output.OUT: questions.number(request, "offset", 0, 0, 1 << 62)}
+        at[output.ERR] = questions.number(request, "err_offset", at[output.OUT], 0, 1 << 62)
         wanted = output.WantedOutput(
             batch=row.batch,
             index=index,
             attempt=attempt,
             offsets={each: at[each] for each in which},
-            follow=_flag(request, "follow"),
+            follow=questions.flag(request, "follow"),
         )
-        pieces = self._jobs.output(job, wanted, tail_only=_flag(request, "tail_only"))
-        if stream == "both" or wanted.follow or _flag(request, "framed"):
+        pieces = self._jobs.output(job, wanted, tail_only=questions.flag(request, "tail_only"))
+        if stream == "both" or wanted.follow or questions.flag(request, "framed"):
             framed = output.framed(pieces, attempt or max(1, job["attempts"]))
             return StreamingResponse(framed, media_type="application/x-lanai-frames")
         return StreamingResponse(output.bare(pieces), media_type="application/octet-stream")
@@ -295,15 +314,16 @@ class Handlers:
         """POST /v1/jobs/{batch}/{index}/input: answers once the command has room for more, or after a while."""
         row = await self._row(request)
         index = _index(request, row)
-        offset = _number(request, "offset", 0, 0, 1 << 62)
-        attempt = _number(request, "attempt", 0, 0, 1 << 30)
+        offset = questions.number(request, "offset", 0, 0, 1 << 62)
+        attempt = questions.number(request, "attempt", 0, 0, 1 << 30)
         async with self._link.giving_input(row.batch, index) as taken:
-            user = caller(request)
-            sender = input_.Sender(self._link, self._jobs, user, row, index, taken, attempt=attempt, offset=offset)
+            asks = caller(request)
+            self._inputs.note(asks, row.batch, index, attempt)
+            sender = input_.Sender(self._link, self._jobs, asks, row, index, taken, attempt=attempt, offset=offset)
             is_taken = True
-            async for data in _pieces(request.stream()):
+            async for data in _pieces(streamed(request)):
                 is_taken = is_taken and await sender.send(data)  # the rest of the body is read all the same
-            is_ended = is_taken and _flag(request, "end") and await sender.send(b"", is_end=True)
+            is_ended = is_taken and questions.flag(request, "end") and await sender.send(b"", is_end=True)
         return answer({"offset": sender.offset, "end": is_ended})
 
     # -- nodes
@@ -320,15 +340,15 @@ class Handlers:
                 return answer(node)
         raise NothingThere(f"there is no node {name}", code="no_such_node", hint="lanai node list")
 
-    async def _nodes(self, user: str) -> list[dict[str, Any]]:
-        return await self._all(user, "nodes", "nodes")
+    async def _nodes(self, asks: Caller) -> list[dict[str, Any]]:
+        return await self._all(asks, "nodes", "nodes")
 
-    async def _all(self, user: str, verb: str, of: str) -> list[dict[str, Any]]:
+    async def _all(self, asks: Caller, verb: str, of: str) -> list[dict[str, Any]]:
         """Everything that a question is answered with, which the hub tells piece by piece."""
         found: list[dict[str, Any]] = []
         after: dict[str, Any] = {}
         while True:
-            said = await self._link.command(user, verb, **after)
+            said = await self._link.command(asks, verb, **after)
             found += said[of]
             if said["next"] is None:
                 return found
@@ -336,7 +356,7 @@ class Handlers:
 
     def _node_wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
-            await _body(request, _Nothing)
+            await decoded(request, _Nothing)
             await self._link.command(caller(request), verb, node=request.path_params["node"])
             return answer({})
 
@@ -347,20 +367,25 @@ class Handlers:
     async def _row(self, request: Request) -> BatchRow:
         named = request.path_params["batch"]
         if named == "last":
-            user = caller(request)
-            last = await self._view.ask(lambda reader: reader.last(user))
+            asks = caller(request)
+            last = await self._view.ask(lambda reader: reader.last(asks.user))
             if last is None:
                 raise NothingThere("you have no batch yet", code="no_such_batch", hint="lanai submit FILE")
             batch = last
         else:
-            batch = BatchId(_whole("batch", named))
+            batch = BatchId(questions.whole("batch", named))
         row = await self._batch(batch)
         if row is None:
             raise NothingThere(f"there is no batch {batch}", code="no_such_batch", hint="lanai batch list")
+        require_owner(request, row.user, f"batch {row.batch}")
         return row
 
     async def _batch(self, batch: BatchId) -> BatchRow | None:
         return await self._view.ask(lambda reader: reader.batch(batch))
+
+
+def _unfinished(after: int, only: str | None, reader: SqliteReader) -> list[BatchRow]:
+    return reader.unfinished(after=after, user=only)
 
 
 def batch_shown(row: BatchRow, progress: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -409,18 +434,6 @@ def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
 
 
-async def _body(request: Request, kind: type[B]) -> B:
-    gathered = bytearray()
-    async for piece in request.stream():
-        gathered += piece
-        if len(gathered) > COMMAND_BODY_BYTES:
-            raise UserError(f"a body of more than {COMMAND_BODY_BYTES} bytes", code="body_too_long")
-    try:
-        return msgspec.json.decode(bytes(gathered) or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UserError(f"the body is not understood: {error}", code="bad_body") from None
-
-
 async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for data in stream:
         for start in range(0, len(data), INPUT_PIECE_BYTES):
@@ -448,45 +461,10 @@ def _pieces_of(ranges: Ranges | None) -> Iterator[Ranges | None]:
 
 
 def _index(request: Request, row: BatchRow) -> Index:
-    return _existing(row, _whole("index", request.path_params["index"]))
+    return _existing(row, questions.whole("index", request.path_params["index"]))
 
 
 def _existing(row: BatchRow, index: int) -> Index:
     if not 1 <= index <= row.total:
         raise NothingThere(f"there is no job {row.batch}/{index}; the batch has 1 to {row.total}", code="no_such_job")
     return Index(index)
-
-
-def _listed(request: Request, name: str) -> tuple[str, ...]:
-    return tuple(part for part in request.query_params.get(name, "").split(",") if part)
-
-
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "0") not in ("0", "")
-
-
-def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    number = _whole(name, given)
-    if not least <= number <= most:
-        raise UserError(f"found {name}={number}, accepted is {least} to {most}", code="bad_query")
-    return number
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > MAX_INDEX:
-        raise UserError(f"found {name}={text}, accepted is a whole number", code="bad_query")
-    return int(text)
-
-
-def _float(request: Request, name: str, most: float, default: float | None = None) -> float:
-    given = request.query_params.get(name, str(most if default is None else default))
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise UserError(f"found {name}={given}, accepted is 0 to {most:g}", code="bad_query")
-    return value

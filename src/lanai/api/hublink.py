@@ -19,9 +19,11 @@ from typing import Any, Final
 import msgspec
 
 import lanai
+from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import InternalError, OtherEnd, raised_from
 from lanai.model.ids import BatchId, Index
+from lanai.model.records import Facts
 from lanai.wire import messages, unix
 from lanai.wire.framing import FrameReader, ProtocolViolation, frame
 
@@ -137,6 +139,8 @@ class HubLink(asyncio.Protocol):
     def __init__(self) -> None:
         self.welcome: messages.Welcome | None = None
         self.progress = ProgressBoard(self.send)
+        self.on_tokens_changed: Callable[[], None] = lambda: None
+        """Called before the answer to the wish that changed them."""
         self._reader = FrameReader(messages.to_api)
         self._transport: asyncio.Transport | None = None
         self._welcomed: asyncio.Future[messages.Welcome] = asyncio.get_running_loop().create_future()
@@ -198,11 +202,11 @@ class HubLink(asyncio.Protocol):
         """Returns once the hub reads fast enough for more."""
         await self._may_write.wait()
 
-    async def command(self, user: str, verb: str, **arguments: object) -> Any:
+    async def command(self, caller: Caller, verb: str, **arguments: object) -> Any:
         """Ask for `verb`; returns the decoded result. Raises what the hub answers, or OtherEnd."""
         number, answer = self._expect()
         raw = msgspec.Raw(_encode(arguments))
-        self.send(messages.Command(request=number, user=user, verb=verb, arguments=raw))
+        self.send(messages.Command(request=number, user=caller.user, verb=verb, arguments=raw, caller=caller))
         return _result(await self._answer(number, answer))
 
     async def open(self, user: str, key: str, settings: BatchSettings, env: dict[bytes, bytes]) -> messages.Opened:
@@ -215,11 +219,17 @@ class HubLink(asyncio.Protocol):
             raise InternalError("the hub answered Open with a Reply that holds no error")
         return opened
 
-    async def close(self, batch: BatchId, total: int, digest: bytes) -> None:
+    async def close(self, caller: Caller, batch: BatchId, total: int, digest: bytes) -> None:
         """Make a whole batch run; returns once that is committed."""
         number, answer = self._expect()
-        self.send(messages.Close(request=number, batch=batch, total=total, digest=digest))
+        self.send(messages.Close(request=number, batch=batch, total=total, digest=digest, caller=caller))
         _result(await self._answer(number, answer))
+
+    def note(
+        self, caller: Caller, action: str, subject: str, after: Facts, is_refused: bool, why: str, left_out: int
+    ) -> None:
+        """Have a row in the audit trail about what the hub has no part in."""
+        self.send(messages.Noted(caller, action, subject, after, is_refused, why, left_out))
 
     def on_chunk_taken(self, batch: BatchId, call: Callable[[int], None] | None) -> None:
         """Have `call` told the first index of each chunk that is committed; None ends it."""
@@ -291,6 +301,8 @@ class HubLink(asyncio.Protocol):
             case messages.InputTaken(batch=batch, index=index):
                 if (batch, index) in self._inputs:
                     self._inputs[batch, index].put_nowait(message)
+            case messages.TokensChanged():
+                self.on_tokens_changed()
             case messages.Welcome():
                 self._reader.accept_peer()
                 self.welcome = message

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from typing import Final
 
 from lanai.api.hublink import HubLink
 from lanai.api.jobs import Jobs
+from lanai.model.access import Action, Caller
 from lanai.model.errors import Refusal
 from lanai.model.ids import Index
 from lanai.model.job import FINAL
+from lanai.model.records import Facts
 from lanai.store.reader import BatchRow
 from lanai.wire import messages
 from lanai.wire.messages import InputState
 
+GIVERS_KEPT: Final = 10_000
 OFFER_AGAIN_S: Final = 1.0
 ANSWER_WITHIN_S: Final = 20.0
 """Less than clients wait for an answer; so a connection that died unnoticed keeps nobody for ever."""
@@ -39,7 +43,7 @@ class Sender:
         self,
         link: HubLink,
         jobs: Jobs,
-        user: str,
+        caller: Caller,
         row: BatchRow,
         index: Index,
         taken: asyncio.Queue[messages.InputTaken],
@@ -50,7 +54,7 @@ class Sender:
         self.offset = offset
         self._link = link
         self._jobs = jobs
-        self._user = user
+        self._caller = caller
         self._row = row
         self._index = index
         self._taken = taken
@@ -113,11 +117,30 @@ class Sender:
             raise Refusal(said.problem, code="input_refused", facts={"offset": said.offset})
 
     async def _refuse_where_over(self) -> None:
-        job = await self._jobs.one(self._user, self._row, self._index)
+        job = await self._jobs.one(self._caller, self._row, self._index)
         if job["state"] in FINAL:
             raise Refusal("the job has ended", code="input_refused", facts={"state": job["state"]})
         if 0 < self._attempt < job["attempts"]:
             raise Refusal(f"attempt {self._attempt} has ended", code="input_refused", facts={"state": job["state"]})
+
+
+class Givers:
+    """Notes once who gives input to which job, however many pieces it comes in."""
+
+    def __init__(self, link: HubLink) -> None:
+        self._link = link
+        self._noted: OrderedDict[tuple[str, int, int, int], None] = OrderedDict()
+
+    def note(self, caller: Caller, batch: int, index: int, attempt: int) -> None:
+        """He does, for this attempt."""
+        who = caller.user, batch, index, attempt
+        if who not in self._noted:
+            after: Facts = {"attempt": attempt} if attempt else {}
+            self._link.note(caller, Action.INPUT_WRITE, f"job {batch}/{index}", after, False, "", 0)
+        self._noted[who] = None
+        self._noted.move_to_end(who)
+        if len(self._noted) > GIVERS_KEPT:
+            self._noted.popitem(last=False)
 
 
 def _is_all(said: messages.InputTaken, piece: messages.Input, goal: int) -> bool:

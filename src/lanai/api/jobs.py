@@ -17,6 +17,7 @@ from lanai.api.answers import VERSION, encoded, encoded_lines, rfc3339, seconds
 from lanai.api.hublink import HubLink
 from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
 from lanai.api.view import View
+from lanai.model.access import Caller
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import FINAL, JobState, Outcome
 from lanai.model.ranges import Ranges
@@ -82,7 +83,7 @@ class Jobs:
         self._link = link
         self._view = view
 
-    async def page(self, user: str, row: BatchRow, wanted: Wanted, *, as_lines: bool) -> tuple[bytes, int | None]:
+    async def page(self, caller: Caller, row: BatchRow, wanted: Wanted, *, as_lines: bool) -> tuple[bytes, int | None]:
         """The next jobs in order of index, and the index to go on after, None where none are left.
 
         They come as one JSON object, or with `as_lines` each as one on a line. A page may hold none and yet be followed
@@ -93,7 +94,7 @@ class Jobs:
                 row.batch, after=wanted.after, limit=wanted.limit, states=wanted.states, ranges=wanted.ranges
             )
         )
-        live = await self._live(user, row, found)
+        live = await self._live(caller, row, found)
 
         def page() -> bytes:
             jobs = [shown(job, live) for job in found]
@@ -105,16 +106,16 @@ class Jobs:
 
         return await self._view.compute(page), following
 
-    async def one(self, user: str, row: BatchRow, index: Index) -> dict[str, Any]:
+    async def one(self, caller: Caller, row: BatchRow, index: Index) -> dict[str, Any]:
         """One job."""
-        return (await self.with_attempts(user, row, index))[0]
+        return (await self.with_attempts(caller, row, index))[0]
 
     async def with_attempts(
-        self, user: str, row: BatchRow, index: Index
+        self, caller: Caller, row: BatchRow, index: Index
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """One job, and every attempt at it, the first one first."""
         detail = await self._view.ask(lambda reader: reader.job(row.batch, index))
-        job = shown(detail.job, await self._live(user, row, [detail.job]))
+        job = shown(detail.job, await self._live(caller, row, [detail.job]))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
             attempts.append(
@@ -163,14 +164,14 @@ class Jobs:
             return None
         return Kept(out=tail.out, err=tail.err, out_bytes=tail.out_bytes, err_bytes=tail.err_bytes)
 
-    async def _live(self, user: str, row: BatchRow, page: Sequence[JobView]) -> Live:
+    async def _live(self, caller: Caller, row: BatchRow, page: Sequence[JobView]) -> Live:
         """What the hub knows of a page."""
         live = Live()
         if row.state == "ended":
             return live
         asked = [job["index"] for job in page if job["state"] in (JobState.QUEUED, JobState.LOCKED)]
         for first, last in _spans(asked):
-            live.take(await self._link.command(user, "in_flight", batch=row.batch, first=first, last=last))
+            live.take(await self._link.command(caller, "in_flight", batch=row.batch, first=first, last=last))
         return live
 
 

@@ -19,7 +19,7 @@ from lanai.model.ids import BatchId, Index
 from lanai.wire import messages
 
 CREDIT_BYTES: Final = 256 << 10
-OUT, ERR, END = 1, 2, 0
+OUT, ERR, END, GAP = 1, 2, 0, 3
 
 
 class WantedOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Piece = tuple[int, bytes, str]
-"""(OUT, ERR or END, bytes, problem)."""
+"""(OUT, ERR or END, bytes, problem); or (GAP, JSON of `stream` and `missing`, ""): so much of it is not kept here."""
 
 
 async def from_store(wanted: WantedOutput, kept: Kept, problem: str) -> AsyncIterator[Piece]:
@@ -90,12 +90,16 @@ async def from_node(link: HubLink, wanted: WantedOutput) -> AsyncIterator[Piece]
         }
         held.callback(_cancel, coming)
         problem = ""
+        offsets = dict(wanted.offsets)
         while coming:
             arrived, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
             for future in arrived:
                 which = coming.pop(future)
                 piece = future.result()
                 if piece.data:
+                    if missing := piece.offset - offsets[which]:
+                        yield GAP, encoded({"stream": which, "missing": missing}), ""
+                    offsets[which] = piece.offset + len(piece.data)
                     yield which, piece.data, ""
                     streams[which].consumed(len(piece.data))
                 if piece.is_end:
@@ -134,5 +138,5 @@ async def framed(pieces: AsyncIterator[Piece], attempt: int) -> AsyncIterator[by
 async def bare(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     """The bytes alone."""
     async for which, data, _ in pieces:
-        if which != END:
+        if which in (OUT, ERR):
             yield data

@@ -13,7 +13,17 @@ from typing import Final
 
 import msgspec
 
-from lanai.model.batch import COUNT_MAX, ENV_LIMIT_BYTES, PRIORITY_MAX, PRIORITY_MIN, SHELL_SETTINGS, BatchSettings
+from lanai.model.batch import (
+    COUNT_MAX,
+    ENV_LIMIT_BYTES,
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    RESOURCES_EACH,
+    SETTINGS_BYTES,
+    SHELL_SETTINGS,
+    BatchSettings,
+)
+from lanai.model.clauses import NAME
 from lanai.model.errors import UserError
 
 HEAD_BYTES: Final = 2 << 20
@@ -116,8 +126,13 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
 def _text_problems(settings: BatchSettings) -> Iterator[str]:
     if not settings.cwd.startswith("/") or "\0" in settings.cwd:
         yield f"cwd: found {settings.cwd!r}, accepted is an absolute path"
+    named = [name for name, _ in settings.shape.named]
+    if len(named) > RESOURCES_EACH or len(set(named)) < len(named) or not all(map(NAME.fullmatch, named)):
+        yield f"shape: found {', '.join(named)[:80]!r}, accepted are at most {RESOURCES_EACH} resources, each once"
     try:
-        msgspec.json.encode(settings)
+        size_bytes = len(msgspec.json.encode(settings))
+        if size_bytes > SETTINGS_BYTES:
+            yield f"settings: found {size_bytes} bytes of name, labels and paths, accepted are at most {SETTINGS_BYTES}"
     except UnicodeEncodeError:
         yield "settings: found bytes that are no UTF-8 (in a name, a label or a path), accepted is UTF-8"
 

@@ -17,7 +17,8 @@ import msgspec
 
 from lanai.api.hublink import HubLink
 from lanai.api.submission import HEAD_BYTES, KEY_CHARACTERS, Head, head_from
-from lanai.model.batch import BatchSettings
+from lanai.model.access import Caller
+from lanai.model.batch import RESOURCES_EACH, BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, ListErrors, OtherEnd, Refusal, UserError
 from lanai.model.ids import BatchId, ShapeId
 from lanai.model.joblist import BLOCK_BYTES, JobBlock, JobListParser
@@ -46,7 +47,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     existed: bool
 
 
-async def submit(link: HubLink, user: str, key: str, body: AsyncIterator[bytes]) -> Submitted:
+async def submit(link: HubLink, caller: Caller, key: str, body: AsyncIterator[bytes]) -> Submitted:
     """Take one submission to its end. Reads the body to its end on errors too, so that the client hears of them.
 
     Raises:
@@ -57,16 +58,16 @@ async def submit(link: HubLink, user: str, key: str, body: AsyncIterator[bytes])
         raise UserError(f"a key has at most {KEY_CHARACTERS} characters and no NUL", code="bad_key")
     pieces = aiter(body)
     try:
-        return await _submit(link, user, key, pieces)
+        return await _submit(link, caller, key, pieces)
     except LanaiError:
         async for _ in pieces:
             pass
         raise
 
 
-async def _submit(link: HubLink, user: str, key: str, pieces: AsyncIterator[bytes]) -> Submitted:
+async def _submit(link: HubLink, caller: Caller, key: str, pieces: AsyncIterator[bytes]) -> Submitted:
     line, rest = await _first_line(pieces)
-    arrival = _Arrival(link, user, key, head_from(line))
+    arrival = _Arrival(link, caller, key, head_from(line))
     try:
         await arrival.take(rest)
         async for piece in pieces:
@@ -94,9 +95,9 @@ async def _first_line(pieces: AsyncIterator[bytes]) -> tuple[bytes, bytes]:
 class _Arrival:
     """One batch on its way to the hub."""
 
-    def __init__(self, link: HubLink, user: str, key: str, head: Head) -> None:
+    def __init__(self, link: HubLink, caller: Caller, key: str, head: Head) -> None:
         self._link = link
-        self._user = user
+        self._caller = caller
         self._key = key
         self._head = head
         self._digest = head.digest()
@@ -129,7 +130,7 @@ class _Arrival:
         if self._opened.known:
             return self._repeated(digest, self._opened)
         await self._refuse_impossible()
-        await self._link.close(self._opened.batch, self._jobs, digest)
+        await self._link.close(self._caller, self._opened.batch, self._jobs, digest)
         self._is_closed = True
         return Submitted(batch=self._opened.batch, jobs=self._jobs, existed=False)
 
@@ -171,7 +172,7 @@ class _Arrival:
         return opened
 
     async def _open_once(self, settings: BatchSettings) -> messages.Opened:
-        opened = await self._link.open(self._user, self._key, settings, self._head.env)
+        opened = await self._link.open(self._caller.user, self._key, settings, self._head.env)
         if opened.known and not opened.digest:
             raise Refusal(
                 f"batch {opened.batch} is being submitted with this key at this moment",
@@ -204,6 +205,9 @@ class _Arrival:
         shape = self._head.settings.shape if request is AS_BATCH else request.over(self._head.settings.shape)
         shape_id = self._shapes.get(shape)
         if shape_id is None:
+            if len(shape.named) > RESOURCES_EACH:
+                where = f"{self._head.file}:{block.line_of(position)}"
+                raise UserError(f"{where}: a job asks for at most {RESOURCES_EACH} named resources", code="bad_list")
             shape_id = self._shapes[shape] = ShapeId(len(self._shapes))
             self._new_shapes.append((shape_id, shape))
             self._first_lines.append(block.line_of(position))
@@ -242,7 +246,7 @@ class _Arrival:
         asked = list(self._shapes)
         for first in range(0, len(asked), SHAPES_ASKED):
             shapes = asked[first : first + SHAPES_ASKED]
-            reasons += (await self._link.command(self._user, "fits", shapes=shapes))["reasons"]
+            reasons += (await self._link.command(self._caller, "fits", shapes=shapes))["reasons"]
         places = [f"{self._head.file}:{line}" for line in self._first_lines]
         problems = [f"{place}: {reason}" for place, reason in zip(places, reasons, strict=True) if reason]
         if problems:

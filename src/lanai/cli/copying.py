@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lanai.cli.follow import LONG_POLL_S
 from lanai.cli.terminal import say, talk_bytes, write_bytes
-from lanai.client.client import END, ERR, OUT
+from lanai.client.client import END, ERR, GAP, OUT
 from lanai.model.errors import OtherEnd
 
 if TYPE_CHECKING:
@@ -114,8 +114,12 @@ class Copy:
         for which, data in pieces:
             if which == END:
                 return str(json.loads(data)["problem"] or "")
-            self._write(which, data)
-            self._offsets[which - 1] += len(data)
+            if which == GAP:
+                which, count = say_gap(data)
+            else:
+                self._write(which, data)
+                count = len(data)
+            self._offsets[which - 1] += count
         return ""
 
     def _has_left(self, job: Mapping[str, Any]) -> bool:
@@ -130,6 +134,15 @@ class Copy:
 def is_to_come(job: Mapping[str, Any], attempt: int) -> bool:
     """Whether the job has not got that far: no node has this attempt, and none has ended it."""
     return job["state"] not in ENDED and job["attempts"] < attempt
+
+
+def say_gap(data: bytes) -> tuple[int, int]:
+    """Say that the node has not kept all of an output; returns of which, and how many bytes are missing."""
+    gap = json.loads(data)
+    which, missing = int(gap["stream"]), int(gap["missing"])
+    what = "standard output" if which == OUT else "standard error"
+    say(f"lanai: {missing} bytes of its {what} are missing here: the node keeps the first and the last of so much")
+    return which, missing
 
 
 def write(which: int, data: bytes) -> None:

@@ -135,9 +135,7 @@ class Feeder:
     def _send(self, attempt: int, offset: int, data: bytes) -> None:
         while True:
             try:
-                self._client.send_input(
-                    self._batch, self._index, data, offset=offset, is_end=not data, attempt=attempt
-                )
+                self._client.send_input(self._batch, self._index, data, offset=offset, is_end=not data, attempt=attempt)
                 return
             except OtherEnd:
                 continue  # the client has been patient; how long the whole command is, is not for us to say

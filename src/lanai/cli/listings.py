@@ -12,6 +12,9 @@ JOB_STATES: Final = ("held", "blocked", "queued", "locked", "running", "suspende
 OUTCOMES: Final = ("ok", "exit", "signal", "time", "memory", "check", "notfound", "node", "lost", "cancelled")
 NODE_STATES: Final = ("up", "silent", "away")
 BATCH_STATES: Final = ("open", "held", "paused", "ended", "arriving")
+TOKEN_KINDS: Final = ("user", "agent", "admin")
+TOKEN_STATES: Final = ("good", "expired", "revoked")
+MAY: Final = ("yes", "own", "no")
 COUNTS: Final = ("done", "failed", "cancelled", "running", "locked", "queued", "held")
 
 BATCHES: Final = Listing(
@@ -44,11 +47,60 @@ NODES: Final = Listing(
     key="name",
     columns=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
-        *("trouble", "started_by", "avoided_by", "free", "version", "escaped"),
+        *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped"),
     ),
     shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
     numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),
     words={"state": NODE_STATES},
+)
+
+TOKENS: Final = Listing(
+    kind="tokens",
+    key="token",
+    columns=("token", "kind", "user", "state", "created_at", "expires_at", "revoked_at", "label"),
+    shown=("token", "kind", "user", "state", "created_at", "expires_at", "label"),
+    numbers=frozenset(("token",)),
+    words={"kind": TOKEN_KINDS, "state": TOKEN_STATES},
+)
+
+ROLES: Final = Listing(
+    kind="roles",
+    key="action",
+    columns=("action", "user", "operator", "admin", "meaning"),
+    shown=("action", "user", "operator", "admin", "meaning"),
+    words={"user": MAY, "operator": MAY, "admin": MAY},
+)
+
+EVENTS: Final = Listing(
+    kind="events",
+    key="subject",
+    columns=("happened_at", "kind", "subject", "text"),
+    shown=("happened_at", "kind", "subject", "text"),
+)
+
+AUDIT: Final = Listing(
+    kind="audit",
+    key="row",
+    columns=(
+        *("row", "happened_at", "user", "role", "origin", "door", "uid", "pid", "address", "token", "action"),
+        *("subject", "before", "after", "is_refused", "why", "left_out"),
+    ),
+    shown=("happened_at", "user", "role", "origin", "action", "subject", "before", "after", "why"),
+    numbers=frozenset(("row", "uid", "pid", "token", "left_out")),
+)
+
+REPLAYS: Final = Listing(
+    kind="policies",
+    key="policy",
+    columns=(
+        *("policy", "jobs", "wait_avg_s", "wait_median_s", "wait_p95_s", "wait_max_s"),
+        *("slowdown_avg", "slowdown_p95", "slowdown_max", "utilisation", "makespan_s", "fairness_jain", "users"),
+        *("starts_sum_s", "starts_sha256"),
+    ),
+    shown=(
+        *("policy", "jobs", "wait_avg_s", "wait_p95_s", "wait_max_s", "slowdown_avg", "utilisation", "makespan_s"),
+        "fairness_jain",
+    ),
 )
 
 

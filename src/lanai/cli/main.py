@@ -31,9 +31,9 @@ VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
-    ("Look things up", ("batch", "job", "node")),
-    ("Machines", ("hub", "agent")),
-    ("Prepare", ("gensub",)),
+    ("Look things up", ("batch", "job", "node", "events")),
+    ("Machines", ("hub", "agent", "token", "install-service")),
+    ("Prepare", ("gensub", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""
 
@@ -90,7 +90,7 @@ class Verbs(Group):
         """The verbs in sections, each with the first line of its file."""
         for title, names in self._sections(ctx):
             with formatter.section(title):
-                formatter.write_dl([(name, _first_line(name)) for name in names], col_max=12)
+                formatter.write_dl([(name, _first_line(name)) for name in names], col_max=16)
 
     def _sections(self, ctx: click.Context) -> Iterator[tuple[str, list[str]]]:
         left = self.list_commands(ctx)

@@ -210,7 +210,7 @@ def _painted(line: str, columns: Sequence[str], cells: Sequence[str], out: IO[st
 
 def for_people(name: str, value: Any) -> str:
     """A value as a table shows it: sizes, durations and times by the unit that ends the name, None as `-`."""
-    if value is None or value == "":
+    if value is None or value in ("", {}):
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         from lanai.model.units import format_bytes, format_duration

@@ -31,7 +31,7 @@ PAGE_JOBS: Final = 10_000
 PATIENCE_S: Final = 30.0
 QUIET_S: Final = 1.0
 
-OUT, ERR, END = 1, 2, 0
+OUT, ERR, END, GAP = 1, 2, 0, 3
 """Which a frame of output is: standard output, standard error, the end."""
 
 Batch = int | str
@@ -210,9 +210,7 @@ class Client:
         """Verdict and facts: why a batch, or one job of it, stands where it does."""
         return self._get(f"/v1/batches/{batch}/why" if index is None else f"/v1/jobs/{batch}/{index}/why")
 
-    def wish(
-        self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    def wish(self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()) -> dict[str, Any]:
         """Cancel, hold, release or retry jobs; `ranges` None is the whole batch.
 
         Returns:
@@ -259,6 +257,8 @@ class Client:
         tail_only: bool = False,
     ) -> Iterator[tuple[int, bytes]]:
         """The output as (OUT or ERR, bytes), as it comes with `follow`; last (END, JSON of attempt and problem).
+
+        Where the node has not kept all of it, (GAP, JSON of `stream` and `missing`): so many bytes are left out there.
 
         Args:
             attempt: 0 is the current one, else the last.
@@ -339,6 +339,37 @@ class Client:
         """Begin the hub's end; running commands go on, but a private hub refuses while there are any, or cancels them
         where it is told to stop `now`."""
         return self._post("/v1/hub/stop", {"now": now})
+
+    # -- tokens, and what has happened
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens, by number; their secrets are kept nowhere."""
+        tokens: list[dict[str, Any]] = self._get("/v1/tokens")["tokens"]
+        return tokens
+
+    def create_token(
+        self, user: str, *, kind: str = "user", expires_s: float | None = None, label: str = ""
+    ) -> dict[str, Any]:
+        """A new token with its `secret`, which is told this once, and with `url`, `wire_url` and `pin` of the hub.
+
+        Args:
+            kind: `user`, `agent` or `admin`.
+            expires_s: after so long it is good no longer; None is never.
+        """
+        return self._post("/v1/tokens", {"user": user, "kind": kind, "expires_s": expires_s, "label": label})
+
+    def revoke_tokens(self, *, token: int = 0, user: str = "") -> list[int]:
+        """Revoke one token, or all of a user. Returns those that were good before. Raises NothingThere."""
+        revoked: list[int] = self._post("/v1/tokens/revoke", {"token": token, "user": user})["revoked"]
+        return revoked
+
+    def events(self, *, limit: int = 0, since: str = "") -> Iterator[dict[str, Any]]:
+        """What has happened to nodes and batches, newest first; `limit` 0 is all, `since` is a time by RFC 3339."""
+        return self._pages("/v1/events", "events", limit=limit, since=since, cursor="before")
+
+    def audit(self, *, limit: int = 0, user: str = "", since: str = "") -> Iterator[dict[str, Any]]:
+        """Who changed what, newest first; of one `user` where it is given."""
+        return self._pages("/v1/audit", "audit", limit=limit, user=user, since=since, cursor="before")
 
     # -- within
 

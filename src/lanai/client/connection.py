@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lanai.model.errors import InternalError, OtherEnd, raised_from
 from lanai.wire import unix
 
 CONNECT_TIMEOUT_S: Final = 5.0
+REPLACED_WITHIN_S: Final = 3.0
+PAUSE_S: Final = 0.05
 ANSWER_TIMEOUT_S: Final = 90.0
 """Longer than the API waits for its hub, and than the longest long poll."""
 
@@ -29,6 +32,7 @@ class Target:
     Attributes:
         socket: path of api.sock.
         host, port, pin, token: of the TLS door; the pin is the SHA-256 of its certificate in hexadecimal.
+        next_pin: of the certificate that it will have, where that is known; it is as good.
     """
 
     socket: Path | None = None
@@ -36,6 +40,7 @@ class Target:
     port: int = 0
     pin: str = ""
     token: str = ""
+    next_pin: str = ""
 
     def __str__(self) -> str:
         return str(self.socket) if self.socket is not None else f"https://{self.host}:{self.port}"
@@ -67,20 +72,29 @@ class Connection:
         """Ask, and return the answer unread; its body has to be read, or the connection closed, before the next.
 
         A kept connection that broke meanwhile is replaced and the question asked once more: all our requests but
-        submissions can be repeated.
+        submissions can be repeated. A new one that is cut off has met an API process that was just ending; what only
+        asks is asked again for a moment, since another takes its place.
         """
         was_kept = self._exchange is not None
         try:
             return self._ask(method, path, body, timeout_s)
         except _Broken as broken:
             self.close()
-            if not was_kept:
+            is_cut_off = method == "GET" and isinstance(broken.cause, ConnectionError)
+            if not was_kept and not is_cut_off:
                 raise self._unreachable(broken.cause) from None
-        try:
-            return self._ask(method, path, body, timeout_s)
-        except _Broken as broken:
-            self.close()
-            raise self._unreachable(broken.cause) from None
+        deadline_s = time.monotonic() + (0.0 if was_kept else REPLACED_WITHIN_S)
+        while True:
+            try:
+                return self._ask(method, path, body, timeout_s)
+            except _Broken as broken:
+                self.close()
+                error = self._unreachable(broken.cause)
+            except OtherEnd as unreachable:
+                error = unreachable
+            if time.monotonic() >= deadline_s:
+                raise error from None
+            time.sleep(PAUSE_S)
 
     def page(self, path: str) -> tuple[bytes, str | None]:
         """GET a page as it is, and what to go on after; None where it is the last."""
@@ -159,12 +173,12 @@ class Connection:
             plain.close()
             raise
         shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
-        if shown != self._target.pin.lower():
+        if shown not in (self._target.pin.lower(), self._target.next_pin.lower()):
             secured.close()
             raise OtherEnd(
                 f"what answers at {self._target} is not the hub that the token file names",
                 code="wrong_pin",
-                hint="fetch the hub's token file again",
+                hint="if the hub has a new certificate, fetch its token file again",
                 facts={"found": shown, "expected": self._target.pin},
             )
         return secured

@@ -11,12 +11,13 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from lanai.model.errors import OtherEnd, TimedOut, raised_from
 
@@ -114,6 +115,18 @@ def ready(
     return Daemon(pid=begun.pid, facts=facts)
 
 
+def is_managed(environ: Mapping[str, str]) -> bool:
+    """Whether a service manager started this process and waits for its word: sd_notify(3)."""
+    return bool(environ.get("NOTIFY_SOCKET"))
+
+
+def become(arguments: Sequence[str]) -> NoReturn:
+    """Be `python -m ARGUMENTS...` in this very process from now on: that which a service manager watches."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, _python(arguments))
+
+
 def stay(daemon: Daemon) -> int:
     """Remain while a daemon that was not detached lives; returns its exit code. What was printed is seen at once."""
     sys.stdout.flush()
@@ -164,13 +177,16 @@ def terminate(pid: int) -> None:
     wait_gone(pid)
 
 
-def end_starter(state: Path) -> None:
-    """End the starter of the agent whose state is in `state`, and with it what it runs: it outlives its agent.
+def end_starters(state: Path) -> None:
+    """End the starters of the agent whose state is in `state`, and with them what they run: they outlive their agent.
 
-    Harmless where there is none. Raises TimedOut.
+    What has run off from them too, where they were in control groups, which are removed. Harmless where there is none.
+    Raises TimedOut.
     """
-    for starter in mentioning("starter.py", f"{state}/starter"):
+    for starter in [pid for part in ("starter", "users") for pid in mentioning("starter.py", f"{state}/{part}")]:
         terminate(starter)
+    if (state / "cgroups.json").exists():
+        subprocess.run([sys.executable, "-P", "-m", "lanai.agent.clear", os.fspath(state)], check=False)
 
 
 def _send(pid: int, number: int) -> None:
@@ -189,9 +205,12 @@ def spawn(arguments: Sequence[str], log: Path, *, is_detached: bool = True) -> i
         actions.append((os.POSIX_SPAWN_DUP2, 1, 2))
     else:
         actions.append((os.POSIX_SPAWN_DUP2, 2, 1))
+    return os.posix_spawn(sys.executable, _python(arguments), os.environ, file_actions=actions, setsid=is_detached)
+
+
+def _python(arguments: Sequence[str]) -> list[str]:
     # -P keeps files of the working directory from being taken for modules.
-    words = [sys.executable, "-P", "-m", *arguments]
-    return os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsid=is_detached)
+    return [sys.executable, "-P", "-m", *arguments]
 
 
 def _line(reader: int, within_s: float) -> bytes | None:

@@ -1,8 +1,9 @@
 """Which hub a command means, and how to reach it.
 
-In this order: `--hub`, `LANAI_HUB`, the configuration's `hub`; the hub that was set up on this machine by `lanai hub
-start`; the private hub of this user, which is started where it has state, or where the command may begin one. `meant`
-is that order, and the only one: verbs that start nothing (`running`) and those that do (`find`) mean the same hub.
+In this order: `--hub`, `LANAI_HUB`, the configuration's `hub`; the hub that this user has set up by `lanai hub start`;
+the hub that is a service of this machine, where its socket is open to him; the private hub of this user, which is
+started where it has state, or where the command may begin one. `meant` is that order, and the only one: verbs that
+start nothing (`running`) and those that do (`find`) mean the same hub.
 
 A hub is named by an https URL (with a token file), by a token file, or by the directory of a hub of this machine.
 """
@@ -32,10 +33,15 @@ PRIVATE_QUIET_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """A hub of this machine by where its state lies. It need not run, and a private one need not have any state yet."""
+    """A hub of this machine by where its state lies. It need not run, and a private one need not have any state yet.
+
+    Attributes:
+        directory: its state; of one that is a service (`is_machines`) where its socket is: the rest is not ours to see.
+    """
 
     directory: Path
     is_private: bool = False
+    is_machines: bool = False
 
     @property
     def target(self) -> Target:
@@ -125,12 +131,13 @@ def running(environ: Mapping[str, str], *, hub: str = "") -> Found | None:
     Raises:
         UserError: as `find`.
     """
-    from lanai.client.private import is_up
+    from lanai.client.private import is_answering, is_up
 
     where = meant(environ, hub=hub)
     if isinstance(where, Target):
         return Found(target=where)
-    return Found(target=where.target, is_private=where.is_private) if is_up(where.directory) else None
+    is_there = is_answering if where.is_machines else is_up
+    return Found(target=where.target, is_private=where.is_private) if is_there(where.directory) else None
 
 
 def meant(environ: Mapping[str, str], *, hub: str = "") -> Target | Here:
@@ -140,9 +147,19 @@ def meant(environ: Mapping[str, str], *, hub: str = "") -> Target | Here:
     named = hub or environ.get("LANAI_HUB", "") or (configured.hub if configured else "")
     if named:
         return _named(named, environ, configured.token_file if configured else "")
-    home = places.home(environ, host=socket.gethostname())
+    machines = Here(directory=places.runtime_dir(environ), is_machines=True)
+    # A socket is writable by whom the hub lets in, also while it does not run: he is not to get another one then.
+    is_let_in = os.access(places.api_socket(machines.directory), os.W_OK)
+    try:
+        home = places.home(environ, host=socket.gethostname())
+    except UserError:
+        if is_let_in:
+            return machines  # whoever has no home has no hub of his own: root in a cron job
+        raise
     started = Here(directory=places.hub_dir(home))
-    return started if started.has_state else Here(directory=places.private_dir(home), is_private=True)
+    if started.has_state:
+        return started
+    return machines if is_let_in else Here(directory=places.private_dir(home), is_private=True)
 
 
 def _is_meant(where: Here, environ: Mapping[str, str], hub: str) -> bool:
@@ -155,6 +172,17 @@ def hub_arguments(environ: Mapping[str, str]) -> list[str]:
         return []
     keep = configuration(environ).keep
     return ["--keep-batches-days", str(keep.batches_days), "--keep-events-days", str(keep.events_days)]
+
+
+def access_arguments(environ: Mapping[str, str]) -> list[str]:
+    """What the configuration says to a hub about who may use it, as its arguments. Raises as `configuration` does."""
+    if not _files(environ):
+        return []
+    access = configuration(environ).access
+    words = ["--local", access.local, *(("--listen", access.listen) if access.listen else ())]
+    words += ["--api-socket", os.fspath(Path(access.socket).expanduser())] if access.socket else []
+    words += [word for name in access.operators for word in ("--operator", name)]
+    return words + [word for name in access.admins for word in ("--admin", name)]
 
 
 def configuration(environ: Mapping[str, str]) -> Settings:
@@ -202,6 +230,7 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target | 
     raise UserError(
         f"{named!r} names no hub: it is no https URL, no token file and no directory of a hub",
         code="bad_hub",
+        hint="lanai --help; without --hub it is the one of this machine",
         facts={"found": named},
     )
 
@@ -209,6 +238,8 @@ def _named(named: str, environ: Mapping[str, str], token_file: str) -> Target | 
 def _answering(where: Here) -> Target:
     from lanai.client.private import is_answering, is_up
 
+    if where.is_machines and not is_answering(where.directory):
+        raise OtherEnd("the hub of this machine does not answer", hint="systemctl status lanai-hub")
     if not (is_answering(where.directory) or is_up(where.directory)):
         raise OtherEnd(f"the hub in {where.directory} does not answer", hint="lanai hub start")
     return where.target
@@ -225,13 +256,17 @@ def _from_token(path: Path, url: str) -> Target:
         texts = [known.get(name) for name in ("url", "pin", "token")]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it lacks url, pin or token")
+        if not (known["token"].isascii() and known["token"].isprintable()):
+            raise ValueError("its token has characters that no token has")
+        next_pin = str(known.get("next_pin", ""))
         parts = urlsplit(url or known["url"])
         if parts.scheme != "https" or not parts.hostname or not parts.port:
             raise ValueError(f"{'the' if url else 'its'} url is not https://HOST:PORT")
-        return Target(host=parts.hostname, port=parts.port, pin=known["pin"], token=known["token"])
+        return Target(host=parts.hostname, port=parts.port, pin=known["pin"], token=known["token"], next_pin=next_pin)
     except FileNotFoundError:
         raise NothingThere(f"there is no token file {path}", facts={"file": os.fspath(path)}) from None
     except OSError as error:
         raise UserError(f"the token file {path} cannot be read: {error.strerror}", code="bad_token_file") from None
     except ValueError as error:
-        raise UserError(f"{path} is no token file: {error}", code="bad_token_file") from None
+        hint = "ask whoever runs the hub for one: lanai token create"
+        raise UserError(f"{path} is no token file: {error}", code="bad_token_file", hint=hint) from None

@@ -121,9 +121,7 @@ def _has_agent(directory: Path) -> bool:
     return pid is not None and daemon.is_module(pid, AGENT.module)
 
 
-def start(
-    directory: Path, *, host: str, say: Say, is_wanted: Callable[[], bool] = lambda: True
-) -> Started | None:
+def start(directory: Path, *, host: str, say: Say, is_wanted: Callable[[], bool] = lambda: True) -> Started | None:
     """Have a private hub with its agent in `directory`, starting what is not there.
 
     Args:
@@ -229,7 +227,7 @@ def end_agent(directory: Path) -> None:
     pid = pid_of(directory, AGENT)
     if pid is not None and _has_agent(directory):
         daemon.terminate(pid)
-    daemon.end_starter(directory / "agent")
+    daemon.end_starters(directory / "agent")
 
 
 def _client(directory: Path) -> Client:

@@ -22,6 +22,8 @@ from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
 ANYWHERE: Final = NodeId(0)
+STUCK_US: Final = 8_000_000
+"""A stall that takes so long follows others, the first of them about as long ago."""
 RECORD_US: Final = 900_000
 RECORD_PIECE_US: Final = 20
 """Recording a span costs about 1 us: so it takes a twentieth of the time at most."""
@@ -64,6 +66,13 @@ def allowed(retries: Retries, cause: str) -> int:
     }.get(Outcome(cause), 0)
 
 
+class Stall(NamedTuple):
+    """A node cannot begin the batch's jobs for a reason that passes: until when it is left alone, and why."""
+
+    until_us: int
+    why: str
+
+
 class Batch:
     """One unfinished batch. `user_leaf` is what its user has in all."""
 
@@ -101,6 +110,9 @@ class Batch:
         self.hold_wishes: set[Index] = set()
         self.node_failures: dict[NodeId, int] = {}
         self.avoided: set[NodeId] = set()
+        self.stalls: dict[NodeId, Stall] = {}
+        self.stall_waits_us: dict[NodeId, int] = {}
+        """How long the last stall on a node took; gone once something has begun there."""
         self.failed_in_row: set[Index] = set()
         self.nodes_in_row: set[NodeId] = set()
         self.version = 1
@@ -128,6 +140,14 @@ class Batch:
     def waiting(self) -> int:
         """Jobs in lines: neither held nor delayed nor at a node."""
         return sum(line.waiting.count for line in self.lines.values())
+
+    def is_barred(self, node: NodeId) -> bool:
+        """Whether nothing of it goes to that node now, whatever is free there."""
+        return node in self.avoided or node in self.stalls
+
+    def is_stuck(self, node: NodeId) -> bool:
+        """Whether nothing of it has begun on that node for so long that others must not wait for it to be tried."""
+        return self.stall_waits_us.get(node, 0) >= STUCK_US
 
     def room(self) -> int:
         """How many more attempts its own limit allows at once."""

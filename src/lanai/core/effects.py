@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from lanai.model.errors import ErrorBody
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +92,16 @@ class Answer(Effect, frozen=True):
     request: int
     result: dict[str, object] | None = None
     error: ErrorBody | None = None
+
+
+class TokensChanged(Effect, frozen=True):
+    """Whoever checks tokens has to look anew; agents that came in by one of `gone` are to go."""
+
+    gone: tuple[TokenId, ...] = ()
+
+
+class EndHub(Effect, frozen=True):
+    """The wish to stop the hub is kept and answered: end it."""
 
 
 class LookForOld(Effect, frozen=True):

@@ -21,6 +21,7 @@ from lanai.core.queue import spans_of
 from lanai.core.recall import recall
 from lanai.core.schedule.lines import RECENT, Line
 from lanai.core.schedule.tickets import refill
+from lanai.core.stalls import has_begun, stall
 from lanai.core.world import World
 from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
@@ -31,6 +32,8 @@ SICK_NODE_FAILURES: Final = 3
 SICK_BATCH_FAILURES: Final = 25
 FIRST_DELAY_US: Final = 200_000
 LONGEST_DELAY_US: Final = 60_000_000
+STALE_TOLD: Final = 20
+"""Of one message so many results that count for nothing are told one by one; an agent may send any number."""
 _OUTCOMES: Final = frozenset(Outcome)
 _OK: Final = str(Outcome.OK)
 
@@ -84,10 +87,14 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
     grants = world.grants
     current: Grant | None = None
     done: list[AttemptResult] = []
+    stale = 0
     for result in results:
         grant = grants.get(result.grant)
         if grant is None or grant.node is not node or result.index not in grant.members:
-            world.tell("stale_result", f"{result.grant}/{result.index}", f"from {node.name}: {result.outcome}, ignored")
+            stale += 1
+            if stale <= STALE_TOLD:
+                what = f"from {node.name}: {result.outcome}, ignored"
+                world.tell("stale_result", f"{result.grant}/{result.index}", what)
             continue
         is_done = result.outcome == _OK
         if done and current is not None and not (is_done and grant is current):
@@ -101,11 +108,18 @@ def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterato
             yield grant, [result]
     if done and current is not None:
         yield current, done
+    if stale > STALE_TOLD:
+        world.tell("stale_result", node.name, f"{stale - STALE_TOLD} more results of that message, ignored")
 
 
 def on_returned(world: World, event: JobsReturned) -> None:
-    """Granted jobs come back unbegun."""
-    take_back(world, world.nodes[event.node], event.items)
+    """Granted jobs come back unbegun; with a reason where the node cannot begin them now."""
+    node = world.nodes[event.node]
+    if event.why:
+        grants = (world.grants.get(grant) for grant, _ in event.items)
+        for batch in {grant.batch.id: grant.batch for grant in grants if grant and grant.node is node}.values():
+            stall(world, batch, node, event.why)
+    take_back(world, node, event.items)
 
 
 def take_back(world: World, node: Node, items: Iterable[tuple[GrantId, Index]]) -> None:
@@ -160,6 +174,8 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
         batch.node_failures.pop(grant.node.id, None)
         batch.failed_in_row.clear()
         batch.nodes_in_row.clear()
+    if batch.stall_waits_us:
+        has_begun(world, batch, grant.node)
     if batch.hold_wishes:
         batch.hold_wishes.difference_update(result.index for result in results)
     if batch.cancel_wishes:
@@ -204,6 +220,8 @@ def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> A
     attempt = grant.attempt
     world.leave_grant(grant, index)
     batch.counts.queued -= 1
+    if batch.stall_waits_us and result.started_at_us:
+        has_begun(world, batch, grant.node)
     state = _failed(world, grant, result)
     return (
         world.next_row(),
@@ -392,7 +410,8 @@ def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
     return any(
         other is not node
         and other.is_open()
-        and other.id not in batch.avoided
+        and not batch.is_barred(other.id)
+        and not batch.is_stuck(other.id)
         and not (other.total - line.vector) & guard
         for other in world.nodes.values()
     )
@@ -423,9 +442,7 @@ def wish_cancelled(world: World, batch: Batch, indices: set[Index]) -> None:
         world.keep(SaveOverride(batch.id, first, last, "cancelled", 0, world.wall_us))
 
 
-def cancel_waiting(
-    world: World, batch: Batch, first: int, last: int, *, queued: bool = True, held: bool = True
-) -> int:
+def cancel_waiting(world: World, batch: Batch, first: int, last: int, *, queued: bool = True, held: bool = True) -> int:
     """Waiting and held jobs of this range, or one kind of them, will never run; returns how many."""
     taken = batch.dequeue(first, last) if queued else []
     let_go = batch.held.remove(first, last) if held else []

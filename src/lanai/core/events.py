@@ -1,7 +1,7 @@
 """What the core is told. Past tense; each is a fact that has happened, with its whole story.
 
 `connection` numbers are the shell's: they let an answer find its way back and keep a word from an old connection from
-being taken for one from the new.
+being taken for one from the new. `caller` is who wished it, for the audit trail; None is the hub itself.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from lanai.core.batches import Tried
+from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.job import AttemptResult
-from lanai.model.records import RecoveredBatch, SaveTail
+from lanai.model.records import Facts, RecoveredBatch, SaveTail
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
@@ -24,7 +25,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeJoined(Event, frozen=True):
-    """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name."""
+    """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name.
+
+    `facts` are what it can do on its computer, for people; nothing is decided by them. `token` is the one that it has
+    shown, 0 where it is of the hub's machine and needs none.
+    """
 
     connection: int
     name: str
@@ -35,6 +40,8 @@ class NodeJoined(Event, frozen=True):
     started_by: str
     wall_us: int
     version: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    token: TokenId = TokenId(0)
 
 
 class NodeTookStock(Event, frozen=True):
@@ -80,10 +87,11 @@ class AttemptsEnded(Event, frozen=True):
 
 
 class JobsReturned(Event, frozen=True):
-    """Granted jobs that never began and never will."""
+    """Granted jobs that never began and never will; `why` where the node cannot begin them now, else empty."""
 
     node: NodeId
     items: list[tuple[GrantId, Index]]
+    why: str = ""
 
 
 class TailArrived(Event, frozen=True):
@@ -125,6 +133,7 @@ class BatchClosed(Event, frozen=True):
     total: int
     digest: bytes
     wall_us: int
+    caller: Caller | None = None
 
 
 class BatchAbandoned(Event, frozen=True):
@@ -151,6 +160,7 @@ class JobsCancelled(Event, frozen=True):
     spans: Spans | None
     states: tuple[str, ...]
     wall_us: int
+    caller: Caller | None = None
 
 
 class JobsHeld(Event, frozen=True):
@@ -165,6 +175,7 @@ class JobsHeld(Event, frozen=True):
     wall_us: int
     states: tuple[str, ...] = ()
     has_more: bool = False
+    caller: Caller | None = None
 
 
 class JobsReleased(Event, frozen=True):
@@ -176,6 +187,7 @@ class JobsReleased(Event, frozen=True):
     wall_us: int
     states: tuple[str, ...] = ()
     has_more: bool = False
+    caller: Caller | None = None
 
 
 class JobsRetried(Event, frozen=True):
@@ -186,6 +198,7 @@ class JobsRetried(Event, frozen=True):
     spans: Spans | None
     states: tuple[str, ...]
     wall_us: int
+    caller: Caller | None = None
 
 
 class BatchChanged(Event, frozen=True):
@@ -195,6 +208,8 @@ class BatchChanged(Event, frozen=True):
     batch: BatchId
     priority: int | None
     max_running: int | None
+    wall_us: int = 0
+    caller: Caller | None = None
 
 
 class NodeWished(Event, frozen=True):
@@ -204,6 +219,51 @@ class NodeWished(Event, frozen=True):
     name: str
     wish: str
     wall_us: int
+    caller: Caller | None = None
+
+
+class TokenCreated(Event, frozen=True):
+    """Somebody wants a token, of whose secret the core is told no more than the SHA-256."""
+
+    request: int
+    kind: str
+    user: str
+    sha256: bytes
+    expires_at_us: int
+    label: str
+    wall_us: int
+    caller: Caller | None = None
+
+
+class TokensRevoked(Event, frozen=True):
+    """A token (0: none by its number), or every token of a user (empty: nobody's), is good no longer."""
+
+    request: int
+    token: TokenId
+    user: str
+    wall_us: int
+    caller: Caller | None = None
+
+
+class HubStopWished(Event, frozen=True):
+    """Somebody stops the hub, which has not refused."""
+
+    request: int
+    wall_us: int
+    caller: Caller | None = None
+
+
+class Noted(Event, frozen=True):
+    """Something for the audit trail that changes nothing the core knows of. Fields as in `SaveAudit`."""
+
+    caller: Caller
+    action: str
+    subject: str
+    wall_us: int
+    after: Facts = {}
+    is_refused: bool = False
+    why: str = ""
+    left_out: int = 0
 
 
 class OldFound(Event, frozen=True):

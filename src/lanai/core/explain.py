@@ -81,6 +81,9 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)
         facts.append(f"avoids {names}: it failed there three times in a row")
+    for node, stall in sorted(batch.stalls.items()):
+        if node in world.nodes:
+            facts.append(f"{world.nodes[node].name} cannot begin it now, and is tried again: {stall.why}")
     tries = batch.tries.get(index) if index is not None else None
     if tries:
         charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
@@ -127,7 +130,12 @@ def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     usable = [node for node in able if node.is_open()]
     if not usable:
         return "no_open_node", f"needs {describe(line.shape)}; {_closed(able)}"
-    allowed = [node for node in usable if node.id not in batch.avoided and node.id != line.not_on]
+    allowed = [node for node in usable if not batch.is_barred(node.id) and node.id != line.not_on]
+    stalled = [node for node in usable if node.id in batch.stalls]
+    if not allowed and stalled:
+        first, others = stalled[0], len(stalled) - 1
+        more = f" (and {others} more)" if others else ""
+        return "stalled", f"{first.name}{more} cannot begin it now, and is tried again: {batch.stalls[first.id].why}"
     if not allowed:
         return "avoided", f"all {len(usable)} open nodes that are large enough have failed it lately"
     return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"

@@ -13,16 +13,28 @@ from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
 from lanai.core.recall import recall
 from lanai.core.world import World
-from lanai.model.errors import NotAllowed, NothingThere, Refusal
+from lanai.model.errors import NotAllowed, NothingThere, Refusal, TooMany
 from lanai.model.ids import GrantId, Index, NodeId
 from lanai.model.node import NodeState
 from lanai.model.records import SaveNode
+from lanai.model.resources import Capacity
 
 FENCED_GRACE_US = 0
+RESOURCES_MOST = 256
+"""Of so many names all nodes together may offer resources: every look at whether something fits costs by them."""
+LIVES_HEARTBEATS = 2
+"""A connection on which so many are missing no longer keeps its agent from a new one."""
 
 
 def on_joined(world: World, event: NodeJoined) -> None:
-    """Welcome an agent, unless its name belongs to another."""
+    """Welcome an agent, unless its name belongs to another, or to one that is connected and lives.
+
+    Two with one key are a copy of an agent's directory, or somebody who plays back what he has heard: both would be
+    given the same jobs. One that has lost its connection before we have comes again, and finds us wiser.
+    """
+    if (error := _refusal(world, event)) is not None:
+        world.do(RejectNode(event.connection, error.body()))
+        return
     known = world.names.get(event.name)
     if known is None:
         world.last_node += 1
@@ -30,18 +42,13 @@ def on_joined(world: World, event: NodeJoined) -> None:
         node.joined_at_us = event.wall_us
         world.nodes[node.id] = node
         world.names[event.name] = node.id
-        world.tell("node_joined", node.name, "for the first time")
+        world.tell("node_joined", node.name, "for the first time" + _by_token(world, event))
     else:
         node = world.nodes[known]
-        if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
-            error = NotAllowed(
-                f"another agent joined as {event.name} first",
-                code="name_taken",
-                hint="choose another --name, or `lanai node remove` the old one",
-            )
-            world.do(RejectNode(event.connection, error.body()))
-            return
         node.key_hash = event.key_hash
+        if event.token not in (0, node.token):
+            world.tell("node_joined", node.name, "again" + _by_token(world, event))
+    node.token = event.token
     if node.connection and node.connection != event.connection:
         world.do(DismissNode(node.id))
     if node.boot_id and node.boot_id != event.boot_id:
@@ -51,16 +58,53 @@ def on_joined(world: World, event: NodeJoined) -> None:
     world.do(AcceptNode(event.connection, node.id))
 
 
+def _refusal(world: World, event: NodeJoined) -> Refusal | None:
+    """Why an agent is turned away."""
+    if len({*world.layout.names} | _resources(event.capacity)) > RESOURCES_MOST:
+        return TooMany(
+            f"this hub's nodes offer named resources of {RESOURCES_MOST} names, which is the most",
+            code="too_many_resources",
+            hint="give the agent fewer with --resource; lanai node list --format json shows what others have",
+        )
+    known = world.names.get(event.name)
+    if known is None:
+        return None
+    node = world.nodes[known]
+    if node.key_hash != event.key_hash and node.state is not NodeState.REMOVED:
+        return NotAllowed(
+            f"another agent joined as {event.name} first",
+            code="name_taken",
+            hint="choose another --name, or `lanai node remove` the old one",
+        )
+    is_there = node.connection and node.connection != event.connection
+    if is_there and world.now_us - node.heard_us < LIVES_HEARTBEATS * world.heartbeat_us:
+        return NotAllowed(
+            f"an agent of this name is connected already: {event.name}",
+            code="name_in_use",
+            hint="two agents may not share a --name or a directory; where there is only one, it gets in by itself",
+        )
+    return None
+
+
+def _by_token(world: World, event: NodeJoined) -> str:
+    token = world.tokens.get(event.token)
+    return f", with token {token.token} of {token.user}" if token else ""
+
+
 def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     world.unindex(node)
     used = node.total - node.free
     node.connection = event.connection
     node.boot_id = event.boot_id
+    is_new_to_lines = not _resources(event.capacity) <= _resources(node.capacity)
     node.capacity = event.capacity
     node.features = event.features
     node.started_by = event.started_by
     node.version = event.version
+    node.facts = event.facts
     node.total = world.layout.capacity(event.capacity)
+    if is_new_to_lines:
+        world.measure_lines()
     node.free = node.total - used
     node.is_in_step = False
     node.trouble = ""
@@ -70,6 +114,10 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
         node.is_drained = False
     node.become(NodeState.UP)
     world.keep(node.record())
+
+
+def _resources(capacity: Capacity) -> frozenset[str]:
+    return frozenset(name for name, _ in capacity.named)
 
 
 def on_took_stock(world: World, event: NodeTookStock) -> None:
@@ -112,7 +160,7 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     missing = grant.members - has.keys()
     batch = grant.batch
     back = missing & (batch.cancel_wishes | batch.hold_wishes)
-    if node.is_drained or node.id in batch.avoided or batch.state != "open":
+    if node.is_drained or batch.is_barred(node.id) or batch.state != "open":
         back = set(missing)
     missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import ends, explain, fleet, history, intake, sync, wishes
-from lanai.core.effects import BatchMoved, Effect
+from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
+from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
     AttemptsStarted,
@@ -24,6 +24,7 @@ from lanai.core.events import (
     BatchRevived,
     ChunkArrived,
     Event,
+    HubStopWished,
     JobsCancelled,
     JobsHeld,
     JobsReleased,
@@ -34,9 +35,12 @@ from lanai.core.events import (
     NodeJoined,
     NodeTookStock,
     NodeWished,
+    Noted,
     OldFound,
     TailArrived,
     TimePassed,
+    TokenCreated,
+    TokensRevoked,
 )
 from lanai.core.schedule import decide as scheduler
 from lanai.core.schedule.lines import Line
@@ -64,12 +68,19 @@ def _on_tail(world: World, event: TailArrived) -> None:
 
 def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
+    stalls.lift_stalls(world)
     sync.look_at_deadlines(world)
     history.look(world)
+    tokens.look_at_expiry(world)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
             world.keep(batch.progress(world.last_row))
+
+
+def _on_stop_wished(world: World, event: HubStopWished) -> None:
+    world.do(Answer(event.request, {}))
+    world.do(EndHub())
 
 
 E = TypeVar("E", bound=Event)
@@ -83,6 +94,12 @@ def _takes(kind: type[E], handler: Callable[[World, E], None]) -> tuple[type[Eve
     return kind, run
 
 
+def _audited(
+    kind: type[audit.W], handler: Callable[[World, audit.W], None]
+) -> tuple[type[Event], Callable[[World, Event], None]]:
+    return _takes(kind, lambda world, event: audit.watched(world, event, handler))
+
+
 _HANDLERS: Final = dict(
     (
         _takes(AttemptsEnded, ends.on_ended),
@@ -92,17 +109,21 @@ _HANDLERS: Final = dict(
         _takes(NodeJoined, fleet.on_joined),
         _takes(NodeTookStock, fleet.on_took_stock),
         _takes(NodeDisconnected, fleet.on_disconnected),
-        _takes(NodeWished, fleet.on_wished),
+        _audited(NodeWished, fleet.on_wished),
         _takes(ChunkArrived, intake.take_chunk),
         _takes(BatchOpened, intake.open_batch),
-        _takes(BatchClosed, intake.close_batch),
+        _audited(BatchClosed, intake.close_batch),
         _takes(BatchAbandoned, intake.abandon_batch),
         _takes(BatchRevived, _on_revived),
-        _takes(JobsCancelled, wishes.on_cancelled),
-        _takes(JobsHeld, wishes.on_held),
-        _takes(JobsReleased, wishes.on_released),
-        _takes(JobsRetried, wishes.on_retried),
-        _takes(BatchChanged, wishes.on_changed),
+        _audited(JobsCancelled, wishes.on_cancelled),
+        _audited(JobsHeld, wishes.on_held),
+        _audited(JobsReleased, wishes.on_released),
+        _audited(JobsRetried, wishes.on_retried),
+        _audited(BatchChanged, wishes.on_changed),
+        _audited(TokenCreated, tokens.on_created),
+        _audited(TokensRevoked, tokens.on_revoked),
+        _audited(HubStopWished, _on_stop_wished),
+        _takes(Noted, audit.note),
         _takes(TailArrived, _on_tail),
         _takes(OldFound, history.on_found),
         _takes(TimePassed, _on_time_passed),
@@ -146,9 +167,11 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     started_by: str
     features: tuple[str, ...]
     avoided_by: list[BatchId]
+    stalled: list[BatchId]
     free: Amounts
     version: str
     escaped: int
+    facts: dict[str, str]
 
 
 class HubCore:
@@ -168,6 +191,8 @@ class HubCore:
         world.grants_set_aside = int(found.meta.get("grant", "0"))
         world.last_grant = world.grants_set_aside + GRANTS_LOST_AT_MOST if world.grants_set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
+        world.last_audit = found.last_audit
+        tokens.recover(world, found.tokens)
         for node in found.nodes:
             fleet.recover_node(world, node)
         for saved in found.batches:
@@ -206,8 +231,8 @@ class HubCore:
         return self._end()
 
     def next_due_us(self) -> int | None:
-        """When the next job's back-off ends, by the clock of `handle`; None where none waits for that."""
-        return self.world.delayed[0][0] if self.world.delayed else None
+        """When the next back-off ends, by the clock of `handle`; None where nothing waits for one."""
+        return min((first[0][0] for first in (self.world.delayed, self.world.stalls) if first), default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.
@@ -291,11 +316,14 @@ class HubCore:
         return sorted(found)[:most]
 
     def nodes(self, now_us: int, avoided_most: int | None = None) -> list[NodeStanding]:
-        """All nodes but those removed, by name; of the batches that avoid one the first `avoided_most`."""
+        """All nodes but those removed, by name; of the batches that avoid one, or stall there, the first few."""
         avoided_by: dict[NodeId, list[BatchId]] = {}
+        stalled: dict[NodeId, list[BatchId]] = {}
         for batch in self.world.batches.values():
             for avoided in batch.avoided:
                 avoided_by.setdefault(avoided, []).append(batch.id)
+            for stalling in batch.stalls:
+                stalled.setdefault(stalling, []).append(batch.id)
         found = [
             NodeStanding(
                 node=node.id,
@@ -311,9 +339,11 @@ class HubCore:
                 started_by=node.started_by,
                 features=node.features,
                 avoided_by=avoided_by.get(node.id, [])[:avoided_most],
+                stalled=stalled.get(node.id, [])[:avoided_most],
                 free=self.world.layout.left(node.total, node.total - node.free),
                 version=node.version,
                 escaped=node.escaped,
+                facts=dict(node.facts),
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED

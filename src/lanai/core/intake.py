@@ -9,7 +9,7 @@ from lanai.core.nodes import Grant
 from lanai.core.queue import Span, Spans
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
-from lanai.model.errors import LanaiError, NothingThere, UserError
+from lanai.model.errors import LanaiError, NothingThere, TooMany, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import (
@@ -25,15 +25,30 @@ from lanai.model.records import (
 
 REOPENED = "reopened"
 
+BATCHES_EACH = 100_000
+"""So many batches of one user may not have ended: what the core holds of each takes some memory."""
+
 
 def open_batch(world: World, event: BatchOpened) -> None:
     """Give it a number."""
+    if _has_too_many(world, event.user):
+        what = f"{BATCHES_EACH} batches of {event.user} have not ended, which is the most"
+        hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
+        world.do(Answer(event.request, error=TooMany(what, code="too_many_batches", hint=hint).body()))
+        return
     world.last_batch += 1
     batch = BatchId(world.last_batch)
     world.arriving[batch] = Arriving(_made(world, batch, event.user, event.settings, event.env, event.wall_us))
     world.keep(SaveEnv(event.env, event.env_blob))
     world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
     world.do(Answer(event.request, {"batch": batch}))
+
+
+def _has_too_many(world: World, user: str) -> bool:
+    if len(world.batches) + len(world.arriving) < BATCHES_EACH:
+        return False  # and so nobody has: only then is it counted, which costs by all of them
+    arriving = (each.opened for each in world.arriving.values())
+    return sum(batch.user == user for batch in (*world.batches.values(), *arriving)) >= BATCHES_EACH
 
 
 def take_chunk(world: World, event: ChunkArrived) -> None:
@@ -181,7 +196,9 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
 def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> None:
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
-    line = batch.line(batch.shape_of(min(members)))
+    shape = batch.shape_of(min(members))
+    world.layout.meet(name for name, _ in batch.shapes[shape].named)  # its node may offer it no more
+    line = batch.line(shape)
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us)
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)

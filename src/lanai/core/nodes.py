@@ -8,7 +8,7 @@ from typing import Final
 from lanai.core.batches import Batch
 from lanai.core.queue import spans_of
 from lanai.core.schedule.lines import Line
-from lanai.model.ids import GrantId, Index, NodeId
+from lanai.model.ids import GrantId, Index, NodeId, TokenId
 from lanai.model.node import TRANSITIONS, NodeState
 from lanai.model.records import SaveGrant, SaveNode
 from lanai.model.resources import Capacity
@@ -60,9 +60,12 @@ class Node:
         self.features: tuple[str, ...] = ()
         self.started_by = ""
         self.version = ""
-        """Of the agent's program; like `escaped` not known until it has joined this hub process."""
+        """Of the agent's program; like `facts` and `escaped` not known until it has joined this hub process."""
+        self.facts: tuple[tuple[str, str], ...] = ()
         self.escaped = 0
         self.trouble = ""
+        self.token = TokenId(0)
+        """By which it joined last, as far as this hub process knows."""
         self.connection = 0
         self.joined_at_us = 0
         self.seen_at_us = 0

@@ -19,10 +19,10 @@ from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.batch import PRIORITY_MAX
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, grant_id
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, TokenId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
-from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMeta
+from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMeta, SaveToken
 from lanai.model.vector import Layout, Vector
 
 SECOND_US: Final = 1_000_000
@@ -51,6 +51,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 FOR_EVER: Final = Kept()
 
+
 class World:
     """Everything the core knows. Attributes are read and written by the modules of `core` only."""
 
@@ -76,6 +77,13 @@ class World:
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
+        self.stalls: list[tuple[int, BatchId, NodeId]] = []
+        self.tokens: dict[TokenId, SaveToken] = {}
+        self.token_of: dict[bytes, SaveToken] = {}
+        """By the SHA-256 of the secret."""
+        self.token_due_us = 0
+        """When the next token expires, by the clock on the wall; 0: none does."""
+        self.last_audit = 0
         self.last_batch = 0
         self.last_node = 0
         self.last_grant = 0
@@ -116,6 +124,14 @@ class World:
         if node.id in self.suspended:
             self.suspended.discard(node.id)
             self.keep(self.suspension())
+
+    def measure_lines(self) -> None:
+        """Nodes offer what they did not before: requests that name it may be such as a node can hold."""
+        for batch in (*self.batches.values(), *(arriving.opened for arriving in self.arriving.values())):
+            for line in batch.lines.values():
+                # Of a line with attempts at nodes this changes nothing: what it names was offered there.
+                if line.shape.named:
+                    line.vector = self.layout.request(line.shape)
 
     def leaf_of(self, user: str) -> Leaf:
         """The leaf that those of the user's batches hang from."""

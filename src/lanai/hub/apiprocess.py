@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,12 +21,35 @@ LONGEST_RESTART_S: Final = 5.0
 END_S: Final = 3.0
 
 
+class Access(NamedTuple):
+    """Who may come in through the API's doors, and as what.
+
+    Attributes:
+        is_open: everybody on this machine may use the Unix socket; else the hub's own user and root alone.
+        socket: another place for it, besides the one in the hub's directory.
+        operators, admins: names of users.
+    """
+
+    is_open: bool = False
+    socket: Path | None = None
+    operators: tuple[str, ...] = ()
+    admins: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """As the API process takes it."""
+        words = ["--local", "everyone"] if self.is_open else []
+        words += ["--socket", os.fspath(self.socket)] if self.socket else []
+        words += [word for name in self.operators for word in ("--operator", name)]
+        return words + [word for name in self.admins for word in ("--admin", name)]
+
+
 class ApiProcess:
     """Keeps one `python -m lanai.api` alive: `start` it, `watch` it once there is a loop, `stop` it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, access: Access) -> None:
         # -P keeps files of the working directory from being taken for modules.
         self._command = [sys.executable, "-P", "-m", "lanai.api", os.fspath(directory), "--parent", str(os.getpid())]
+        self._command += access.arguments()
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: int | None = None

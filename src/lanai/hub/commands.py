@@ -11,16 +11,20 @@ from lanai.core.events import (
     BatchChanged,
     BatchRevived,
     Event,
+    HubStopWished,
     JobsCancelled,
     JobsHeld,
     JobsReleased,
     JobsRetried,
     NodeWished,
+    TokenCreated,
+    TokensRevoked,
 )
 from lanai.core.hub import HubCore
 from lanai.core.intake import tried_of
 from lanai.core.wishes import has_ended
 from lanai.hub.clock import boottime_us, wall_us
+from lanai.model.access import Caller, TokenKind, user_name
 from lanai.model.errors import (
     ErrorBody,
     InternalError,
@@ -30,7 +34,7 @@ from lanai.model.errors import (
     StoreFull,
     UserError,
 )
-from lanai.model.ids import BatchId, Index
+from lanai.model.ids import BatchId, Index, TokenId
 from lanai.model.records import RecoveredBatch
 from lanai.model.resources import Shape
 from lanai.wire import messages
@@ -121,6 +125,23 @@ class OfStop(msgspec.Struct, frozen=True):
     now: bool = False
 
 
+class OfNewToken(msgspec.Struct, frozen=True):
+    """What a token is to be. Its secret stays with who makes it up."""
+
+    user: str
+    kind: TokenKind
+    sha256: bytes
+    expires_at_us: int = 0
+    label: str = ""
+
+
+class OfTokens(msgspec.Struct, frozen=True):
+    """A token by its number, or all of a user."""
+
+    token: TokenId = TokenId(0)
+    user: str = ""
+
+
 class Batches(Protocol):
     """Where ended batches are looked up; `recover_batch` from any thread."""
 
@@ -138,7 +159,8 @@ class Commands:
         answer: answers a request that was registered, in the core's place.
         expect: registers who waits for a request and returns the number the core will answer under.
         facts: what the hub says of itself.
-        stop: begins the hub's end; raises LanaiError to refuse.
+        stop: makes ready for the hub's end; raises LanaiError to refuse. `EndHub` follows, or at once with a full disk.
+        end: ends the hub.
         is_full: whether the disk is full.
     """
 
@@ -154,6 +176,7 @@ class Commands:
         expect: Callable[[messages.Command], int],
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
+        end: Callable[[], None],
         is_full: Callable[[], bool],
     ) -> None:
         self._core = core
@@ -169,6 +192,7 @@ class Commands:
         self._expect = expect
         self._facts = facts
         self._stop = stop
+        self._end = end
         self._is_full = is_full
 
     def take(self, command: messages.Command) -> messages.Reply | None:
@@ -231,20 +255,19 @@ class Commands:
     def cancel(self, command: messages.Command) -> dict[str, Any] | None:
         """Do not run jobs, or run them no further."""
         asked = _arguments(command, OfBatch)
-        return self._wish(
-            command, asked, lambda number: JobsCancelled(number, asked.batch, asked.ranges, asked.states, wall_us())
-        )
+        which = asked.batch, asked.ranges, asked.states, wall_us(), _caller(command)
+        return self._wish(command, asked, lambda number: JobsCancelled(number, *which))
 
     def hold(self, command: messages.Command) -> dict[str, Any] | None:
         """Let jobs wait on."""
         asked = _arguments(command, OfBatch)
-        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more
+        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more, _caller(command)
         return self._wish(command, asked, lambda number: JobsHeld(number, *which))
 
     def release(self, command: messages.Command) -> dict[str, Any] | None:
         """Let held jobs run, and a paused batch go on."""
         asked = _arguments(command, OfBatch)
-        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more
+        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more, _caller(command)
         return self._wish(command, asked, lambda number: JobsReleased(number, *which))
 
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
@@ -254,7 +277,7 @@ class Commands:
         is_over = batch not in self._core.world.batches and batch not in self._revived_now
         if is_over and not self._batches.has_batch(batch):
             raise _no_batch(batch)
-        wish = JobsRetried(self._number(command), batch, asked.ranges, asked.states, wall_us())
+        wish = JobsRetried(self._number(command), batch, asked.ranges, asked.states, wall_us(), _caller(command))
         if not is_over:
             self._post(wish)
         elif batch in self._reviving:
@@ -298,18 +321,38 @@ class Commands:
             if not self._batches.has_batch(asked.batch):
                 raise _no_batch(asked.batch)
             raise has_ended(asked.batch)
-        self._post(BatchChanged(self._number(command), asked.batch, asked.priority, asked.max_running))
+        changes = asked.batch, asked.priority, asked.max_running, wall_us(), _caller(command)
+        self._post(BatchChanged(self._number(command), *changes))
         return None
 
     def node_wish(self, command: messages.Command) -> dict[str, Any] | None:
         """Drain, resume or remove a node."""
-        self._post(NodeWished(self._number(command), _arguments(command, OfNode).node, command.verb, wall_us()))
+        which = _arguments(command, OfNode).node, command.verb, wall_us(), _caller(command)
+        self._post(NodeWished(self._number(command), *which))
         return None
 
-    def stop(self, command: messages.Command) -> dict[str, Any]:
-        """End the hub."""
+    def create_token(self, command: messages.Command) -> dict[str, Any] | None:
+        """Have one more token."""
+        asked = _arguments(command, OfNewToken)
+        what = asked.kind, user_name(asked.user), asked.sha256, asked.expires_at_us, asked.label
+        self._post(TokenCreated(self._number(command), *what, wall_us(), _caller(command)))
+        return None
+
+    def revoke_tokens(self, command: messages.Command) -> dict[str, Any] | None:
+        """Have tokens good no longer."""
+        asked = _arguments(command, OfTokens)
+        which = asked.token, asked.user, wall_us(), _caller(command)
+        self._post(TokensRevoked(self._number(command), *which))
+        return None
+
+    def stop(self, command: messages.Command) -> dict[str, Any] | None:
+        """End the hub, once that is on disk. A full disk does not keep it from ending."""
         self._stop(_arguments(command, OfStop).now)
-        return {}
+        if self._is_full():
+            self._end()
+            return {}
+        self._post(HubStopWished(self._expect(command), wall_us(), _caller(command)))
+        return None
 
     # -- within
 
@@ -343,6 +386,8 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "drain": Commands.node_wish,
     "resume": Commands.node_wish,
     "remove": Commands.node_wish,
+    "token_create": Commands.create_token,
+    "token_revoke": Commands.revoke_tokens,
     "stop": Commands.stop,
 }
 
@@ -366,6 +411,10 @@ def _on_full_disk(found: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(command: messages.Command, kind: type[A]) -> A:
     return msgspec.msgpack.decode(command.arguments, type=kind)
+
+
+def _caller(command: messages.Command) -> Caller:
+    return command.caller if command.caller.user else Caller(command.user)
 
 
 def _no_batch(batch: BatchId) -> NothingThere:

@@ -1,7 +1,8 @@
-"""Who this hub is: its certificate, its tokens, and the files that let others find it.
+"""Who this hub is: its certificate, its own two tokens, and the files that let others find it.
 
-All files are 0600 in a directory of 0700. Tokens are 256 random bits, kept here only as SHA-256 (`tokens.json`); the
-plain ones stand in the join file (for agents) and the token file (for clients), which are the user's to hand on.
+All files are 0600 in a directory of 0700. Tokens are 256 random bits, of which the store keeps the SHA-256; the plain
+ones stand in the join file (for agents) and the token file (for clients), which are the user's to hand on. Two tokens
+are the hub's own, for these files; all others are people's.
 """
 
 from __future__ import annotations
@@ -10,39 +11,124 @@ import getpass
 import hashlib
 import os
 import secrets
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from lanai.model.access import TokenKind
+from lanai.model.errors import UserError
+from lanai.model.ids import TokenId
+from lanai.model.records import Recovered, SaveToken
+
 TOKEN_BYTES: Final = 32
 VALID_DAYS: Final = 3650
+CERTIFICATE: Final = "cert.pem"
+KEY: Final = "key.pem"
+NEXT_CERTIFICATE: Final = "next-cert.pem"
+NEXT_KEY: Final = "next-key.pem"
+JOIN: Final = "join_token"
+USER: Final = "user_token"
+"""Names of the hub's values that say which tokens are its own."""
+TOKENS_BEFORE: Final = "tokens.json"
 
 
-class Tokens(msgspec.Struct, kw_only=True):
-    """The two tokens of a new hub, in plain: for the files that are handed on."""
+class Own(msgspec.Struct, kw_only=True):
+    """The hub's own tokens.
+
+    Attributes:
+        join, user: in plain, for the files that are handed on.
+        tokens: every token that there is now.
+        changed: those of them that are to be kept.
+        meta: values to be kept: which are the hub's own.
+    """
 
     join: str
     user: str
+    tokens: list[SaveToken]
+    changed: list[SaveToken]
+    meta: dict[str, str]
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Write a file that nobody else may read, whole or not at all.
+
+    What it is written into first is new and ours, also where others may write in its directory.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def ensure_certificate(directory: Path, host: str) -> str:
     """Make `cert.pem` and `key.pem` where missing; returns the pin: the certificate's SHA-256 in hexadecimal."""
-    certificate, key = directory / "cert.pem", directory / "key.pem"
-    if not (certificate.exists() and key.exists()):
-        _make_certificate(certificate, key, host)
+    if (directory / NEXT_CERTIFICATE).exists() and not (directory / NEXT_KEY).exists():
+        (directory / NEXT_CERTIFICATE).rename(directory / CERTIFICATE)  # a switch that was broken off
+    if not ((directory / CERTIFICATE).exists() and (directory / KEY).exists()):
+        _make_certificate(directory / CERTIFICATE, directory / KEY, host)
+    return _pin(directory / CERTIFICATE)
+
+
+def next_pin(directory: Path) -> str:
+    """The pin of the certificate that was announced; empty where there is none."""
+    is_whole = (directory / NEXT_CERTIFICATE).exists() and (directory / NEXT_KEY).exists()
+    return _pin(directory / NEXT_CERTIFICATE) if is_whole else ""
+
+
+def announce_certificate(directory: Path, host: str, files: Sequence[Path]) -> str:
+    """Make the certificate that is to follow, where there is none, and put its pin into the files that are handed on.
+
+    Returns:
+        Its pin. A repeat changes nothing.
+
+    Raises:
+        UserError: there is no certificate that it could follow, or one of the files cannot be understood.
+    """
+    if not (directory / CERTIFICATE).exists():
+        raise UserError(f"the hub in {directory} has no certificate", code="no_certificate", hint="lanai hub start")
+    # Before anything is made: a certificate that was told to nobody must not be there to be switched to.
+    told = {file: _handed_on(file) for file in files if file.exists()}
+    ensure_certificate(directory, host)
+    if not next_pin(directory):
+        _make_certificate(directory / NEXT_CERTIFICATE, directory / NEXT_KEY, host)
+    for file, said in told.items():
+        write_private(file, msgspec.json.encode(said | {"next_pin": next_pin(directory)}) + b"\n")
+    return next_pin(directory)
+
+
+def _handed_on(file: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except msgspec.DecodeError as error:
+        hint = "move it away: the hub's next start writes it anew"
+        raise UserError(f"{file} is no file of the hub's: {error}", code="bad_token_file", hint=hint) from None
+
+
+def switch_certificate(directory: Path) -> str:
+    """Have the announced certificate be the one that counts from the next start of the hub; returns its pin.
+
+    Raises:
+        UserError: none was announced.
+    """
+    pin = next_pin(directory)
+    if not pin:
+        hint = "lanai hub certificate --announce"
+        raise UserError(f"the hub in {directory} has announced no certificate", code="no_certificate", hint=hint)
+    (directory / NEXT_KEY).rename(directory / KEY)
+    (directory / NEXT_CERTIFICATE).rename(directory / CERTIFICATE)
+    return pin
+
+
+def _pin(certificate: Path) -> str:
     import ssl
 
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
@@ -74,37 +160,77 @@ def _make_certificate(certificate: Path, key: Path, host: str) -> None:
     write_private(certificate, made.public_bytes(pem))
 
 
-def ensure_tokens(directory: Path, join_file: Path, token_file: Path) -> Tokens:
-    """The hub's tokens: those in the two files where they are still the hub's, new ones otherwise."""
-    kept = directory / "tokens.json"
-    join, user = _token_in(join_file), _token_in(token_file)
-    known = kept.read_text() if kept.exists() else ""
-    if not join or digest(join) not in known:
-        join = secrets.token_hex(TOKEN_BYTES)
-    if not user or digest(user) not in known:
-        user = secrets.token_hex(TOKEN_BYTES)
-    tokens = [
-        {"sha256": digest(join), "kind": "agent", "user": ""},
-        {"sha256": digest(user), "kind": "user", "user": getpass.getuser()},
-    ]
-    write_private(kept, msgspec.json.encode({"tokens": tokens}))
-    return Tokens(join=join, user=user)
+def own_tokens(recovered: Recovered, *, directory: Path, join_file: Path, token_file: Path, wall_us: int) -> Own:
+    """The hub's own tokens: those in the two files where they are good, new ones otherwise.
+
+    A new one takes the place of the last, which is revoked: it was lost, or somebody has revoked it. Changes nothing
+    itself. Tokens of a hub of before there were any in the store are taken over from `tokens.json`.
+    """
+    own = Own(join=_token_in(join_file), user=_token_in(token_file), tokens=list(recovered.tokens), changed=[], meta={})
+    if not own.tokens:
+        known = _known_before(directory)
+        for kind, plain in ((TokenKind.AGENT, own.join), (TokenKind.ADMIN, own.user)):
+            if plain and digest(plain).hex() in known:
+                _add(own, kind, plain, wall_us)
+    own.join = _ensure(own, TokenKind.AGENT, own.join, int(recovered.meta.get(JOIN, "0")), wall_us)
+    own.user = _ensure(own, TokenKind.ADMIN, own.user, int(recovered.meta.get(USER, "0")), wall_us)
+    number_of = {token.sha256: str(token.token) for token in own.tokens}
+    own.meta = {JOIN: number_of[digest(own.join)], USER: number_of[digest(own.user)]}
+    return own
 
 
-def digest(token: str) -> str:
+def _ensure(own: Own, kind: TokenKind, plain: str, last: int, wall_us: int) -> str:
+    shown = digest(plain) if plain else b""
+    if any(token.sha256 == shown and token.kind == kind and token.is_good(wall_us) for token in own.tokens):
+        return plain
+    for at, token in enumerate(own.tokens):
+        if token.token == last and not token.revoked_at_us:
+            own.tokens[at] = msgspec.structs.replace(token, revoked_at_us=wall_us)
+            own.changed.append(own.tokens[at])
+    made = secrets.token_hex(TOKEN_BYTES)
+    _add(own, kind, made, wall_us)
+    return made
+
+
+def _add(own: Own, kind: TokenKind, plain: str, wall_us: int) -> None:
+    number = TokenId(max((token.token for token in own.tokens), default=0) + 1)
+    label = "the hub's join file" if kind is TokenKind.AGENT else "the hub's token file"
+    token = SaveToken(number, kind, getpass.getuser(), digest(plain), wall_us, label=label)
+    own.tokens.append(token)
+    own.changed.append(token)
+
+
+def _known_before(directory: Path) -> str:
+    try:
+        return (directory / TOKENS_BEFORE).read_text()
+    except OSError:
+        return ""
+
+
+def forget_before(directory: Path) -> None:
+    """The tokens of before are in the store now."""
+    (directory / TOKENS_BEFORE).unlink(missing_ok=True)
+
+
+def digest(token: str) -> bytes:
     """How a token is kept."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode()).digest()
 
 
-def write_join(join_file: Path, *, url: str, pin: str, token: str) -> None:
+def write_join(join_file: Path, *, url: str, pin: str, next_pin: str, token: str) -> None:
     """What an agent needs to join."""
-    write_private(join_file, msgspec.json.encode({"url": url, "pin": pin, "token": token}) + b"\n")
+    body = {"url": url, "pin": pin, "token": token}
+    write_private(join_file, msgspec.json.encode(body | _announced(next_pin)) + b"\n")
 
 
-def write_user_token(token_file: Path, *, url: str, wire_url: str, pin: str, token: str) -> None:
+def write_user_token(token_file: Path, *, url: str, wire_url: str, pin: str, next_pin: str, token: str) -> None:
     """What a client on another machine needs."""
     body = {"url": url, "wire_url": wire_url, "pin": pin, "token": token, "user": getpass.getuser()}
-    write_private(token_file, msgspec.json.encode(body) + b"\n")
+    write_private(token_file, msgspec.json.encode(body | _announced(next_pin)) + b"\n")
+
+
+def _announced(next_pin: str) -> dict[str, str]:
+    return {"next_pin": next_pin} if next_pin else {}
 
 
 def _token_in(path: Path) -> str:

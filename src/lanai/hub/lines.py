@@ -26,7 +26,6 @@ RANGE_BYTES: Final = 20
 """What a range of indices takes there, at most."""
 
 
-
 class Piece(msgspec.Struct, frozen=True):
     """A part of a grant that fits one message."""
 

@@ -41,6 +41,7 @@ from lanai.core.hub import Decision, HubCore
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.commit import CommitLine, Group, Store
 from lanai.hub.tails import TailRoom, size_of
+from lanai.hub.told import log_events
 
 GATHER_S: Final = 0.05
 GATHER_RECORDS: Final = 1000
@@ -226,6 +227,7 @@ class Heart:
 
     def _committed(self, group: Group) -> None:
         self.tails.kept(group.tail_bytes)
+        log_events(group.records)
         for effect in group.effects:
             if self._is_stopped:
                 return

@@ -1,8 +1,8 @@
 """Connections to the hub: agents and the API process. Bytes to messages, messages to the switchboard; nothing decided.
 
-A stranger has ten seconds and one frame of at most 1 MiB to say Hello. On the Unix socket he is who the kernel says; on
-TLS an agent shows the join token. A peer that sends what no protocol allows, or leaves 16 MiB unread, is dropped and
-logged; nobody else notices.
+A stranger has ten seconds (see `wire.lobby`) and one frame of at most 64 KiB to say Hello. On the Unix socket he is who
+the kernel says; on TLS an agent shows the join token. A peer that sends what no protocol allows, or leaves 16 MiB
+unread, is dropped and logged; so is an agent that says nothing whole for half a minute. Nobody else notices.
 
 What may be large, such as the command lines of hundreds of jobs, is made piece by piece as the peer reads: at most 2
 MiB are on their way, and what follows waits its turn as messages that are not made yet.
@@ -11,29 +11,30 @@ MiB are on their way, and what follows waits its turn as messages that are not m
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import itertools
 import logging
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
-from lanai.model.errors import LanaiError, NotAllowed, VersionMismatch
-from lanai.model.ids import NodeId
+from lanai.model.errors import ErrorBody, LanaiError, NotAllowed, VersionMismatch
+from lanai.model.ids import NodeId, TokenId
 from lanai.wire import messages
+from lanai.wire.door import credentials, tls_fault
 from lanai.wire.framing import UNREAD_BYTES, FrameReader, ProtocolViolation, frame
+from lanai.wire.lobby import Visitor
+from lanai.wire.logs import about
 
-HELLO_S: Final = 10.0
 RECEIVE_BYTES: Final = 1 << 18
 AHEAD_BYTES: Final = 2 << 20
 """With more than this unread by a peer, what may wait is not made yet; once a quarter of it is left, it goes on."""
 STALLED_S: Final = 60.0
 """A peer for which something waits and that has read next to nothing for so long is dropped."""
-_CREDENTIALS: Final = struct.Struct("3i")
+QUIET_S: Final = 30.0
+"""An agent that has said nothing whole for so long, ten heartbeats, is dropped: it may be dribbling a frame."""
+NAME_CHARACTERS: Final = 256
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 _received: Final = memoryview(bytearray(RECEIVE_BYTES))
@@ -61,8 +62,10 @@ class Outbox:
 class Switchboard(Protocol):
     """Who takes what peers say."""
 
-    join_token_sha256: str
     outbox: Outbox
+
+    def admit(self, hello: messages.Hello, address: str) -> TokenId:
+        """The token by which an agent of another machine may come in. Raises NotAllowed."""
 
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """A peer has shown that it may speak. Raises LanaiError to refuse it."""
@@ -75,38 +78,36 @@ class Switchboard(Protocol):
 
 
 class Peer(asyncio.BufferedProtocol):
-    """One connection."""
+    """One connection; to the lobby it is `visitor`."""
 
-    def __init__(self, switchboard: Switchboard) -> None:
+    def __init__(self, switchboard: Switchboard, visitor: Visitor) -> None:
         self.number = next(_numbers)
         self.kind = ""
         self.name = ""
         self.node: NodeId | None = None
+        self.token = TokenId(0)
         self.inventory: list[tuple[int, int, str]] = []
         self.specs: set[int] = set()
         self._switchboard = switchboard
         self._reader = FrameReader(messages.to_hub)
         self._transport: asyncio.Transport | None = None
-        self._hello_timer: asyncio.TimerHandle | None = None
+        self._visitor = visitor
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._has_spoken = False
+        self._is_over = False
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._waiting: deque[Iterator[messages.Message]] = deque()
         self._made = 0
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._where = "?"
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the stranger's clock."""
+        """What it says is heard from now on."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=AHEAD_BYTES, low=AHEAD_BYTES // 4)
-        sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._where = str(transport.get_extra_info("peername"))
-        self._hello_timer = asyncio.get_running_loop().call_later(HELLO_S, self._say_nothing)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the loop puts what it reads: bytes of its own for each read would cost more than the read."""
@@ -116,18 +117,24 @@ class Peer(asyncio.BufferedProtocol):
         """Pass messages on; drop whoever sends anything else."""
         try:
             for message in self._reader.feed(_received[:nbytes]):
+                if self._is_over:
+                    return
+                self._has_spoken = True
                 if self.kind:
                     self._switchboard.on_message(self, message)
                 else:
                     self._greet(message)
         except ProtocolViolation as violation:
-            _log.warning("dropped %s: %s", self.describe(), violation)
-            self.drop()
+            self.drop_for(str(violation))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the switchboard, once."""
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        if fault := tls_fault(error):
+            self._visitor.notice(f"dropped {self.describe()}: {fault}", self.about())
+        self._visitor.leave()
+        self._transport = None  # which holds us: a cycle, and the hub looks for those seldom
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
         self._forget_waiting()
         if self.kind:
             self._switchboard.on_lost(self)
@@ -142,7 +149,11 @@ class Peer(asyncio.BufferedProtocol):
 
     def describe(self) -> str:
         """The peer in words, for the log."""
-        return f"{self.kind or 'stranger'} {self.name} at {self._where}"
+        return f"{self.kind or 'stranger'} {ascii(self.name)[1:-1]} at {self._visitor.where}"
+
+    def about(self) -> dict[str, str | int]:
+        """The peer as fields of a log line."""
+        return about(peer=self._visitor.where, **{"node" if self.kind == "agent" else "name": self.name})
 
     def send(self, message: messages.Message) -> None:
         """Write a message, after all that was given before. What is sent to a closed peer is lost."""
@@ -167,7 +178,13 @@ class Peer(asyncio.BufferedProtocol):
         try:
             data = frame(message)
         except ValueError as error:
-            _log.error("dropped %s: it cannot be sent %s: %s", self.describe(), type(message).__name__, error)
+            _log.error(
+                "dropped %s: it cannot be sent %s: %s",
+                self.describe(),
+                type(message).__name__,
+                error,
+                extra=self.about(),
+            )
             self.drop()
             return
         if not self._unsent:
@@ -183,8 +200,7 @@ class Peer(asyncio.BufferedProtocol):
             return
         transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
         if transport.get_write_buffer_size() > UNREAD_BYTES:
-            _log.warning("dropped %s: it has left %d bytes unread", self.describe(), transport.get_write_buffer_size())
-            self.drop()
+            self.drop_for(f"it has left {transport.get_write_buffer_size()} bytes unread")
         if self._waiting:
             self._make_waiting()
 
@@ -195,20 +211,27 @@ class Peer(asyncio.BufferedProtocol):
 
     def drop(self) -> None:
         """End the connection at once."""
+        self._is_over = True
         if self._transport is not None:
             self._transport.abort()
 
+    def drop_for(self, why: str) -> None:
+        """End the connection at once, and say so in the log."""
+        self._visitor.notice(f"dropped {self.describe()}: {why}", self.about())
+        self.drop()
+
     def leave(self) -> None:
         """End the connection after what was written; what waits is lost."""
+        self._is_over = True
         self._forget_waiting()
         if self._transport is not None:
             self.flush()
             self._transport.close()
 
-    def refuse(self, error: LanaiError) -> None:
+    def refuse(self, error: ErrorBody) -> None:
         """Say why not, and end."""
-        _log.warning("refused %s: %s", self.describe(), error.message)
-        self.send(messages.Refused(error.body()))
+        self._visitor.notice(f"refused {self.describe()}: {error.message}", self.about())
+        self.send(messages.Refused(error))
         self.leave()
 
     # -- within
@@ -238,8 +261,7 @@ class Peer(asyncio.BufferedProtocol):
     def _look_whether_stalled(self, made: int) -> None:
         self._stall_timer = None
         if self._waiting and self._made == made:
-            _log.warning("dropped %s: it has read nothing for %d s", self.describe(), STALLED_S)
-            self.drop()
+            self.drop_for(f"it has read nothing for {STALLED_S:g} s")
         elif self._waiting:
             self._await_reading()
 
@@ -252,7 +274,7 @@ class Peer(asyncio.BufferedProtocol):
     def _greet(self, message: messages.ToHub) -> None:
         if not isinstance(message, messages.Hello):
             raise ProtocolViolation(f"{type(message).__name__} before Hello")
-        self.name = message.name[:256]
+        self.name = message.name[:NAME_CHARACTERS]
         try:
             self._authenticate(message)
             if message.protocol_max < messages.PROTOCOL_MIN or message.protocol_min > messages.PROTOCOL_MAX:
@@ -263,27 +285,32 @@ class Peer(asyncio.BufferedProtocol):
                 )
             self._switchboard.on_hello(self, message)
         except LanaiError as error:
-            self.refuse(error)
+            self.refuse(error.body())
             return
         self.kind = message.kind
         self._reader.accept_peer()
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
-            self._hello_timer = None
+        self._visitor.admit()
+        if self.kind == "agent":
+            self._await_word()
 
     def _authenticate(self, hello: messages.Hello) -> None:
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            _, uid, _ = _CREDENTIALS.unpack(raw)
+            _, uid = credentials(sock)
             if uid not in (0, os.geteuid()):
                 raise NotAllowed(f"uid {uid} may not use this hub")
             return
-        shown = hashlib.sha256(hello.token.encode()).hexdigest()
-        if hello.kind != "agent" or not hmac.compare_digest(shown, self._switchboard.join_token_sha256):
-            raise NotAllowed("the join token is wrong", code="bad_token", hint="use the hub's join file")
+        host, *_ = self._transport.get_extra_info("peername")
+        self.token = self._switchboard.admit(hello, str(host))
 
-    def _say_nothing(self) -> None:
-        _log.warning("dropped %s: no Hello within %d s", self.describe(), HELLO_S)
-        self.drop()
+
+    def _await_word(self) -> None:
+        self._has_spoken = False
+        self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_S, self._look_whether_quiet)
+
+    def _look_whether_quiet(self) -> None:
+        if self._has_spoken:
+            self._await_word()
+        else:
+            self.drop_for(f"it has said nothing whole for {QUIET_S:g} s")

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -21,16 +20,20 @@ from lanai.core.events import JobsCancelled
 from lanai.core.hub import HubCore
 from lanai.core.world import Kept
 from lanai.hub import identity
-from lanai.hub.apiprocess import ApiProcess
+from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.loop import Heart
-from lanai.hub.peers import HELLO_S, Peer
+from lanai.hub.peers import STALLED_S, Peer
 from lanai.hub.switchboard import Switchboard
+from lanai.model import places
 from lanai.model.errors import Refusal, StoreError, UserError
 from lanai.model.job import JobState
 from lanai.model.node import NodeState
-from lanai.model.records import SaveMeta
+from lanai.model.records import Recovered, SaveMeta
 from lanai.store.sqlite import SqliteWriter
+from lanai.wire.door import Door
+from lanai.wire.lobby import Lobby, Visitor, allow_many_connections
+from lanai.wire.notify import Notifier
 
 IDLE_END_S: Final = 60.0
 OUR_BUG: Final = 70
@@ -53,6 +56,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         listen: HOST:PORT of the TLS doors; port 0 is the one of last time, or any.
         kept: how long what is over is kept.
         join_file, token_file: where to leave what agents and clients need.
+        access: who may come in through the API's doors.
     """
 
     directory: Path
@@ -63,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lease_us: int
     durability: str
     kept: Kept
+    access: Access = Access()
     idle_end_s: float = IDLE_END_S
 
 
@@ -72,20 +77,24 @@ class Hub:
     Args:
         door: listens for agents of this machine and the API process; who has connected is served after recovery.
         api: started already where the hub is private.
+        notifier: speaks to the service manager, where one has started the hub.
     """
 
-    def __init__(self, options: Options, door: socket.socket, api: ApiProcess) -> None:
+    def __init__(self, options: Options, door: socket.socket, api: ApiProcess, notifier: Notifier) -> None:
         self._options = options
         self._directory = options.directory
         self._started_at_us = wall_us()
-        self._url = self._api_url = ""
+        self._url = self._api_url = self._pin = ""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle_since_us = boottime_us()
         self._end_by_us = 0
-        self._servers: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._door = door
         self._api = api
+        self._notifier = notifier
         self._resumed = 0
+        self._cancels = False
+        self._is_ending = False
 
     async def run(self, on_ready: Any) -> int:
         """Live until stopped; returns the exit code. `on_ready(facts)` is called once it takes work.
@@ -93,7 +102,7 @@ class Hub:
         Raises:
             LanaiError: it cannot start, and nothing was changed.
         """
-        _allow_many_connections()
+        self._lobby = Lobby(allow_many_connections(), _log)
         self._store = SqliteWriter(self._directory, durability=self._options.durability)
         try:
             self._store.restore_ballast()
@@ -101,8 +110,11 @@ class Hub:
             facts = self._ready_facts()
             identity.write_private(self._directory / "hub.pid", msgspec.json.encode(facts) + b"\n")
             on_ready(facts)
+            self._notifier.ready(self._status())
+            self._beat()
             return await self._ended
         finally:
+            self._notifier.stopping()
             self._end()
             (self._directory / "hub.pid").unlink(missing_ok=True)
             self._store.close()
@@ -111,6 +123,9 @@ class Hub:
 
     async def _start(self) -> None:
         recovered = self._store.recover()
+        own = None if self._options.is_private else self._own_tokens(recovered)
+        if own is not None:
+            recovered = msgspec.structs.replace(recovered, tokens=own.tokens)
         meta = dict(recovered.meta)
         is_new = "hub" not in meta
         meta.setdefault("hub", uuid.uuid4().hex)
@@ -118,24 +133,28 @@ class Hub:
         self._meta = meta
         self._core = HubCore(epoch=int(meta["epoch"]), lease_us=self._options.lease_us, kept=self._options.kept)
         self._resumed = len(recovered.batches)
-        tls = None if self._options.is_private else self._prepare_tls()
         self._board = Switchboard(
             self._core,
             self._store,
             hub=meta["hub"],
-            join_token_sha256=identity.digest(tls[1].join) if tls else "",
             facts=self._facts,
             stop=self._stop_asked,
+            end=self._end_as_asked,
         )
         self._heart = Heart(self._core, self._store, perform=self._board.perform, on_fault=self._store_fault)
         self._board.attach(self._heart)
-        if tls is not None:
-            await self._open_tls_doors(*tls)
-        if is_new or meta != recovered.meta:
-            self._store.commit([SaveMeta(name, value) for name, value in meta.items()])
+        if own is not None:
+            self._pin = identity.ensure_certificate(self._directory, socket.gethostname())
+            await self._open_tls_doors()
+            meta |= own.meta
+        if is_new or meta != recovered.meta or (own is not None and own.changed):
+            kept = own.changed if own is not None else []
+            self._store.commit([*kept, *(SaveMeta(name, value) for name, value in meta.items())])
+        if own is not None:
+            self._write_files(own)
         self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._peer, sock=self._door))
+        self._open(self._door)
         if not self._options.is_private:
             self._api.start(self._listen_on(self._api_url.removeprefix("https://")))
         self._api.watch(loop)
@@ -154,45 +173,59 @@ class Hub:
         gc.collect(0)
         asyncio.get_running_loop().call_later(30.0, self._collect)
 
-    def _prepare_tls(self) -> tuple[str, identity.Tokens]:
-        pin = identity.ensure_certificate(self._directory, socket.gethostname())
-        return pin, identity.ensure_tokens(self._directory, self._options.join_file, self._options.token_file)
+    def _own_tokens(self, recovered: Recovered) -> identity.Own:
+        return identity.own_tokens(
+            recovered,
+            directory=self._directory,
+            join_file=self._options.join_file,
+            token_file=self._options.token_file,
+            wall_us=wall_us(),
+        )
 
-    async def _open_tls_doors(self, pin: str, tokens: identity.Tokens) -> None:
+    def _write_files(self, own: identity.Own) -> None:
+        """After their tokens are kept: nobody is handed one that a crash could take back."""
+        pins = {"pin": self._pin, "next_pin": identity.next_pin(self._directory)}
+        identity.write_join(self._options.join_file, url=self._url, token=own.join, **pins)
+        identity.write_user_token(
+            self._options.token_file, url=self._api_url, wire_url=self._url, token=own.user, **pins
+        )
+        identity.forget_before(self._directory)
+
+    async def _open_tls_doors(self) -> None:
         host, port = self._options.listen
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
         door = _listen(host, port or int(self._meta.get("port", "0")))
         self._meta["port"] = str(door.getsockname()[1])
-        self._servers.append(
-            await asyncio.get_running_loop().create_server(
-                self._peer, sock=door, ssl=context, ssl_handshake_timeout=HELLO_S
-            )
-        )
+        self._open(door, context)
         spare = _listen(host, int(self._meta.get("api_port", "0")))
         self._meta["api_port"] = str(spare.getsockname()[1])
         spare.close()  # the API process binds it a moment later
         shown = _reachable_name(host)
         self._url = f"lanai://{shown}:{self._meta['port']}"
         self._api_url = f"https://{shown}:{self._meta['api_port']}"
-        identity.write_join(self._options.join_file, url=self._url, pin=pin, token=tokens.join)
-        identity.write_user_token(
-            self._options.token_file, url=self._api_url, wire_url=self._url, pin=pin, token=tokens.user
-        )
 
     def _listen_on(self, api_address: str) -> str:
         host = self._options.listen[0]
         return f"{f'[{host}]' if ':' in host else host}:{api_address.rpartition(':')[2]}"
 
-    def _peer(self) -> Peer:
-        return Peer(self._board)
+    def _open(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        door = Door(self._lobby, self._peer, tls=tls, unread_s=STALLED_S)
+        door.open(sock)
+        self._doors.append(door)
+
+    def _peer(self, visitor: Visitor) -> Peer:
+        return Peer(self._board, visitor)
 
     def _ready_facts(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "url": self._url,
             "api_url": self._api_url,
+            "pin": self._pin,
+            "next_pin": "" if self._options.is_private else identity.next_pin(self._directory),
+            "api_socket": os.fspath(self._options.access.socket or places.api_socket(self._directory)),
             "token_file": "" if self._options.is_private else str(self._options.token_file),
             "join_file": "" if self._options.is_private else str(self._options.join_file),
             "directory": str(self._directory),
@@ -200,6 +233,18 @@ class Hub:
         }
 
     # -- while it runs
+
+    def _beat(self) -> None:
+        """Tell the service manager, from the loop that does all the work, that it turns."""
+        every_us = self._notifier.every_us
+        if every_us:
+            self._notifier.beat(boottime_us(), self._status())
+            asyncio.get_running_loop().call_later(every_us / 1e6, self._beat)
+
+    def _status(self) -> str:
+        facts = self._facts()
+        full = "; the disk is full" if self._heart.is_full else ""
+        return f"{facts['nodes_up']} of {facts['nodes']} nodes up, {facts['batches_open']} batches open{full}"
 
     def _facts(self) -> dict[str, Any]:
         world = self._core.world
@@ -250,7 +295,14 @@ class Hub:
             self._heart.rest()
             grace_us = max((batch.settings.grace_us for batch in self._batches() if batch.sent), default=0)
             self._end_by_us = boottime_us() + grace_us + round(FAREWELL_S * 1e6)
-        asyncio.get_running_loop().call_later(ANSWERED_S, self._end_what_runs if running and now else self._end_now)
+        self._cancels = bool(running and now)
+        # The wish is on its way to the disk, and then `_end_as_asked` is called; a disk may turn out to be full there.
+        asyncio.get_running_loop().call_later(FAREWELL_S, self._end_as_asked)
+
+    def _end_as_asked(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            asyncio.get_running_loop().call_later(ANSWERED_S, self._end_what_runs if self._cancels else self._end_now)
 
     def _end_now(self) -> None:
         self._end_with(0)
@@ -282,8 +334,8 @@ class Hub:
         self._end_with(OUR_BUG)
 
     def _end(self) -> None:
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            door.close()
         self._api.stop()
         if hasattr(self, "_heart"):
             self._heart.stop()
@@ -301,22 +353,17 @@ class Hub:
             self._board.suspend_leases()
 
 
-def _allow_many_connections() -> None:
-    """As many descriptors as may be had: the usual 1,024 are not enough for a thousand agents."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         made.close()
+        why = error.strerror if isinstance(error, OSError) else "a port is at most 65535"
         raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {host}:{port}: {why}",
             code="cannot_listen",
             hint="give another with --listen HOST:PORT",
             facts={"host": host, "port": port},

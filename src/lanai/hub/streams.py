@@ -25,6 +25,9 @@ TOLD_AT_LEAST: Final = 100
 """So many grants that are over may be remembered of each node, and as many as it holds."""
 
 
+GIVEN_TO_MOST: Final = 10_000
+
+
 class Attempts(Protocol):
     """Where ended attempts are looked up."""
 
@@ -36,6 +39,7 @@ class _Stream(msgspec.Struct):
     asked: messages.Follow
     node: int = 0
     number: int = 0
+    room_bytes: int = 0
 
 
 class Streams:
@@ -58,6 +62,9 @@ class Streams:
         self._given: dict[BatchId, tuple[Peer, int, messages.Input]] = {}
         """Of batches that are given input: who gives it, the node it went to, and the last piece without its bytes."""
 
+        self._given_to: dict[BatchId, NodeId] = {}
+        """The node it went to: what that says of it may come after the batch has ended. The oldest is forgotten."""
+
     # -- from the API process
 
     def follow(self, asker: Peer, asked: messages.Follow) -> None:
@@ -75,6 +82,7 @@ class Streams:
         if stream is None:
             return
         if stream.number and (agent := self._peer_of(stream.node)) is not None:
+            stream.room_bytes += message.count
             agent.send(messages.Credit(stream.number, message.count))
 
     def unfollow(self, asker: Peer, number: int) -> None:
@@ -102,6 +110,7 @@ class Streams:
             asker.send(_not_taken(message, "its node is not connected", messages.InputState.WAITING))
         else:
             self._given[message.batch] = asker, grant.node.id, msgspec.structs.replace(message, data=b"")
+            self._note_given(message.batch, grant.node.id)
             agent.send(message)
 
     def lost_asker(self, asker: Peer) -> None:
@@ -112,14 +121,26 @@ class Streams:
 
     # -- from agents
 
-    def output(self, message: messages.Output) -> None:
-        """Pass a piece on to its reader."""
+    def output(self, node: NodeId, message: messages.Output) -> bool:
+        """Pass a piece on to its reader, where it was asked of that node.
+
+        Returns:
+            Whether it may: False where the reader has no room for so much, which is not passed on.
+        """
         stream = self._by_number.get(message.stream)
-        if stream is None:
-            return
+        if stream is None or stream.node != node:
+            return True
+        stream.room_bytes -= len(message.data)
+        if stream.room_bytes < 0:
+            return False
         stream.asker.send(msgspec.structs.replace(message, stream=stream.asked.stream))
         if message.is_end:
             self._drop(stream)
+        return True
+
+    def has_given(self, node: NodeId, batch: BatchId) -> bool:
+        """Whether it was that node that the batch's last piece of input went to."""
+        return self._given_to.get(batch) == node
 
     def took_stock(self, node: int, items: Iterable[tuple[GrantId, Index, str]]) -> None:
         """The node has said what it has."""
@@ -178,7 +199,7 @@ class Streams:
         if agent is None:
             self._end(stream, "its node is away; only the end of the output is kept here")
             return True
-        stream.node, stream.number = node, next(self._numbers)
+        stream.node, stream.number, stream.room_bytes = node, next(self._numbers), asked.credit
         self._by_number[stream.number] = stream
         agent.send(
             messages.Fetch(
@@ -215,6 +236,12 @@ class Streams:
     def _grant_of(self, batch: BatchId, index: Index) -> Grant | None:
         grants = self._core.world.grants.values()
         return next((one for one in grants if one.batch.id == batch and index in one.members), None)
+
+    def _note_given(self, batch: BatchId, node: NodeId) -> None:
+        self._given_to.pop(batch, None)
+        self._given_to[batch] = node
+        if len(self._given_to) > GIVEN_TO_MOST:
+            del self._given_to[next(iter(self._given_to))]
 
     def _end(self, stream: _Stream, problem: str) -> None:
         stream.asker.send(messages.Output(stream.asked.stream, stream.asked.which or 1, 0, b"", True, problem))

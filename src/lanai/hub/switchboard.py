@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
@@ -14,22 +13,29 @@ import lanai
 from lanai.core import effects as do
 from lanai.core import events
 from lanai.core.hub import HubCore
+from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
-from lanai.hub.peers import Outbox, Peer
+from lanai.hub.peers import NAME_CHARACTERS, Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
 from lanai.model.batch import Counts
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.records import SaveTail
 from lanai.store.port import History, Lines
 from lanai.wire import messages
 
 PROGRESS_S: Final = 0.1
 FORGET_S: Final = 0.25
-_log = logging.getLogger(__name__)
+INVENTORY_MOST: Final = 1_000_000
+"""A node holds some thousands; what is listed is held here until the last of it has come."""
+FACTS: Final = 20
+FACT_CHARACTERS: Final = 200
+WHY_CHARACTERS: Final = 500
+"""Most that an agent may say of its computer, so that a page of nodes fits an answer."""
+
 
 
 class Store(Lines, History, Batches, Attempts, Protocol):
@@ -42,7 +48,8 @@ class Switchboard:
     Args:
         hub: the hub's uuid.
         facts: what the hub says of itself.
-        stop: begins its end.
+        stop: makes ready for its end; raises LanaiError to refuse.
+        end: ends it.
     """
 
     def __init__(
@@ -51,11 +58,10 @@ class Switchboard:
         store: Store,
         *,
         hub: str,
-        join_token_sha256: str,
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
+        end: Callable[[], None],
     ) -> None:
-        self.join_token_sha256 = join_token_sha256
         self.outbox = Outbox()
         self._core = core
         self._store = store
@@ -82,6 +88,8 @@ class Switchboard:
         self._client_count = 0
         self._facts = facts
         self._stop = stop
+        self._end = end
+        self._admission = Admission(core.world, lambda event: self.heart.post(event))
         self._heart: Heart | None = None
         self._commands: Commands | None = None
 
@@ -98,6 +106,7 @@ class Switchboard:
             expect=self._expect_command,
             facts=self._facts,
             stop=self._stop,
+            end=self._end,
             is_full=lambda: heart.is_full,
         )
 
@@ -129,12 +138,17 @@ class Switchboard:
 
     # -- from peers
 
+    def admit(self, hello: messages.Hello, address: str) -> TokenId:
+        """See `hub.admission`."""
+        return self._admission.admit(hello, address)
+
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """An agent becomes a node once the core says so; the API process is let in at once."""
         if hello.kind == "api":
             self._apis[peer.number] = peer
             peer.send(self._welcome(NodeId(0)))
-        elif hello.kind == "agent" and hello.capacity is not None and hello.name:
+        elif hello.kind == "agent" and hello.capacity is not None and _is_name(hello.name):
+            check_offer(hello, hello.capacity)
             self._joining[peer.number] = peer
             self.heart.post(
                 events.NodeJoined(
@@ -147,10 +161,12 @@ class Switchboard:
                     hello.started_by,
                     wall_us(),
                     hello.version[:100],
+                    tuple((name[:50], text[:FACT_CHARACTERS]) for name, text in hello.facts[:FACTS]),
+                    peer.token,
                 )
             )
         else:
-            raise UserError(f"this Hello of kind {hello.kind!r} is not complete")
+            raise UserError(f"this Hello of kind {hello.kind[:20]!r} is not complete, or its name is none")
 
     def on_message(self, peer: Peer, message: messages.ToHub) -> None:
         """One message; those from an agent that the core has not accepted yet are dropped with it."""
@@ -194,26 +210,29 @@ class Switchboard:
             case messages.Started():
                 post(events.AttemptsStarted(node, message.items))
             case messages.Returned():
-                post(events.JobsReturned(node, message.items))
+                post(events.JobsReturned(node, message.items, message.why[:WHY_CHARACTERS]))
             case messages.Inventory():
                 peer.inventory += message.items
-                if message.is_last:
+                if len(peer.inventory) > INVENTORY_MOST:
+                    peer.drop_for(f"its inventory has more than {INVENTORY_MOST} attempts")
+                elif message.is_last:
                     items = [(GrantId(grant), Index(index), state) for grant, index, state in peer.inventory]
                     peer.inventory = []
                     self._streams.took_stock(node, items)
                     post(events.NodeTookStock(node, items))
             case messages.Tail():
-                self._keep_tail(message)
+                self._keep_tail(node, message)
             case messages.Output():
-                self._streams.output(message)
+                if not self._streams.output(node, message):
+                    peer.drop_for("it sent more of an output than there was room for")
             case messages.InputTaken():
-                for api in self._apis.values():
-                    api.send(message)
+                if self._streams.has_given(node, message.batch):
+                    for api in self._apis.values():
+                        api.send(message)
             case _:
-                _log.warning("dropped %s: it sent %s", peer.describe(), type(message).__name__)
-                peer.drop()
+                peer.drop_for(f"it sent {type(message).__name__}")
 
-    def _keep_tail(self, message: messages.Tail) -> None:
+    def _keep_tail(self, node: NodeId, message: messages.Tail) -> None:
         self.heart.post(
             events.TailArrived(
                 SaveTail(
@@ -225,6 +244,7 @@ class Switchboard:
                     message.err,
                     message.out_bytes,
                     message.err_bytes,
+                    node,
                 )
             )
         )
@@ -238,6 +258,9 @@ class Switchboard:
                 answer = self._commands.take(message) if self._commands else None
                 if answer is not None:
                     peer.send(answer)
+            case messages.Noted():
+                noted = message.after, message.is_refused, message.why, message.left_out
+                self.heart.post(events.Noted(message.caller, message.action, message.subject, wall_us(), *noted))
             case messages.Chunk():
                 self._take_chunk(peer, message)
             case messages.Open():
@@ -245,7 +268,9 @@ class Switchboard:
             case messages.Close():
                 number = self._expect(peer, message.request, is_open=False)
                 self._arriving.pop(message.batch, None)
-                self.heart.post(events.BatchClosed(number, message.batch, message.total, message.digest, wall_us()))
+                whole = message.batch, message.total, message.digest, wall_us()
+                caller = message.caller if message.caller.user else None
+                self.heart.post(events.BatchClosed(number, *whole, caller))
             case messages.Abandon():
                 if self._arriving.pop(message.batch, None) is not None:
                     self.heart.post(events.BatchAbandoned(message.batch))
@@ -260,7 +285,7 @@ class Switchboard:
             case messages.Input():
                 self._streams.give_input(peer, message)
             case _:
-                peer.drop()
+                peer.drop_for(f"it sent {type(message).__name__}")
 
     def _open(self, peer: Peer, message: messages.Open) -> None:
         if self.heart.is_full:
@@ -358,9 +383,8 @@ class Switchboard:
                 self._reject(effect.connection, effect.error)
             case do.DrainNode():
                 self._to_node(effect.node, messages.Drain(effect.is_draining))
-            case do.LookForOld():
-                batch, has_rows = self._store.old(effect.ended_before_us, effect.told_before_us)
-                self.heart.post(events.OldFound(batch, has_rows, effect.told_before_us))
+            case do.LookForOld() | do.TokensChanged() | do.EndHub():
+                self._perform_here(effect)
             case do.DismissNode():
                 peer = self._agents.pop(effect.node, None)
                 if peer is not None:
@@ -368,6 +392,17 @@ class Switchboard:
                     peer.leave()
             case _:
                 raise AssertionError(f"cannot perform {type(effect).__name__}")
+
+    def _perform_here(self, effect: do.LookForOld | do.TokensChanged | do.EndHub) -> None:
+        """What is about the hub itself."""
+        match effect:
+            case do.LookForOld():
+                batch, has_rows = self._store.old(effect.ended_before_us, effect.told_before_us)
+                self.heart.post(events.OldFound(batch, has_rows, effect.told_before_us))
+            case do.TokensChanged():
+                self._tokens_changed(effect)
+            case do.EndHub():
+                self._end()
 
     def _accept(self, effect: do.AcceptNode) -> None:
         peer = self._joining.pop(effect.connection, None)
@@ -380,12 +415,18 @@ class Switchboard:
         self._agents[effect.node] = peer
         peer.send(self._welcome(effect.node))
 
+    def _tokens_changed(self, effect: do.TokensChanged) -> None:
+        """The API process looks again before it answers anybody. Agents that came in by what is gone have to go."""
+        for api in self._apis.values():
+            api.send(messages.TokensChanged())
+        for peer in (*self._joining.values(), *self._agents.values()):
+            if peer.token in effect.gone:
+                peer.drop_for(f"its token {peer.token} is good no longer")
+
     def _reject(self, connection: int, error: ErrorBody) -> None:
         peer = self._joining.pop(connection, None)
         if peer is not None:
-            _log.warning("refused %s: %s", peer.describe(), error.message)
-            peer.send(messages.Refused(error))
-            peer.leave()
+            peer.refuse(error)
 
     def _start(self, effect: do.StartAttempts) -> None:
         peer = self._agents.get(effect.node)
@@ -541,3 +582,8 @@ class Switchboard:
             world.heartbeat_us,
             wall_us(),
         )
+
+
+def _is_name(name: str) -> bool:
+    """Whether a node can be called that: it is shown on a line, and kept for ever."""
+    return 0 < len(name) <= NAME_CHARACTERS and name.isprintable()

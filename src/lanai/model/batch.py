@@ -25,6 +25,10 @@ SHELL_SETTINGS: Final = ("auto", "always", "never", "words")
 
 ENV_LIMIT_BYTES: Final = 128 * 1024
 PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10000, 10
+SETTINGS_BYTES: Final = 32 * 1024
+"""The longest settings, as JSON: a hub holds those of every batch that has not ended."""
+RESOURCES_EACH: Final = 64
+"""Most named resources that a job may ask for."""
 COUNT_MAX: Final = (1 << 53) - 1
 """The largest of any number in settings: what JSON carries exactly, and a store and the wire hold."""
 

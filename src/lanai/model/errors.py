@@ -7,6 +7,7 @@
         ListErrors           bad lines of a job list, all together   exit 2   http 422
       Refusal                understood, but not now or not you      exit 7   http 409
         NotAllowed           rights                                  exit 4   http 403
+        TooMany              more at a time than anybody may have    exit 7   http 429
         VersionMismatch      protocols do not meet                   exit 8   http 426
       OtherEnd               the hub or a node cannot be reached     exit 3   http 503
         TimedOut             a wait that the user bounded            exit 6   http 504
@@ -125,6 +126,14 @@ class NotAllowed(Refusal):
     code = "not_allowed"
     exit_code = 4
     http_status = 403
+
+
+class TooMany(Refusal):
+    """More at a time than anybody may have."""
+
+    code = "too_many"
+    http_status = 429
+    retry = "after:10"
 
 
 class VersionMismatch(Refusal):

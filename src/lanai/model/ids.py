@@ -19,6 +19,9 @@ GrantId = NewType("GrantId", int)
 ShapeId = NewType("ShapeId", int)
 """Counted from 0 within one batch."""
 
+TokenId = NewType("TokenId", int)
+"""Counted by the hub in the order of creation, from 1."""
+
 GRANT_COUNTER_BITS = 40
 
 

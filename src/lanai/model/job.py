@@ -64,6 +64,9 @@ class Outcome(StrEnum):
 Amount = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 """What a node reports is bounded where it is decoded: every store can hold it."""
 
+REASON_CHARACTERS: Final = 10_000
+"""Far more than agents and starters say; a million of them are to fit a store."""
+
 
 class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node says of one attempt that ended. Also the row an agent spools.
@@ -91,5 +94,5 @@ class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cpu_user_us: Amount = 0
     cpu_system_us: Amount = 0
     memory_peak_bytes: Amount | None = None
-    reason: str = ""
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS)] = ""
     escaped: Amount = 0

@@ -5,7 +5,7 @@
       hub/             the hub of `lanai hub start`
       private/         the hub that `lanai run` starts by itself, and private/agent/, its agent
       agents/NAME/     agents started here
-    in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem tokens.json token hub.pid hub.log api.log
+    in a hub's directory: hub.db hub.sock api.sock cert.pem key.pem token hub.pid hub.log
 """
 
 from __future__ import annotations
@@ -13,8 +13,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from lanai.model.errors import StoreError, UserError
+
+SYSTEM_JOIN: Final = "/etc/lanai/join"
+"""Where a join file is put for the agent that is a service of this machine."""
+
+_RUNTIME: Final = "/run/lanai"
+
+
+def runtime_dir(environ: Mapping[str, str]) -> Path:
+    """Where the hub that is a service of this machine has its socket for everybody; `LANAI_RUNTIME` names another."""
+    chosen = environ.get("LANAI_RUNTIME", "")
+    return Path(chosen if chosen.startswith("/") else _RUNTIME)
 
 
 def home(environ: Mapping[str, str], *, host: str) -> Path:

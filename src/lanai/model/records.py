@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings, Counts
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
@@ -205,7 +206,10 @@ class SaveReason(Record, frozen=True):
 
 
 class SaveTail(Record, frozen=True):
-    """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths."""
+    """The last bytes of both outputs of an attempt; `*_bytes` are the whole lengths.
+
+    With `node`, who has sent it: it is kept only where an attempt of that name has ended there.
+    """
 
     batch: BatchId
     index: Index
@@ -215,6 +219,7 @@ class SaveTail(Record, frozen=True):
     err: bytes
     out_bytes: int
     err_bytes: int
+    node: NodeId = NodeId(0)
 
 
 class SaveEvent(Record, frozen=True):
@@ -226,6 +231,50 @@ class SaveEvent(Record, frozen=True):
     text: str
 
 
+Facts = dict[str, str | int | bool]
+"""How something stood, in a few words and numbers."""
+
+
+class SaveAudit(Record, frozen=True):
+    """Somebody changed something, or was refused: who, from where, what, and how it stood before and after.
+
+    Attributes:
+        row: the core's own counter, ascending.
+        action: as in `model.access`.
+        subject: what it was done to, e.g. `batch 417`.
+        is_refused: nothing was changed; `why` says why not.
+        left_out: how many refusals of the same caller before this one were not written down.
+    """
+
+    row: int
+    at_us: int
+    caller: Caller
+    action: str
+    subject: str
+    before: Facts = {}
+    after: Facts = {}
+    is_refused: bool = False
+    why: str = ""
+    left_out: int = 0
+
+
+class SaveToken(Record, frozen=True):
+    """A token. `sha256` is all there is of its secret; the times are wall time, 0 where there is none."""
+
+    token: TokenId
+    kind: str
+    user: str
+    sha256: bytes
+    created_at_us: int
+    expires_at_us: int = 0
+    revoked_at_us: int = 0
+    label: str = ""
+
+    def is_good(self, wall_us: int) -> bool:
+        """Whether it opens its door at that time."""
+        return not self.revoked_at_us and (not self.expires_at_us or wall_us < self.expires_at_us)
+
+
 class PruneBatch(Record, frozen=True):
     """An ended batch is too old: from now on there is no such batch. Its many rows go by `PruneRows`."""
 
@@ -233,7 +282,10 @@ class PruneBatch(Record, frozen=True):
 
 
 class PruneRows(Record, frozen=True):
-    """Up to about `most` rows are gone of batches that were pruned, and of events from before `told_before_us`."""
+    """Up to about `most` rows are gone of batches that were pruned, and as many events and rows of the audit trail.
+
+    Of these two what is from before `told_before_us` goes.
+    """
 
     told_before_us: int
     most: int
@@ -255,6 +307,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
         last_row: the highest attempt row ever written.
         batches: those open, held or paused.
         nodes: all that ever joined and were not removed for good.
+        tokens: all, by number.
+        last_audit: the highest row of the audit trail.
     """
 
     meta: dict[str, str]
@@ -262,6 +316,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     last_row: int
     batches: list[RecoveredBatch]
     nodes: list[SaveNode]
+    tokens: list[SaveToken] = []
+    last_audit: int = 0
 
 
 class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):

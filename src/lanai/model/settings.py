@@ -6,10 +6,14 @@
     memory = "2G"
     [agent]                          # what `lanai agent start` offers
     cpus = 8
+    cpu_limit = "quota"
     [agent.resources]
     licence = 3
     [keep]                           # of `lanai hub start`: how long what is over is kept
     batches_days = 90
+    [access]                         # of `lanai hub start`: who may come in by the Unix socket, and who is more
+    local = "everyone"
+    operators = ["olga"]
 
 Values of sizes and times are texts as the command line takes them; who uses them reads them, but whether they can be
 read is looked at here, where file and key are known.
@@ -18,10 +22,11 @@ read is looked at here, where file and key are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from lanai.model.access import user_name
 from lanai.model.errors import UserError
 from lanai.model.units import (
     UnitError,
@@ -35,6 +40,8 @@ from lanai.model.units import (
 
 Quantity = int | float | str
 Count = Annotated[int, msgspec.Meta(ge=0)]
+CgroupUse = Literal["auto", "none"]
+CpuLimit = Literal["none", "weight", "quota"]
 Priority = Annotated[int, msgspec.Meta(ge=1, le=10000)]
 
 
@@ -52,13 +59,32 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent offers; None is what it detects."""
+    """What an agent offers; None is what it detects. And whom it serves, and how it limits what it runs.
+
+    Attributes:
+        output_limit: how much is kept of each output of an attempt, 1G unless given; 0 is for all.
+        as_users: run each job as the user who has submitted it; for an agent that root starts.
+        min_uid: the lowest uid that such an agent serves, but for root's.
+        allow_root: whether it runs root's jobs.
+        cgroups: whether it makes control groups where it can.
+        cgroup_base: the control group to make others in, below where such groups are mounted; None: the agent's own.
+        cpu_limit: what becomes of the cpus that a job asks for: nothing, a share by it, or that and no more.
+        user_processes: how many processes the jobs of one user may be at once; 0 for any number.
+    """
 
     name: str | None = None
     cpus: Quantity | None = None
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    output_limit: Quantity | None = None
+    as_users: bool = False
+    min_uid: Count = 0
+    allow_root: bool = True
+    cgroups: CgroupUse = "auto"
+    cgroup_base: str | None = None
+    cpu_limit: CpuLimit = "none"
+    user_processes: Count = 0
 
 
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]
@@ -76,6 +102,23 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     events_days: Days = 30
 
 
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use a hub, besides its own user and root; and who may do more than what users may.
+
+    Attributes:
+        local: who may use its Unix socket: `owner`, or `everyone` on its machine, as the user he is there.
+        socket: one more place for that socket, which others can reach: the hub's directory is closed to them.
+        listen: HOST:PORT where agents of other machines connect; empty: any free port, and later the same again.
+        operators, admins: names of users, by whatever door they come.
+    """
+
+    local: Literal["owner", "everyone"] = "owner"
+    socket: str = ""
+    listen: str = ""
+    operators: list[str] = []
+    admins: list[str] = []
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of the configuration. `hub` is a URL or the path of a hub's directory; empty: this machine's."""
 
@@ -84,12 +127,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     submit: SubmitSettings = SubmitSettings()
     agent: AgentSettings = AgentSettings()
     keep: KeepSettings = KeepSettings()
+    access: AccessSettings = AccessSettings()
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"submit": SubmitSettings, "agent": AgentSettings, "keep": KeepSettings}
+def listen_address(text: str) -> str:
+    """HOST:PORT as it is, its host in brackets where that is an address of version 6, or left out; or nothing at all.
+
+    Raises:
+        UserError: it is something else.
+    """
+    import re
+
+    if text and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", text):
+        raise UserError(f"found {text!r}, accepted is HOST:PORT", code="bad_address", facts={"found": text})
+    return text
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "submit": SubmitSettings,
+    "agent": AgentSettings,
+    "keep": KeepSettings,
+    "access": AccessSettings,
+}
 _READ_BY: dict[str, dict[str, Callable[[str], object]]] = {
     "submit": {"cpus": parse_milli, "memory": parse_bytes, "gpus": parse_count, "time": parse_duration},
-    "agent": {"cpus": parse_offered_milli, "memory": parse_bytes, "gpus": parse_gpu_ids},
+    "agent": {
+        "cpus": parse_offered_milli,
+        "memory": parse_bytes,
+        "gpus": parse_gpu_ids,
+        "output_limit": parse_bytes,
+    },
+    "access": {"listen": listen_address},
 }
 
 
@@ -144,6 +212,9 @@ def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
             value = getattr(getattr(settings, table), key)
             if value is not None:
                 yield from _problem(f"{name}: {table}.{key}", read, str(value))
+    for key in ("operators", "admins"):
+        for user in getattr(settings.access, key):
+            yield from _problem(f"{name}: access.{key}", user_name, user)
     if settings.agent.resources:
         from lanai.model.clauses import named_resource
 
@@ -154,5 +225,5 @@ def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
 def _problem(place: str, read: Callable[[str], object], text: str) -> Iterator[str]:
     try:
         read(text)
-    except UnitError as error:
+    except (UnitError, UserError) as error:
         yield f"{place}: {error}"

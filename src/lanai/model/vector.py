@@ -1,14 +1,18 @@
 """Amounts of several resources as one integer, so that "does it fit" is one subtraction and one mask.
 
 A vector is a row of 44-bit fields: milli-cpus, memory in MiB, milli-gpus, then the named resources in the order in
-which this hub first met them. The top bit of each field is a guard and always 0 in a valid amount. `r` fits into `f`
+which nodes first offered them. The top bit of each field is a guard and always 0 in a valid amount. `r` fits into `f`
 if and only if no field of `f - r` borrows, that is, if and only if `(f - r) & guard == 0`: a borrow leaves the field
 at 2^44 minus something under 2^43, whose guard bit is set; and a borrow out of the last field makes the number
 negative, whose guard bits are all set. Counts only, never floats.
+
+A request for what no node has ever offered asks for more cpus than any node can have. Had each name that somebody
+thinks up a field of its own, he could make all vectors as long as he likes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from lanai.model.resources import Amounts, Capacity, Shape, mebibytes
@@ -38,7 +42,7 @@ def fit_count(free: Vector, request: Vector, guard: int, most: int) -> int:
 
 
 class Layout:
-    """Which named resource lives in which field. Grows; never forgets a name."""
+    """Which named resource lives in which field. Grows with what nodes offer; never forgets a name."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
@@ -51,12 +55,24 @@ class Layout:
         return tuple(self._positions)
 
     def request(self, shape: Shape) -> Vector:
-        """What one job of `shape` takes."""
-        return self._pack(shape.cpu_milli, mebibytes(shape.memory_bytes), shape.gpu_milli, shape.named)
+        """What one job of `shape` takes. Where it names what no node has offered, no node has room for it."""
+        known = tuple((name, count) for name, count in shape.named if name in self._positions)
+        is_possible = all(name in self._positions or not count for name, count in shape.named)
+        cpu_milli = min(shape.cpu_milli, _CEILING) if is_possible else _CEILING
+        return self._pack(cpu_milli, mebibytes(shape.memory_bytes), shape.gpu_milli, known)
 
     def capacity(self, capacity: Capacity) -> Vector:
-        """What a node offers in all."""
-        return self._pack(capacity.cpu_milli, capacity.memory_bytes >> 20, 1000 * len(capacity.gpus), capacity.named)
+        """What a node offers in all, which makes its resources known."""
+        self.meet(name for name, _ in capacity.named)
+        cpu_milli = min(capacity.cpu_milli, _CEILING - 1)
+        return self._pack(cpu_milli, capacity.memory_bytes >> 20, 1000 * len(capacity.gpus), capacity.named)
+
+    def meet(self, names: Iterable[str]) -> None:
+        """These are resources that a node offers or has offered."""
+        for name in names:
+            if name not in self._positions:
+                self._positions[name] = NAMED + len(self._positions)
+                self._widen()
 
     def left(self, total: Vector, used: Vector) -> Amounts:
         """What `used` leaves of `total`: nothing where more is used than there is, as on a node that has shrunk.
@@ -76,18 +92,12 @@ class Layout:
         )
 
     def _pack(self, cpu_milli: int, memory_mib: int, gpu_milli: int, named: tuple[tuple[str, int], ...]) -> Vector:
-        vector = min(cpu_milli, _CEILING)
+        vector = cpu_milli
         vector |= min(memory_mib, _CEILING) << MEMORY * FIELD_BITS
         vector |= min(gpu_milli, _CEILING) << GPU * FIELD_BITS
         for name, count in named:
-            vector |= min(count, _CEILING) << self._position(name) * FIELD_BITS
+            vector |= min(count, _CEILING) << self._positions[name] * FIELD_BITS
         return vector
-
-    def _position(self, name: str) -> int:
-        if name not in self._positions:
-            self._positions[name] = NAMED + len(self._positions)
-            self._widen()
-        return self._positions[name]
 
     def _widen(self) -> None:
         fields = NAMED + len(self._positions)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
+import msgspec
+
 from lanai.model.records import (
     CloseBatch,
     DropBatch,
@@ -25,6 +27,7 @@ from lanai.model.records import (
     Record,
     ReopenJobs,
     SaveAttempts,
+    SaveAudit,
     SaveChunk,
     SaveEnv,
     SaveEvent,
@@ -36,6 +39,7 @@ from lanai.model.records import (
     SaveReason,
     SaveShape,
     SaveTail,
+    SaveToken,
     SetBatch,
 )
 from lanai.store.packing import pack
@@ -97,6 +101,7 @@ def _prune_batch(db: sqlite3.Connection, batch: int) -> None:
 def _prune_rows(db: sqlite3.Connection, records: list[PruneRows]) -> None:
     for r in records:
         db.execute(SQL["prune_events"], {"before": r.told_before_us, "most": r.most})
+        db.execute(SQL["prune_audit"], {"before": r.told_before_us, "most": r.most})
         found = db.execute(SQL["prune_rows_of"]).fetchone()
         if found and not _prune_some(db, found[0], r.most):
             db.execute(SQL["prune_rows_done"], {"batch": found[0]})
@@ -129,6 +134,8 @@ def _tails(db: sqlite3.Connection, records: list[SaveTail]) -> None:
         cap = TAIL_FAILED_BYTES if tail.is_failed else TAIL_OK_BYTES
         out, err = tail.out[-cap:], tail.err[-cap:]
         name = (tail.batch, tail.index, tail.attempt)
+        if tail.node and [tail.node] != [node for (node,) in db.execute(SQL["tail_from"], name)]:
+            continue
         size = len(out) + len(err)
         replaced = db.execute(SQL["drop_tail"], name).fetchall()
         db.execute(SQL["add_tail"], (*name, tail.is_failed, tail.out_bytes, tail.err_bytes, size, out, err))
@@ -251,6 +258,21 @@ def _events(db: sqlite3.Connection, records: list[SaveEvent]) -> None:
     execute_rows(db, SQL["save_event"], [(r.at_us, r.kind, r.subject, r.text) for r in records])
 
 
+def _audit(db: sqlite3.Connection, records: list[SaveAudit]) -> None:
+    execute_rows(db, SQL["save_audit"], [_audit_row(r) for r in records])
+
+
+def _audit_row(r: SaveAudit) -> tuple[object, ...]:
+    who = (r.caller.user, r.caller.role or "", pack(r.caller.origin))
+    what = (r.action, r.subject, pack(r.before), pack(r.after))
+    return (r.row, r.at_us, *who, *what, r.is_refused, r.why, r.left_out)
+
+
+def _tokens(db: sqlite3.Connection, records: list[SaveToken]) -> None:
+    newest = {r.token: r for r in records}.values()
+    execute_rows(db, SQL["save_token"], [msgspec.structs.astuple(r) for r in newest])
+
+
 _WRITES: Final[dict[type[Record], _Write]] = {
     SaveMeta: _metas,
     SaveEnv: _envs,
@@ -269,6 +291,8 @@ _WRITES: Final[dict[type[Record], _Write]] = {
     SaveNode: _nodes,
     SaveReason: _reasons,
     SaveEvent: _events,
+    SaveAudit: _audit,
+    SaveToken: _tokens,
     PruneRows: _prune_rows,
 }
 

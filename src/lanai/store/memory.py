@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Final, assert_never
 
 from lanai.model.errors import NothingThere, StoreError, StoreFull
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.ranges import Ranges, canonical, from_indices, iterate
 from lanai.model.records import (
     AttemptRow,
@@ -27,6 +27,7 @@ from lanai.model.records import (
     RecoveredBatch,
     ReopenJobs,
     SaveAttempts,
+    SaveAudit,
     SaveChunk,
     SaveEnv,
     SaveEvent,
@@ -38,6 +39,7 @@ from lanai.model.records import (
     SaveReason,
     SaveShape,
     SaveTail,
+    SaveToken,
     SetBatch,
 )
 from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
@@ -62,6 +64,8 @@ class Tables:
         self.reasons: dict[tuple[BatchId, ShapeId], SaveReason] = {}
         self.tails: dict[tuple[BatchId, Index, int], SaveTail] = {}
         self.events: set[SaveEvent] = set()
+        self.audit: dict[int, SaveAudit] = {}
+        self.tokens: dict[TokenId, SaveToken] = {}
         self.last_batch = 0
 
 
@@ -109,6 +113,8 @@ class MemoryStore:
             last_row=max(kept.attempts, default=0),
             batches=[_recovered(kept, batch) for batch in unfinished],
             nodes=[kept.nodes[node] for node in sorted(kept.nodes)],
+            tokens=[kept.tokens[token] for token in sorted(kept.tokens)],
+            last_audit=max(kept.audit, default=0),
         )
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None:
@@ -176,7 +182,8 @@ class MemoryStore:
         """See `port.History`."""
         ended = [(wish.ended_at_us, batch) for batch, wish in self.kept.settings.items() if wish.state == "ended"]
         batch = next((batch for at_us, batch in sorted(ended) if at_us < ended_before_us), None)
-        return batch, any(event.at_us < told_before_us for event in self.kept.events)
+        told = [*(event.at_us for event in self.kept.events), *(each.at_us for each in self.kept.audit.values())]
+        return batch, any(at_us < told_before_us for at_us in told)
 
     def has_batch(self, batch: BatchId) -> bool:
         """See `port.Lines`."""
@@ -210,7 +217,7 @@ def _apply(kept: Tables, records: Iterable[Record], tails_bytes: int) -> None:
 _AnyRecord = (
     SaveMeta | SaveEnv | OpenBatch | CloseBatch | SetBatch | DropBatch | SaveShape | SaveChunk | SaveProgress
     | SaveOverride | DropOverrides | SaveGrant | DropGrant | SaveAttempts | SaveNode | SaveReason | SaveTail | SaveEvent
-    | ReopenJobs | PruneBatch | PruneRows
+    | ReopenJobs | PruneBatch | PruneRows | SaveAudit | SaveToken
 )  # fmt: skip
 
 
@@ -233,6 +240,7 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             _prune_batch(kept, record.batch)
         case PruneRows():
             kept.events = {event for event in kept.events if event.at_us >= record.told_before_us}
+            kept.audit = {row: each for row, each in kept.audit.items() if each.at_us >= record.told_before_us}
         case SaveShape():
             kept.shapes[record.batch, record.shape] = record
         case SaveChunk():
@@ -259,10 +267,16 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             if record.code:
                 kept.reasons[record.batch, record.shape] = record
         case SaveTail():
-            kept.tails.pop((record.batch, record.index, record.attempt), None)
-            kept.tails[record.batch, record.index, record.attempt] = _capped(record)
+            name = record.batch, record.index, record.attempt
+            if not record.node or record.node == _node_of(kept, *name):
+                kept.tails.pop(name, None)
+                kept.tails[name] = _capped(record)
         case SaveEvent():
             kept.events.add(record)
+        case SaveAudit():
+            kept.audit.setdefault(record.row, record)
+        case SaveToken():
+            kept.tokens[record.token] = record
         case _:
             assert_never(record)
 
@@ -309,6 +323,11 @@ def _prune_batch(kept: Tables, batch: BatchId) -> None:
     _drop_batch(kept, batch)
     if opened is not None and all(other.env != opened.env for other in kept.opened.values()):
         kept.envs.pop(opened.env, None)
+
+
+def _node_of(kept: Tables, batch: BatchId, index: Index, attempt: int) -> NodeId | None:
+    rows = [row for _, row in sorted(kept.attempts.items()) if row[1:4] == (batch, index, attempt)]
+    return rows[-1][5] if rows else None
 
 
 def _clear_overrides(kept: Tables, batch: BatchId, what: str, first: int, last: int) -> None:

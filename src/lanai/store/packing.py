@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from lanai.model.access import Origin
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.ids import NodeId, ShapeId
-from lanai.model.records import Ranges
+from lanai.model.records import Facts, Ranges
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
@@ -20,3 +21,5 @@ unpack_counts = msgspec.msgpack.Decoder(Counts).decode
 unpack_capacity = msgspec.msgpack.Decoder(Capacity).decode
 unpack_features = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 unpack_nodes = msgspec.msgpack.Decoder(tuple[NodeId, ...]).decode
+unpack_origin = msgspec.msgpack.Decoder(Origin).decode
+unpack_facts = msgspec.msgpack.Decoder(Facts).decode

@@ -56,7 +56,8 @@ class History(Protocol):
     def old(self, ended_before_us: int, told_before_us: int) -> tuple[BatchId | None, bool]:
         """(the batch that ended longest ago, None where none ended before that time, whether there are other rows).
 
-        Other rows are events from before `told_before_us`, and what is left of batches that were pruned.
+        Other rows are events and rows of the audit trail from before `told_before_us`, and what is left of batches that
+        were pruned.
         """
 
 

@@ -19,17 +19,27 @@ from typing import Final, TypedDict
 
 import msgspec
 
+from lanai.model.access import Caller, Role
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import NothingThere, StoreError
 from lanai.model.ids import BatchId, Index, NodeId, ShapeId
 from lanai.model.job import JobState
 from lanai.model.ranges import Ranges
-from lanai.model.records import SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail
+from lanai.model.records import SaveAudit, SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail, SaveToken
 from lanai.model.resources import Shape
 from lanai.store.failures import Failures, FailuresFound
-from lanai.store.packing import unpack_checks, unpack_counts, unpack_nodes, unpack_runs, unpack_settings, unpack_shape
+from lanai.store.packing import (
+    unpack_checks,
+    unpack_counts,
+    unpack_facts,
+    unpack_nodes,
+    unpack_origin,
+    unpack_runs,
+    unpack_settings,
+    unpack_shape,
+)
 from lanai.store.queries import statements
-from lanai.store.recovering import read_nodes
+from lanai.store.recovering import read_nodes, read_tokens
 from lanai.store.sqlite import FILE
 from lanai.store.standing import Job, LastAttempt, Standing
 
@@ -175,6 +185,15 @@ class SqliteReader:
         with self._reading() as db:
             return [_batch_row(*row) for row in db.execute(SQL["batches"], wanted)]
 
+    def unfinished(self, *, after: int = 0, user: str | None = None) -> list[BatchRow]:
+        """A page of batches that have not ended, by number from `after` on; of `user` where one is given.
+
+        Costs by those that have not ended, however many have.
+        """
+        wanted = {"after": after, "user": user, "most": PAGE_ROWS}
+        with self._reading() as db:
+            return [_batch_row(*row) for row in db.execute(SQL["unfinished"], wanted)]
+
     def key(self, user: str, key: str) -> BatchRow | None:
         """The batch that `user` submitted under `key`, once it has arrived whole."""
         with self._reading() as db:
@@ -284,11 +303,28 @@ class SqliteReader:
         with self._reading() as db:
             return read_nodes(db)
 
-    def events(self, *, before_us: int | None = None, subject: str | None = None, limit: int = 100) -> list[SaveEvent]:
-        """Events older than `before_us`, newest first; about `subject` only where it is given."""
-        wanted = {"before": before_us or 1 << 62, "subject": subject, "most": min(limit, PAGE_ROWS)}
+    def events(
+        self, *, before: SaveEvent | None = None, since_us: int = 0, subject: str | None = None, limit: int = 100
+    ) -> list[SaveEvent]:
+        """What has happened, newest first: before that event, not before that time, about that subject."""
+        at = before or SaveEvent(1 << 62, "", "", "")
+        wanted = {"at_us": at.at_us, "kind": at.kind, "subject_at": at.subject, "text": at.text}
+        wanted |= {"since": since_us, "subject": subject, "most": min(limit, PAGE_ROWS)}
         with self._reading() as db:
             return [SaveEvent(*row) for row in db.execute(SQL["events"], wanted)]
+
+    def audit(
+        self, *, before: int | None = None, since_us: int = 0, user: str | None = None, limit: int = 100
+    ) -> list[SaveAudit]:
+        """The audit trail, newest first: rows below `before`, not before that time, of that user."""
+        wanted = {"before": before or 1 << 62, "since": since_us, "user": user, "most": min(limit, PAGE_ROWS)}
+        with self._reading() as db:
+            return [_audit_row(*row) for row in db.execute(SQL["audit"], wanted)]
+
+    def tokens(self) -> list[SaveToken]:
+        """Every token, by number."""
+        with self._reading() as db:
+            return read_tokens(db)
 
     # -- within
 
@@ -318,6 +354,25 @@ class SqliteReader:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {self._file}: {error}", facts={"path": str(self._file)}) from error
+
+
+def _audit_row(
+    row: int,
+    at_us: int,
+    user: str,
+    role: str,
+    origin: bytes,
+    action: str,
+    subject: str,
+    before: bytes,
+    after: bytes,
+    is_refused: int,
+    why: str,
+    left_out: int,
+) -> SaveAudit:
+    caller = Caller(user, Role(role) if role else None, unpack_origin(origin))
+    facts = unpack_facts(before), unpack_facts(after)
+    return SaveAudit(row, at_us, caller, action, subject, *facts, bool(is_refused), why, left_out)
 
 
 def _batch_row(

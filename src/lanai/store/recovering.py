@@ -10,7 +10,7 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SetBatch
+from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,
@@ -77,6 +77,11 @@ def used_up_grants(db: sqlite3.Connection) -> list[GrantId]:
 def read_nodes(db: sqlite3.Connection) -> list[SaveNode]:
     """Every node that ever joined, by id."""
     return [_node(*row) for row in db.execute(SQL["nodes"])]
+
+
+def read_tokens(db: sqlite3.Connection) -> list[SaveToken]:
+    """Every token, by number."""
+    return [SaveToken(*row) for row in db.execute(SQL["tokens"])]
 
 
 def _node(

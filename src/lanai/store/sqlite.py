@@ -22,7 +22,7 @@ from lanai.store.ground import has_no_room, refuse_network_filesystem, release_b
 from lanai.store.packing import unpack_checks, unpack_runs
 from lanai.store.port import TAILS_PER_BATCH_BYTES
 from lanai.store.queries import migrations, schema
-from lanai.store.recovering import SQL, read_batch, read_nodes, used_up_grants
+from lanai.store.recovering import SQL, read_batch, read_nodes, read_tokens, used_up_grants
 
 FILE: Final = "hub.db"
 BALLAST: Final = "ballast"
@@ -47,9 +47,7 @@ class SqliteWriter:
         StoreError: the file is damaged, or was made by a newer version.
     """
 
-    def __init__(
-        self, directory: Path, *, durability: str = "full", tails_bytes: int = TAILS_PER_BATCH_BYTES
-    ) -> None:
+    def __init__(self, directory: Path, *, durability: str = "full", tails_bytes: int = TAILS_PER_BATCH_BYTES) -> None:
         refuse_network_filesystem(directory)
         self._directory = directory
         self._tails_bytes = tails_bytes
@@ -124,6 +122,8 @@ class SqliteWriter:
                 last_row=self._db.execute(SQL["last_row"]).fetchone()[0] or 0,
                 batches=[batch for batch in found if batch is not None],
                 nodes=read_nodes(self._db),
+                tokens=read_tokens(self._db),
+                last_audit=self._db.execute(SQL["last_audit"]).fetchone()[0] or 0,
             )
 
     def recover_batch(self, batch: BatchId) -> RecoveredBatch | None:
@@ -179,7 +179,7 @@ class SqliteWriter:
         """See `port.History`."""
         with self._errors("read"):
             ended = self._lines.execute(SQL["ended_first"], (ended_before_us,)).fetchone()
-            has_rows = self._lines.execute(SQL["has_old_rows"], (told_before_us,)).fetchone()[0]
+            has_rows = self._lines.execute(SQL["has_old_rows"], {"before": told_before_us}).fetchone()[0]
         return (ended[0] if ended else None), bool(has_rows)
 
     def has_batch(self, batch: BatchId) -> bool:

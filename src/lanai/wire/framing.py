@@ -1,6 +1,6 @@
 """Frames: u32 length, big-endian, then msgpack. Bytes in, messages out, and back; the sockets are somebody else's.
 
-A frame is bounded: 1 MiB until the peer has been accepted, 4 MiB after. Whatever does not decode into a known message
+A frame is bounded: 64 KiB until the peer has been accepted, 4 MiB after. Whatever does not decode into a known message
 is a `ProtocolViolation`; the caller drops the peer. Nothing here reads ahead of a bound.
 """
 
@@ -11,7 +11,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-STRANGER_FRAME_BYTES: Final = 1 << 20
+STRANGER_FRAME_BYTES: Final = 64 << 10
+"""A Hello has some hundred bytes; a thousand strangers are to hold little of us."""
 FRAME_BYTES: Final = 4 << 20
 UNREAD_BYTES: Final = 16 << 20
 """A peer with more than this unread by it is dropped."""

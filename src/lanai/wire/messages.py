@@ -6,17 +6,18 @@ Ended seen twice is only acknowledged.
 
     agent -> hub   Hello Inventory Heartbeat Started Ended Returned Tail Output InputTaken
     hub -> agent   Welcome Refused Spec Unspec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
-    api -> hub     Hello Open Chunk Close Abandon Command Watch Follow Credit Unfetch Input
-    hub -> api     Welcome Refused Opened ChunkTaken Reply Progress Output InputTaken
+    api -> hub     Hello Open Chunk Close Abandon Command Noted Watch Follow Credit Unfetch Input
+    hub -> api     Welcome Refused Opened ChunkTaken Reply Progress TokensChanged Output InputTaken
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
@@ -26,6 +27,9 @@ from lanai.model.resources import Capacity, Shape
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
+
+_WITHIN_AMOUNT: Final = msgspec.Meta(ge=0, le=(1 << 62) - 1)
+"""What `Amount` is bounded by, for numbers with a type of their own."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True):
@@ -44,6 +48,7 @@ class Hello(Message, frozen=True):
         key: proves that an agent of this name is the one that joined under it first.
         capacity: None but for agents.
         started_by: the user who runs the agent.
+        facts: what it can and cannot do on this computer, for people: (name, text), such as `runs_as`, `memory_limit`.
     """
 
     kind: str
@@ -59,6 +64,7 @@ class Hello(Message, frozen=True):
     capacity: Capacity | None = None
     features: tuple[str, ...] = ()
     started_by: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 class Welcome(Message, frozen=True):
@@ -123,9 +129,14 @@ class Ended(Message, frozen=True):
 
 
 class Returned(Message, frozen=True):
-    """Granted jobs that never began here and never will."""
+    """Granted jobs that never began here and never will.
+
+    `why`: what keeps the node from beginning them now, though it would; empty where it was told to give them back, or
+    takes nothing at all. The hub tries again by itself.
+    """
 
     items: list[tuple[GrantId, Index]]
+    why: str = ""
 
 
 class Tail(Message, frozen=True):
@@ -134,8 +145,8 @@ class Tail(Message, frozen=True):
     At most 64 KiB each of an attempt that failed, 4 KiB of one that succeeded; `*_bytes` are the whole lengths.
     """
 
-    batch: BatchId
-    index: Index
+    batch: Annotated[BatchId, _WITHIN_AMOUNT]
+    index: Annotated[Index, _WITHIN_AMOUNT]
     attempt: Amount
     out: bytes
     err: bytes
@@ -367,12 +378,13 @@ class ChunkTaken(Message, frozen=True):
 
 
 class Close(Message, frozen=True):
-    """The batch is whole: make it run. Answered by Reply once committed."""
+    """The batch is whole: make it run. Answered by Reply once committed. `caller` is for the audit trail."""
 
     request: int
     batch: BatchId
     total: int
     digest: bytes
+    caller: Caller = Caller()
 
 
 class Abandon(Message, frozen=True):
@@ -382,12 +394,34 @@ class Abandon(Message, frozen=True):
 
 
 class Command(Message, frozen=True):
-    """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply."""
+    """A wish of `user`: a verb of `hub/commands.py` and its arguments as msgpack. Answered by Reply.
+
+    Whether he may was decided by the API process; `caller`, who is the user and where he came from, is for the audit
+    trail.
+    """
 
     request: int
     user: str
     verb: str
     arguments: msgspec.Raw
+    caller: Caller = Caller()
+
+
+class Noted(Message, frozen=True):
+    """Something for the audit trail that the hub has no part in: a refusal, input for a job. Not answered.
+
+    Attributes:
+        action: as in `model.access`.
+        left_out: how many refusals before this one were not noted.
+    """
+
+    caller: Caller
+    action: str
+    subject: str
+    after: dict[str, str | int | bool] = {}
+    is_refused: bool = False
+    why: str = ""
+    left_out: int = 0
 
 
 class Reply(Message, frozen=True):
@@ -396,6 +430,10 @@ class Reply(Message, frozen=True):
     request: int
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
     error: ErrorBody | None = None
+
+
+class TokensChanged(Message, frozen=True):
+    """Tokens were created, were revoked or have expired: what was read of them before is out of date."""
 
 
 class Watch(Message, frozen=True):
@@ -452,6 +490,7 @@ ToHub = (
     | Close
     | Abandon
     | Command
+    | Noted
     | Watch
     | Follow
     | Credit
@@ -475,7 +514,7 @@ ToAgent = (
     | Unfetch
     | Input
 )
-ToApi = Welcome | Refused | Opened | ChunkTaken | Reply | Progress | Output | InputTaken
+ToApi = Welcome | Refused | Opened | ChunkTaken | Reply | Progress | TokensChanged | Output | InputTaken
 
 to_hub: Final[msgspec.msgpack.Decoder[ToHub]] = msgspec.msgpack.Decoder(ToHub)
 to_agent: Final[msgspec.msgpack.Decoder[ToAgent]] = msgspec.msgpack.Decoder(ToAgent)

@@ -13,11 +13,15 @@ import click
 
 from lanai.cli.main import Group
 from lanai.cli.terminal import say
+from lanai.model import places
 
 if TYPE_CHECKING:
     from lanai.model.settings import AgentSettings
 
 READY_WITHIN_S: Final = 30.0
+SYSTEM_STATE: Final = "/var/lib/lanai-agent"
+"""Of an agent that runs jobs as their users: they have to get through to what is theirs in it."""
+
 FACTS_FILE: Final = "agent.json"
 JOINED_FILE: Final = "joined"
 
@@ -35,12 +39,18 @@ def command() -> None:
 
 @command.command("start")
 @click.option("--hub", metavar="URL", help="The hub's URL (default: from the join file).")
-@click.option("--join", metavar="FILE", help="The hub's join file (default: $LANAI_HOME/join).")
+@click.option("--join", metavar="FILE", help=f"Its join file (default: $LANAI_HOME/join, then {places.SYSTEM_JOIN}).")
 @click.option("--name", metavar="NAME", help="What to call this node (default: its host name).")
 @click.option("--cpus", metavar="N", help="Cpus to offer (default: all).")
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
 @click.option("--gpus", metavar="N|ID,...", help="Gpus to offer: how many, or their ids (default: as detected).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
+@click.option("--output-limit", metavar="SIZE", help="Keep so much of each output of a job (default: 1G; 0: all).")
+@click.option("--as-users/--as-me", "as_users", default=None, help="Run each job as its user (root only).")
+@click.option("--min-uid", type=click.IntRange(min=0), metavar="N", help="With --as-users: lowest uid to serve.")
+@click.option("--allow-root/--no-allow-root", default=None, help="With --as-users: serve root's jobs (default: yes).")
+@click.option("--cgroup-base", metavar="GROUP", help="Make control groups in this one (default: in the agent's own).")
+@click.option("--state", metavar="DIR", help=f"Its directory (default: in $LANAI_HOME; --as-users: {SYSTEM_STATE}).")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the agent.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
 def start(name: str | None, foreground: bool, format_: str, **options: Any) -> int:
@@ -55,23 +65,27 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
       lanai agent start --hub lanai://head:7001 --join /shared/join --cpus 8 --memory 32G
       lanai agent start --name spare --cpus 0.5 --resource licence=2
       lanai agent start --gpus 0,2
+      sudo lanai agent start --join /etc/lanai/join --as-users --min-uid 1000 --no-allow-root
     """
     from lanai.client import daemon
     from lanai.client.discover import configuration
-    from lanai.model import places
 
     configured = configuration(os.environ).agent
     called = name or configured.name or socket.gethostname()
-    directory = places.agent_dir(_home(), called)
-    running = _facts(directory)
+    serving = _serving(options, configured)
+    directory = _state(options["state"], called, is_shared="--as-users" in serving)
+    is_managed = foreground and daemon.is_managed(os.environ)
+    running = None if is_managed else _facts(directory)
     if running is not None:
         say(f"lanai: agent {called} runs already")
         _print({"pid": running[1], "name": called, "directory": os.fspath(directory)}, format_)
         return 0
     arguments = ["lanai.agent", "--state", os.fspath(directory), "--name", called]
     arguments += _hub_arguments(options["hub"], options["join"])
-    arguments += _offer(options, configured)
+    arguments += _offer(options, configured) + _limits(options, configured) + serving
     places.make(directory)
+    if is_managed:
+        daemon.become(arguments)
     log = directory / "agent.log"
     keeps_trying = foreground or (directory / JOINED_FILE).exists()
     started = daemon.start(
@@ -92,8 +106,9 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
 
 @command.command("stop")
 @click.option("--name", metavar="NAME", help="Which (default: the one that runs here).")
+@click.option("--state", metavar="DIR", help="The one whose directory this is.")
 @click.option("--now", is_flag=True, help="End its running commands too.")
-def stop(name: str | None, now: bool) -> int:
+def stop(name: str | None, state: str | None, now: bool) -> int:
     """Stop an agent. Its running commands go on, and are taken over when it starts again; not with --now.
 
     Where none was started by hand, the one of the private hub is meant.
@@ -104,12 +119,12 @@ def stop(name: str | None, now: bool) -> int:
       lanai agent stop --name spare --now
     """
     from lanai.client import daemon
-    from lanai.model import places
     from lanai.model.errors import NothingThere
 
     if name is not None:
         places.agent_dir(_home(), name)
-    running = _running(_by_hand(), name) or _running([_private()], name)
+    started = [Path(state).absolute()] if state else [*_by_hand(), Path(SYSTEM_STATE)]
+    running = _running(started, name) or _running([_private()], name)
     if not running:
         say("lanai: no agent runs here" if name is None else f"lanai: no agent {name} runs here")
         return 0
@@ -120,15 +135,34 @@ def stop(name: str | None, now: bool) -> int:
     for each, (directory, pid) in running.items():
         daemon.terminate(pid)
         if now:
-            daemon.end_starter(directory)
+            daemon.end_starters(directory)
         say(f"lanai: agent {each} has stopped")
     return 0
 
 
 def _home() -> Path:
-    from lanai.model import places
-
     return places.home(os.environ, host=socket.gethostname())
+
+
+def _serving(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
+    """As whom its jobs run, in the agent's words. Raises UserError for options that mean nothing by themselves."""
+    from lanai.model.errors import UserError
+
+    given = {name: options[name] for name in ("as_users", "min_uid", "allow_root")}
+    meant = {name: getattr(configured, name) if value is None else value for name, value in given.items()}
+    if not meant["as_users"]:
+        if given["min_uid"] is not None or given["allow_root"] is not None:
+            raise UserError("--min-uid and --allow-root are for --as-users", hint="give --as-users too, as root")
+        return []
+    allowing = "--allow-root" if meant["allow_root"] else "--no-allow-root"
+    return ["--as-users", "--min-uid", str(meant["min_uid"]), allowing]
+
+
+def _state(given: str | None, called: str, *, is_shared: bool) -> Path:
+    own = places.agent_dir(_home(), called)
+    if given:
+        return Path(given).absolute()
+    return Path(SYSTEM_STATE) if is_shared else own
 
 
 def _facts(directory: Path) -> tuple[str, int] | None:
@@ -149,8 +183,6 @@ def _by_hand() -> list[Path]:
 
 
 def _private() -> Path:
-    from lanai.model import places
-
     return places.private_dir(_home()) / "agent"
 
 
@@ -162,10 +194,9 @@ def _running(directories: Iterable[Path], name: str | None) -> dict[str, tuple[P
 
 def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
     """Where the agent goes: what was said, else the join file of a hub that was started here."""
-    from lanai.model import places
     from lanai.model.errors import UserError
 
-    file = Path(join) if join else places.join_file(_home())
+    file = Path(join) if join else _join_file()
     if not file.exists():
         if join or not hub or not hub.startswith("unix:"):
             raise UserError(
@@ -188,6 +219,12 @@ def _hub_arguments(hub: str | None, join: str | None) -> list[str]:
     return ["--hub", url, "--join", os.fspath(file.absolute())]
 
 
+def _join_file() -> Path:
+    """That of a hub that was started here, else the one that was put in place for this machine."""
+    own, system = places.join_file(_home()), Path(places.SYSTEM_JOIN)
+    return system if not own.exists() and os.access(system, os.R_OK) else own
+
+
 def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     """What the agent shall say that it has. Raises UserError for what the agent would not understand."""
     from lanai.cli.submission import resources_of, understood
@@ -198,15 +235,25 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
         "cpus": parse_offered_milli,
         "memory": parse_bytes,
         "gpus": parse_gpu_ids,
+        "output_limit": parse_bytes,
     }
     for option, parse in parsers.items():
         value = getattr(configured, option) if options[option] is None else options[option]
         if value is not None:
-            understood(f"--{option}", value, parse)
-            words += [f"--{option}", str(value)]
+            name = f"--{option.replace('_', '-')}"
+            understood(name, value, parse)
+            words += [name, str(value)]
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]
     return words
+
+
+def _limits(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
+    """How it shall limit what it runs: but for where, the configuration alone says that."""
+    words = ["--cgroups", configured.cgroups, "--cpu-limit", configured.cpu_limit]
+    words += ["--user-processes", str(configured.user_processes)]
+    base = options["cgroup_base"] or configured.cgroup_base
+    return words if base is None else [*words, "--cgroup-base", base]
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

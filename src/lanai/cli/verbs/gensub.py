@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final, TextIO
 
 import click
 
+from lanai.cli.replacing import replaced
 from lanai.model.errors import NothingThere, UserError
 from lanai.model.gensub import SINGLE, Order, Template, TemplateError, generate, parse_list, parse_template
 
@@ -124,38 +123,8 @@ def _opened(out: str) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    try:
-        with _replaced(os.path.realpath(out)) as target:
-            yield target
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}", facts={"file": out}) from error
-
-
-@contextmanager
-def _replaced(path: str) -> Iterator[TextIO]:
-    """A new file that takes the place of `path` at the end; what is no ordinary file is written to as it is."""
-    if not _is_ordinary(path):
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as target:
-            yield target
-        return
-    new = f"{path}.{os.getpid()}.new"
-    try:
-        with open(new, "x", encoding="utf-8", errors="surrogateescape") as target:
-            yield target
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
-
-
-def _is_ordinary(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return True
+    with replaced(out) as target:
+        yield target
 
 
 def _write(target: TextIO, lines: Iterable[str]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 READY_WITHIN_S: Final = 60.0
 NOT_RUNNING: Final = 3
-_LISTEN: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}")
 
 json_option: Final = click.option(
     "--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print."
@@ -45,8 +44,13 @@ def command() -> None:
 @command.command("start")
 @click.option("--foreground", is_flag=True, help="Stay, and end with the hub.")
 @click.option("--listen", metavar="HOST:PORT", help="Where agents of other machines connect.")
+@click.option(
+    "--local",
+    type=click.Choice(["owner", "everyone"]),
+    help="Who may use its Unix socket: its own user, or everyone on this machine (default: as configured).",
+)
 @json_option
-def start(foreground: bool, listen: str | None, format_: str) -> int:
+def start(foreground: bool, listen: str | None, local: str | None, format_: str) -> int:
     """Start the hub of this user on this machine, and return when it is ready.
 
     It goes on where it was. Other machines join with `lanai agent start` and the file that is printed as join_file.
@@ -58,32 +62,48 @@ def start(foreground: bool, listen: str | None, format_: str) -> int:
     \b
     Examples:
       lanai hub start
-      lanai hub start --listen 0.0.0.0:7001
+      lanai hub start --listen 0.0.0.0:7001 --local everyone
       pid=$(lanai hub start --format json | jq .pid)
     """
     from lanai.client import daemon
-    from lanai.client.discover import hub_arguments
+    from lanai.client.discover import access_arguments, hub_arguments
     from lanai.client.private import is_answering
     from lanai.model import places
+    from lanai.model.errors import UserError
+    from lanai.model.settings import listen_address
 
-    if listen is not None and not _LISTEN.fullmatch(listen):
-        raise click.UsageError(f"--listen: found {listen!r}, accepted is HOST:PORT")
+    try:
+        listen_address(listen or "")
+    except UserError as error:
+        raise click.UsageError(f"--listen: {error}") from None
     home = _home()
     directory = places.hub_dir(home)
-    if is_answering(directory):
+    is_managed = foreground and daemon.is_managed(os.environ)
+    if not is_managed and is_answering(directory):
         say(f"lanai: the hub in {directory} runs already")
         _print(_facts(_client(directory), directory), format_)
         return 0
-    arguments = ["lanai.hub", os.fspath(directory), *(("--listen", listen) if listen else ())]
-    arguments += hub_arguments(os.environ)
+    arguments = ["lanai.hub", os.fspath(directory), *hub_arguments(os.environ), *access_arguments(os.environ)]
+    # Of an option that stands there twice the last counts: what was typed over what is configured.
+    arguments += [*(("--listen", listen) if listen else ()), *(("--local", local) if local else ())]
     with _alone(home):
         places.make(directory)
+        if is_managed:
+            daemon.become(arguments)
         started = daemon.start(
             arguments, log=directory / "hub.log", within_s=READY_WITHIN_S, is_detached=not foreground
         )
     _wait_for_api(directory)
     _print({**_facts(_client(directory), directory), "pid": started.pid}, format_)
+    if _is_open_in_vain(arguments):
+        say(f"lanai: others cannot reach {places.api_socket(directory)}, whose directory is closed to them")
+        say("try: [access] socket = PATH in config.toml, and start the hub anew")
     return daemon.stay(started) if foreground else 0
+
+
+def _is_open_in_vain(arguments: list[str]) -> bool:
+    local = [after for word, after in pairwise(arguments) if word == "--local"]
+    return local[-1:] == ["everyone"] and "--api-socket" not in arguments
 
 
 @command.command("stop")
@@ -140,6 +160,69 @@ def status(asked: Asked, format_: str) -> int:
     return 0
 
 
+@command.command("certificate")
+@click.option("--announce", "step", flag_value="announce", help="Make the next one; join and token file tell of both.")
+@click.option("--switch", "step", flag_value="switch", help="Use the next one, from the next start of the hub on.")
+@json_option
+def certificate(step: str | None, format_: str) -> int:
+    """Change the certificate of this user's hub, without an hour in which agents and clients refuse it.
+
+    First --announce, and hand the join file and the token file on again: who has them believes the old certificate and
+    the next one. Then, when all have them, --switch and start the hub anew. Agents look at their join file before each
+    connect and need no restart.
+
+    \b
+    Examples:
+      lanai hub certificate --announce
+      lanai hub certificate --switch && lanai hub stop && lanai hub start
+    """
+    from lanai.client import daemon
+    from lanai.model import places
+    from lanai.model.errors import NothingThere
+
+    if step is None:
+        raise click.UsageError("give --announce or --switch")
+    directory = places.hub_dir(_home())
+    if not directory.is_dir():
+        raise NothingThere(f"no hub was ever started in {directory}", code="no_hub", hint="lanai hub start")
+    words = ["lanai.hub", os.fspath(directory), "--certificate", step]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    pins = {name: str(told.facts[name]) for name in ("pin", "next_pin")}
+    if format_ == "json":
+        print(json.dumps({"version": 1, **pins}))
+    elif step == "announce":
+        print(f"certificate: {pins['pin']}\nnext: {pins['next_pin']}")
+        say("lanai: hand the join file and the token file on again; then lanai hub certificate --switch")
+    else:
+        print(f"certificate: {pins['pin']}")
+        say("lanai: it counts from the next start: lanai hub stop, lanai hub start")
+    return 0
+
+
+@command.command("restored")
+def restored() -> int:
+    """Say that the hub's state was restored from a backup, before it starts.
+
+    Its agents have been given jobs of which that state knows nothing, or knows otherwise. They will end what they run
+    of those, and the hub begins again what its state says has not ended. Batches that came after the backup are lost.
+
+    \b
+    Examples:
+      lanai hub restored && lanai hub start
+      sudo -u lanai env LANAI_HOME=/var/lib/lanai lanai hub restored
+    """
+    from lanai.client import daemon
+    from lanai.model import places
+
+    directory = places.hub_dir(_home())
+    words = ["lanai.hub", os.fspath(directory), "--restored"]
+    told = daemon.start(words, log=directory / "hub.log", within_s=READY_WITHIN_S)
+    daemon.stay(told)
+    say(f"lanai: the hub in {directory} begins epoch {told.facts['epoch']}")
+    return 0
+
+
 def _say_stopped(asked: Asked, format_: str) -> int:
     from lanai.client.discover import Here, meant
     from lanai.client.private import unfinished
@@ -150,7 +233,9 @@ def _say_stopped(asked: Asked, format_: str) -> int:
     if format_ == "json":
         print(json.dumps({"version": 1, "state": "stopped", "pid": None, "unfinished": left}))
     batches = f"; {left} unfinished {'batch waits' if left == 1 else 'batches wait'} for it" if left else ""
-    if where.is_private and left:
+    if where.is_machines:
+        say("lanai: the hub of this machine does not run\ntry: systemctl start lanai-hub")
+    elif where.is_private and left:
         say(f"lanai: the private hub does not run{batches}\ntry: lanai status, which starts it again")
     else:
         say(f"lanai: no hub runs here{batches}\ntry: lanai hub start")
@@ -217,8 +302,9 @@ def _running(asked: Asked) -> Found | None:
 
 
 def _facts(client: Client, directory: Path) -> dict[str, Any]:
-    """What `hub start` and `hub status` tell about a hub of this machine."""
-    return {**client.hub(), "state": "running", "log": os.fspath(directory / "hub.log")}
+    """What `hub start` and `hub status` tell about a hub of this machine. One that is a service has no log file."""
+    log = directory / "hub.log"
+    return {**client.hub(), "state": "running", **({"log": os.fspath(log)} if log.exists() else {})}
 
 
 def _print(facts: Mapping[str, Any], format_: str) -> None:

@@ -9,9 +9,9 @@ import click
 
 from lanai.cli.choose import choose, jobs_of
 from lanai.cli.context import Asked
-from lanai.cli.copying import ENDED, Copy, Lines
+from lanai.cli.copying import ENDED, Copy, Lines, say_gap
 from lanai.cli.terminal import say
-from lanai.client.client import END, OUT
+from lanai.client.client import END, GAP, OUT
 
 MANY: Final = 20
 
@@ -59,7 +59,9 @@ def command(
 
 
 def _take(lines: Lines, which: int, data: bytes) -> None:
-    if which != END:
+    if which == GAP:
+        say_gap(data)
+    elif which != END:
         lines.write(which, data)
     elif problem := json.loads(data or b"{}").get("problem"):
         say(f"lanai: {problem}")

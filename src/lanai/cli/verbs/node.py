@@ -64,7 +64,10 @@ def show(asked: Asked, name: str, format_: str) -> int:
 
 def _print_fields(row: dict[str, Any]) -> None:
     for column in NODES.columns:
-        if row.get(column) not in (None, "", [], {}):
+        if column == "facts":
+            for name, text in row.get("facts", {}).items():
+                print(f"{name + ':':18} {for_people(name, text)}")
+        elif row.get(column) not in (None, "", [], {}):
             print(f"{column + ':':18} {for_people(column, row[column])}")
 
 

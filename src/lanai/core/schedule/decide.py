@@ -57,7 +57,7 @@ def _start(world: World, waiting: list[Batch]) -> int:
         line = lines[0]
         node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
         if node is None:
-            if not batch.avoided and line.not_on == ANYWHERE:
+            if not batch.avoided and not batch.stalls and line.not_on == ANYWHERE:
                 refused.append(line.vector)
             explain.no_room(world, batch, line)
             if not batch.has_begun:
@@ -85,7 +85,7 @@ def find(world: World, batch: Batch, line: Line) -> Node | None:
     """The smallest open node that the line's head fits on: least gpus, cpus, memory, lowest id."""
 
     def allows(node: Node) -> bool:
-        return node.id != line.not_on and node.id not in batch.avoided
+        return node.id != line.not_on and not batch.is_barred(node.id)
 
     best: Node | None = None
     guard = world.layout.guard
@@ -111,13 +111,17 @@ def _is_dominated(line: Line, refused: list[Vector], guard: int) -> bool:
 
 
 def _lift_vain_bans(world: World) -> None:
-    """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go."""
+    """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go.
+
+    A node that cannot begin the batch's jobs for some time is as good as none.
+    """
     open_nodes = [node for node in world.nodes.values() if node.is_open()]
     for batch in world.batches.values():
         if batch.avoided:
             _lift_avoidance(world, batch, open_nodes)
         for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
             others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
+            others = [node for node in others if not batch.is_stuck(node.id)]
             if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
@@ -127,9 +131,10 @@ def _lift_vain_bans(world: World) -> None:
 def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
     for line in [line for line in batch.lines.values() if line.waiting]:
         able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
-        if able and able <= batch.avoided:
-            batch.avoided -= able
-            for node in able:
+        banned = able & batch.avoided
+        if banned and not any(node not in banned and not batch.is_stuck(node) for node in able):
+            batch.avoided -= banned
+            for node in banned:
                 batch.node_failures.pop(node, None)
             world.keep(batch.standing())
 

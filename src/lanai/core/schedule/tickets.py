@@ -165,7 +165,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and batch.state == "open"
         and line.waiting.count > 0
         and node.id != line.not_on
-        and node.id not in batch.avoided
+        and not batch.is_barred(node.id)
         and batch.room() > 0
     )
 

@@ -16,6 +16,14 @@ WHERE b.is_whole = 1 AND b.batch < :before
     AND (:states IS NULL OR b.state IN (SELECT value FROM json_each(:states)))
 ORDER BY b.batch DESC LIMIT :most
 
+-- name: unfinished
+SELECT b.batch, b.user, b.key, b.settings_pack, b.env, b.total, b.digest, b.submitted_at_us, b.is_set, b.state,
+    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, p.counts_pack
+FROM batch b LEFT JOIN progress p ON p.batch = b.batch
+WHERE (b.state <> 'ended' OR b.is_whole = 0) AND b.is_whole = 1 AND b.batch > :after
+    AND (:user IS NULL OR b.user = :user)
+ORDER BY b.batch LIMIT :most
+
 -- name: last
 SELECT batch FROM batch WHERE user = ? AND is_whole = 1 ORDER BY batch DESC LIMIT 1
 
@@ -95,5 +103,12 @@ SELECT batch, idx, attempt, is_failed, out, err, out_bytes, err_bytes FROM tail
 WHERE batch = :batch AND idx = :index AND (:attempt = 0 OR attempt = :attempt) ORDER BY attempt DESC LIMIT 1
 
 -- name: events
-SELECT at_us, kind, subject, text FROM event WHERE at_us < :before AND (:subject IS NULL OR subject = :subject)
-ORDER BY at_us DESC, kind, subject, text LIMIT :most
+SELECT at_us, kind, subject, text FROM event
+WHERE (at_us, kind, subject, text) < (:at_us, :kind, :subject_at, :text) AND at_us >= :since
+    AND (:subject IS NULL OR subject = :subject)
+ORDER BY at_us DESC, kind DESC, subject DESC, text DESC LIMIT :most
+
+-- name: audit
+SELECT row, at_us, user, role, origin_pack, action, subject, before_pack, after_pack, is_refused, why, left_out
+FROM audit WHERE row < :before AND at_us >= :since AND (:user IS NULL OR user = :user)
+ORDER BY row DESC LIMIT :most

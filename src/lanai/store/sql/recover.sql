@@ -86,4 +86,11 @@ SELECT node, attempt, grant FROM attempt WHERE batch = ? AND idx = ? AND attempt
 SELECT batch FROM batch WHERE state = 'ended' AND ended_at_us < ? ORDER BY ended_at_us LIMIT 1
 
 -- name: has_old_rows
-SELECT EXISTS (SELECT 1 FROM event WHERE at_us < ?) OR EXISTS (SELECT 1 FROM pruned)
+SELECT EXISTS (SELECT 1 FROM event WHERE at_us < :before) OR EXISTS (SELECT 1 FROM pruned)
+    OR EXISTS (SELECT 1 FROM audit WHERE at_us < :before)
+
+-- name: tokens
+SELECT token, kind, user, sha256, created_at_us, expires_at_us, revoked_at_us, label FROM token ORDER BY token
+
+-- name: last_audit
+SELECT max(row) FROM audit

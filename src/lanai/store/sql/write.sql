@@ -69,6 +69,9 @@ INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)
 ON CONFLICT (batch) DO UPDATE SET last_row = max(last_row, excluded.last_row),
     fresh_row = CASE fresh_row WHEN 0 THEN excluded.fresh_row ELSE min(fresh_row, excluded.fresh_row) END
 
+-- name: tail_from
+SELECT node FROM attempt WHERE batch = ? AND idx = ? AND attempt = ? ORDER BY row DESC LIMIT 1
+
 -- name: drop_tail
 DELETE FROM tail WHERE batch = ? AND idx = ? AND attempt = ? RETURNING kept_bytes
 
@@ -172,3 +175,19 @@ DELETE FROM pruned WHERE batch = :batch
 -- name: prune_events
 DELETE FROM event WHERE at_us < :before
     AND at_us <= coalesce((SELECT at_us FROM event ORDER BY at_us LIMIT 1 OFFSET :most), :before)
+
+-- name: prune_audit
+DELETE FROM audit WHERE row IN (SELECT row FROM audit WHERE at_us < :before ORDER BY at_us LIMIT :most)
+
+-- name: save_audit
+INSERT INTO audit (row, at_us, user, role, origin_pack, action, subject, before_pack, after_pack, is_refused, why,
+    left_out)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (row) DO NOTHING
+
+-- name: save_token
+INSERT INTO token (token, kind, user, sha256, created_at_us, expires_at_us, revoked_at_us, label)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (token) DO UPDATE SET kind = excluded.kind, user = excluded.user, sha256 = excluded.sha256,
+    created_at_us = excluded.created_at_us, expires_at_us = excluded.expires_at_us,
+    revoked_at_us = excluded.revoked_at_us, label = excluded.label

@@ -1,0 +1,229 @@
+"""Replay a recorded workload against one or more policies, and compare them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lanai.cli.replacing import replaced
+from lanai.cli.terminal import CLEAR_LINE, has_cursor, say, talk
+
+if TYPE_CHECKING:
+    from lanai.sim.measures import Measures
+    from lanai.sim.swf import Trace
+
+MOST_BYTES: Final = 1 << 20
+GZIP: Final = b"\x1f\x8b"
+QUIET_S: Final = 1.0
+LIVE_S: Final = 0.2
+LINE_S: Final = 10.0
+
+EPILOG: Final = """\b
+Policies:
+  fcfs, sjf, wfp3              in order; the first that does not fit blocks all
+  easy, sjf+easy, wfp3+easy    the same, with EASY backfill behind it
+  easy-sjbf                    easy, backfilled shortest first
+  conservative                 a reservation for every waiting job
+  depth:D                      reservations for the first D that do not fit
+
+\b
+Examples:
+  lanai simulate SDSC-SP2.swf.gz --policy easy
+  lanai simulate SDSC-SP2.swf.gz --policy fcfs,easy,easy-sjbf,conservative --head 10000
+  lanai simulate CEA-Curie.swf.gz --policy easy --procs 80640 --estimates actual --format json
+  lanai simulate lublin_256.swf --policy depth:64 --starts starts.txt
+"""
+
+
+@click.command(name="simulate", epilog=EPILOG)
+@click.argument("trace", metavar="TRACE")
+@click.option(
+    "--policy", "policies", metavar="POLICY,...", multiple=True, required=True, help="Who starts when. May be repeated."
+)
+@click.option("--head", type=click.IntRange(min=1), metavar="N", help="Only the first N jobs of the file.")
+@click.option(
+    "--procs",
+    type=click.IntRange(min=1),
+    metavar="P",
+    help="Processors of the machine. Default: MaxProcs of the trace, else MaxNodes.",
+)
+@click.option(
+    "--estimates",
+    type=click.Choice(["requested", "actual"]),
+    default="requested",
+    show_default=True,
+    help="What policies know of run times: the time requested (where there is none, the run time), or the run time.",
+)
+@click.option(
+    "--overrun",
+    type=click.Choice(["raise", "kill"]),
+    default="raise",
+    show_default=True,
+    help="A job longer than requested: raise its estimate to the run time, or kill it at the estimate.",
+)
+@click.option(
+    "--width",
+    type=click.Choice(["requested", "allocated", "max"]),
+    default="requested",
+    show_default=True,
+    help="Processors of a job: those requested or those allocated, the other where it is not known, or the larger.",
+)
+@click.option("--keep-zero", "keeps_zero", is_flag=True, help="Keep jobs with a run time of 0.")
+@click.option("--starts", metavar="FILE", help="Write `id submit start end` of each job to FILE; for one policy.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+def command(trace: str, policies: tuple[str, ...], starts: str | None, format_: str, **reading: Any) -> int:
+    """Replay TRACE, a workload in the Standard Workload Format, and print how its jobs would have fared.
+
+    The trace may be compressed by gzip; `-` is standard input. The machine is one of P equal processors. Jobs that
+    cannot be replayed (negative times, wider than the machine) are skipped, counted, and named by their lines; a
+    damaged line ends the command.
+    """
+    from lanai.sim.measures import measure, start_lines
+    from lanai.sim.replay import replay
+    from lanai.sim.swf import Reading, read_trace
+
+    names = _names(policies)
+    if starts is not None and len(names) > 1:
+        raise click.UsageError("--starts takes the starts of one policy, and there are several")
+    if starts in ("", "-"):
+        raise click.UsageError("--starts needs the name of a file")
+    planners = {name: _planner(name) for name in names}
+    with _lines(trace) as lines:
+        read = read_trace(lines, trace, Reading(**reading))
+    results = {}
+    for name, planner in planners.items():
+        with _telling(name, len(read.jobs)) as tell:
+            begun = replay(read, planner(read.procs), tell)
+        results[name] = measure(read, begun)
+        if starts is not None:
+            with replaced(starts) as target:
+                target.writelines(start_lines(read, begun))
+    _print(read, results, format_)
+    return 0
+
+
+def _names(policies: Sequence[str]) -> list[str]:
+    """The policies asked for, each once, in the order in which they were named."""
+    named = [name.strip() for some in policies for name in some.split(",")]
+    return list(dict.fromkeys(name for name in named if name)) or [""]
+
+
+def _planner(name: str) -> Any:
+    from lanai.sim.policies import POLICIES, planner_of
+
+    planner = planner_of(name)
+    if planner is None:
+        raise click.UsageError(f"there is no policy {name!r}; accepted are {', '.join(POLICIES)} (D from 1 to 999999)")
+    return planner
+
+
+# -- reading
+
+
+@contextmanager
+def _lines(path: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, unpacked if need be."""
+    from lanai.model.errors import NothingThere, UserError
+
+    if path == "-":
+        yield _unpacked(sys.stdin.buffer, path)
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise NothingThere(f"there is no file {path}", facts={"file": path}) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", facts={"file": path}) from error
+    with file:
+        yield _unpacked(file, path)
+
+
+def _unpacked(file: Any, path: str) -> Iterator[bytes]:
+    import gzip
+    import zlib
+
+    from lanai.model.errors import UserError
+
+    number = 0
+    try:
+        source = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == GZIP else file
+        for number, line in enumerate(iter(partial(source.readline, MOST_BYTES), b""), 1):
+            if len(line) == MOST_BYTES:
+                raise UserError(
+                    f"{path}:{number}: found a line of more than {MOST_BYTES} bytes, accepted is a line of SWF",
+                    facts={"file": path, "line": number},
+                )
+            yield line
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(
+            f"{path}:{number + 1}: cannot read on: {error}", facts={"file": path, "line": number + 1}
+        ) from error
+
+
+# -- printing
+
+
+@contextmanager
+def _telling(name: str, count: int) -> Iterator[Any]:
+    """Says how far a replay has come, once it has taken more than `QUIET_S`."""
+    begun = last = monotonic()
+    is_live = has_cursor(sys.stderr)
+    has_told = False
+
+    def tell(started: int) -> None:
+        nonlocal last, has_told
+        now = monotonic()
+        if now - begun < QUIET_S or has_told and now - last < (LIVE_S if is_live else LINE_S):
+            return
+        last, has_told = now, True
+        text = f"{name}: {started:,} of {count:,} jobs started"
+        if is_live:
+            talk(CLEAR_LINE + text)
+        else:
+            say(text)
+
+    try:
+        yield tell
+    finally:
+        if has_told and is_live:
+            talk(CLEAR_LINE)
+
+
+def _print(trace: Trace, results: dict[str, Measures], format_: str) -> None:
+    import msgspec
+
+    from lanai.cli.listings import REPLAYS
+    from lanai.cli.tables import View, print_rows
+
+    rows = [{"policy": name, **msgspec.structs.asdict(measures)} for name, measures in results.items()]
+    if format_ == "json":
+        import json
+
+        print(json.dumps({"version": 1, "trace": _described(trace), "policies": rows}, indent=2))
+        return
+    print_rows(REPLAYS, rows, View())
+    print(f"\n{trace.file}: {trace.read} jobs read, {len(trace.jobs)} run on {trace.procs} processors")
+    for skipped in trace.skipped:
+        more = ", ..." if skipped.count > len(skipped.lines) else ""
+        lines = ", ".join(map(str, skipped.lines))
+        print(f"skipped: {skipped.count} with {skipped.reason}: {trace.file}:{lines}{more}")
+
+
+def _described(trace: Trace) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "file": trace.file,
+        "procs": trace.procs,
+        "jobs_read": trace.read,
+        "jobs_run": len(trace.jobs),
+        "skipped_invalid": trace.skipped_as("invalid"),
+        "skipped_wide": trace.skipped_as("wide"),
+        "skipped": msgspec.to_builtins(trace.skipped),
+    }

@@ -1,4 +1,4 @@
-"""An agent for tests that play its hub, in a place that every user gets through."""
+"""For tests that play the hub: an agent, in a place that every user gets through, and an API process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from services.agent_hub import ScriptedHub, listening
 from services.agent_process import AgentProcess
+from services.scripted_api import Api
 from services.users import open_directory
 
 
@@ -30,3 +31,10 @@ def agent(ground: Path) -> Iterator[AgentProcess]:
     made = AgentProcess(ground / "agent", f"unix:{ground}/hub.sock")
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = Api(tmp_path / "hub")
+    yield made
+    made.end()

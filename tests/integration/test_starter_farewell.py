@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lanai.agent import starter_link as sl
+from services.starter_bench import end_starter
 
 PATIENCE_S = 20.0
 
@@ -47,11 +48,7 @@ class Asked:
 def asked(tmp_path: Path) -> Iterator[Asked]:
     made = Asked(tmp_path)
     yield made
-    made.connection.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(made.pid, signal.SIGKILL)
-    os.waitpid(made.pid, 0)
-    sl.kill_leftovers(made.place)
+    end_starter(made.connection, made.pid, made.place)
 
 
 def test_what_waits_is_not_told_as_ended(asked: Asked) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import select
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from lanai.agent import starter_link as sl
+from services.starter_bench import end_starter
 
 PATIENCE_S = 20.0
 
@@ -57,11 +56,7 @@ class Files:
 def files(tmp_path: Path) -> Iterator[Files]:
     made = Files(tmp_path)
     yield made
-    made.connection.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(made.pid, signal.SIGKILL)
-    os.waitpid(made.pid, 0)
-    sl.kill_leftovers(made.place)
+    end_starter(made.connection, made.pid, made.place)
 
 
 @pytest.mark.parametrize("both", [False, True])

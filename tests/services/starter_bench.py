@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -153,3 +154,12 @@ def hello(**fields: object) -> bytes:
     """What an agent says first, with these fields besides."""
     payload = json.dumps({"m": "hello", "protocol": 1, **fields}).encode()
     return struct.pack(">I", len(payload)) + payload
+
+
+def end_starter(connection: sl.Connection, pid: int, place: sl.Place) -> None:
+    """End a starter that may have ended by itself, and what it has left."""
+    connection.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    sl.kill_leftovers(place)

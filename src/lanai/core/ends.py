@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
+import msgspec
+
 from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
 from lanai.core.effects import BatchMoved, ForgetResults
@@ -26,7 +28,6 @@ from lanai.core.world import World
 from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
 from lanai.model.records import AttemptRow, DropOverrides, SaveAttempts, SaveOverride, SaveShape
-from lanai.model.resources import Shape
 
 SICK_NODE_FAILURES: Final = 3
 SICK_BATCH_FAILURES: Final = 25
@@ -363,13 +364,7 @@ def _twice_the_memory(world: World, batch: Batch, index: Index, shape: ShapeId) 
     old = batch.shapes[shape]
     if not old.memory_bytes:
         return None
-    wanted = Shape(
-        cpu_milli=old.cpu_milli,
-        memory_bytes=2 * old.memory_bytes,
-        gpu_milli=old.gpu_milli,
-        named=old.named,
-        time_limit_us=old.time_limit_us,
-    )
+    wanted = msgspec.structs.replace(old, memory_bytes=2 * old.memory_bytes)
     if explain.too_large(world, wanted):
         return None
     known = next((number for number, other in batch.shapes.items() if other == wanted), None)

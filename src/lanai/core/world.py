@@ -22,6 +22,7 @@ from lanai.model.batch import PRIORITY_MAX
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, TokenId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
+from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMeta, SaveToken
 from lanai.model.vector import Layout, Vector
 
@@ -72,6 +73,7 @@ class World:
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
         self.grants: dict[GrantId, Grant] = {}
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
+        self.policy: Policy = DEFAULT_POLICY
         self.kept = kept
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}

@@ -51,6 +51,10 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
         grace_us: between SIGTERM and SIGKILL.
         stdin: `null`, or `pipe` where the client sends the input (a batch of one job).
         first_line: what to show for the batch where it has no name.
+        account: what its use is charged to; empty: the user's own.
+        service: its class of service; empty: the default one.
+        start_after_us: wall time before which none of its jobs starts; 0: none.
+        reservation: the name of the reservation that its jobs are to run in; empty: none.
     """
 
     name: str = ""
@@ -68,6 +72,10 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_us: int = 10_000_000
     stdin: str = "null"
     first_line: str = ""
+    account: str = ""
+    service: str = ""
+    start_after_us: int = 0
+    reservation: str = ""
 
 
 class Counts(msgspec.Struct, kw_only=True):

@@ -47,7 +47,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def over(self, default: Shape) -> Shape:
         """The complete shape of the job, with what it leaves open taken from the batch's `default`."""
         named = dict(default.named) | dict(self.named)
-        return Shape(
+        return msgspec.structs.replace(
+            default,
             cpu_milli=default.cpu_milli if self.cpu_milli is None else self.cpu_milli,
             memory_bytes=default.memory_bytes if self.memory_bytes is None else self.memory_bytes,
             gpu_milli=default.gpu_milli if self.gpu_milli is None else self.gpu_milli,

@@ -14,6 +14,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         gpu_milli: thousandths of a gpu; whole gpus only are handed out by number.
         named: other resources, sorted by name, counts from 1.
         time_limit_us: 0 is without limit.
+        nodes: how many nodes the job has at once, from 1; all the amounts above are on each of them.
+        tasks_per_node: what the host files say of each node, from 1; nothing else goes by it.
+        features: what each of its nodes must have, sorted.
     """
 
     cpu_milli: int = 1000
@@ -21,6 +24,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     gpu_milli: int = 0
     named: tuple[tuple[str, int], ...] = ()
     time_limit_us: int = 0
+    nodes: int = 1
+    tasks_per_node: int = 1
+    features: tuple[str, ...] = ()
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,6 +70,8 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
     stalls.lift_stalls(world)
     sync.look_at_deadlines(world)
+    if any(promise.at_us <= world.now_us for promise in world.promises.values()):
+        world.needs_pass = True  # what was to end by now runs on
     history.look(world)
     tokens.look_at_expiry(world)
     for batch in world.batches.values():
@@ -231,8 +233,11 @@ class HubCore:
         return self._end()
 
     def next_due_us(self) -> int | None:
-        """When the next back-off ends, by the clock of `handle`; None where nothing waits for one."""
-        return min((first[0][0] for first in (self.world.delayed, self.world.stalls) if first), default=None)
+        """When the next back-off or promise is due, by the clock of `handle`; None where nothing waits for one."""
+        world = self.world
+        due = [first[0][0] for first in (world.delayed, world.stalls) if first]
+        due += [promise.at_us for promise in world.promises.values() if promise.at_us > world.now_us]
+        return min(due, default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from lanai.core.batches import Batch
 from lanai.core.queue import spans_of
@@ -18,13 +19,42 @@ PASSED_AT_MOST: Final = 8
 """Past so many that do not fit into what has become free, nobody looks for smaller ones."""
 
 
-class Grant:
-    """Leave given to a node. Members leave it as they end or come back; without members it is gone."""
+NEVER_US: Final = 1 << 62
 
-    __slots__ = ("attempt", "batch", "granted_at_us", "id", "line", "members", "node", "started")
+
+class Step(NamedTuple):
+    """An amount of a node that is kept from others for a time, by the hub's clock.
+
+    `owner` is whose it is: a line that has been promised it, or a reservation. `admits` says which other lines may have
+    it all the same.
+    """
+
+    begin_us: int
+    end_us: int
+    vector: Vector
+    owner: object
+    admits: Callable[[Line], bool]
+
+
+class Grant:
+    """Leave given to a node. Members leave it as they end or come back; without members it is gone.
+
+    `was_stacked`: its members were sent to wait there for room, so when they began is not known from the grant.
+    """
+
+    __slots__ = ("attempt", "batch", "granted_at_us", "id", "line", "members", "node", "started", "was_stacked")
 
     def __init__(
-        self, grant: GrantId, node: Node, batch: Batch, line: Line, attempt: int, members: set[Index], at_us: int
+        self,
+        grant: GrantId,
+        node: Node,
+        batch: Batch,
+        line: Line,
+        attempt: int,
+        members: set[Index],
+        at_us: int,
+        *,
+        was_stacked: bool = False,
     ) -> None:
         self.id = grant
         self.node = node
@@ -34,6 +64,7 @@ class Grant:
         self.members = members
         self.started: dict[Index, int] = {}
         self.granted_at_us = at_us
+        self.was_stacked = was_stacked
 
     def record(self) -> SaveGrant:
         """The grant as a record, with the members it has now."""
@@ -81,6 +112,14 @@ class Node:
         self.surplus_count = 0
         self._stacked: deque[tuple[Line, int]] = deque()
         """The surplus in the order in which it was sent."""
+        self.changes = 0
+        """How often what takes room here has changed; with it goes"""
+        self.ends: list[tuple[int, Vector]] = []
+        self.ends_as_of = -1
+        """what `schedule.future` remembers of when that is expected to end."""
+        self.steps: list[Step] = []
+        self.until_us = NEVER_US
+        """When the first of the steps begins: what is over by then is not touched by any."""
 
     def become(self, state: NodeState) -> None:
         """Change its state as the table of `model/node.py` allows; to stay what it is is no change."""
@@ -93,6 +132,7 @@ class Node:
 
     def occupy(self, line: Line, count: int) -> None:
         """`count` attempts of the line take room."""
+        self.changes += 1
         self.free -= line.vector * count
         self.active[line] = self.active.get(line, 0) + count
         line.book(count, 0)
@@ -111,6 +151,7 @@ class Node:
         """`count` attempts of the line are no longer there; surplus ones move up into the room."""
         active = min(count, self.active.get(line, 0))
         if active:
+            self.changes += 1
             self.free += line.vector * active
             _lower(self.active, line, active)
             line.book(-active, 0)
@@ -142,6 +183,7 @@ class Node:
         self.surplus.clear()
         self._stacked.clear()
         self.surplus_count = 0
+        self.changes += 1
         self.free = self.total
 
     def record(self) -> SaveNode:

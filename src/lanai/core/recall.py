@@ -36,9 +36,14 @@ def make_way(world: World, batch: Batch, request: Vector, asked: set[NodeId]) ->
             return
         if node.surplus_count and node.is_open() and not (node.total - request) & world.layout.guard:
             wanted -= 1
-            if node.id not in asked:
-                asked.add(node.id)
-                _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
+            recall_surplus(world, node, batch, asked)
+
+
+def recall_surplus(world: World, node: Node, batch: Batch, asked: set[NodeId]) -> None:
+    """Ask for what waits at the node and is not the batch's, unless the node stands in `asked`; it does afterwards."""
+    if node.surplus_count and node.id not in asked:
+        asked.add(node.id)
+        _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
 
 
 def _recall_items(world: World, node: Node, grants: list[Grant]) -> None:

@@ -7,7 +7,7 @@ what a call is to return: records are kept first, then effects are carried out.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -41,6 +41,14 @@ class Arriving:
     def __init__(self, opened: Batch) -> None:
         self.opened = opened
         self.next = 1
+
+
+class Promise(NamedTuple):
+    """The head of a line is to start on these nodes at `at_us`, by the hub's clock, or sooner."""
+
+    line: Line
+    at_us: int
+    nodes: tuple[Node, ...]
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -78,6 +86,10 @@ class World:
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
+        self.promises: dict[Line, Promise] = {}
+        """What the last pass has promised, in the order of the lines."""
+        self.horizons: dict[Line, dict[int, tuple[int, int]]] = {}
+        """Of lines that are promised something: what `schedule.promises` remembers of each node."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
         self.stalls: list[tuple[int, BatchId, NodeId]] = []
         self.tokens: dict[TokenId, SaveToken] = {}
@@ -179,16 +191,20 @@ class World:
         self.last_row += 1
         return self.last_row
 
-    def give(self, node: Node, line: Line, spans: list[Span], *, is_urgent: bool) -> None:
+    def give(
+        self, node: Node, line: Line, spans: list[Span], *, is_urgent: bool, was_stacked: bool = False
+    ) -> None:
         """Make grants for jobs already taken out of the line's waiting spans: one for each attempt number among them.
 
-        The caller has booked the room on the node.
+        The caller has booked the room on the node, or (`was_stacked`) that they wait there for room.
         """
         batch = self.batches[line.batch]
         batch.has_begun = True
         counts = batch.counts
         for attempt, (ranges, members) in _by_attempt(batch, spans).items():
-            grant = Grant(self._next_grant(), node, batch, line, attempt, members, self.now_us)
+            grant = Grant(
+                self._next_grant(), node, batch, line, attempt, members, self.now_us, was_stacked=was_stacked
+            )
             self.grants[grant.id] = node.grants[grant.id] = grant
             self.records.append(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
             self.effects.append(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent))

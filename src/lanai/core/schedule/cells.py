@@ -85,6 +85,10 @@ class Cell:
                     return node
         return None
 
+    def fitting(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> list[Node]:
+        """All nodes on which `request` fits and that `allows` says yes to, in the order in which they were indexed."""
+        return [node for node in self._nodes.values() if not (node.free - request) & guard and allows(node)]
+
     def nodes(self) -> list[Node]:
         """Those in the index, by id."""
         return [self._nodes[node] for node in sorted(self._nodes)]

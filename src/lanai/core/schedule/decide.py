@@ -1,142 +1,210 @@
-"""The pass: start what can be started, say why the rest waits, and leave tickets for the time until the next pass.
+"""The pass: start what can be started, promise what cannot, say why it waits, and leave tickets until the next pass.
 
-Without reservations yet: every line is tried in the order of turns (`shares`), the smallest node that fits is taken, a
-line whose head gets no room is done for this pass. A pass stops after `MOST_STARTS` starts and asks to be called again,
-so that no call is long whatever the queue.
+1. Heads of lines are looked at in the order of the preset (`heads`). One that fits is started (`placing`), and the next
+   of its line takes its place. A line whose head finds no room is done for this pass; the first `depth` of them are
+   promised a time (`promises`).
+2. Once so many promises are held, the rest is *backfill*: it is looked at in backfill order and starts where it fits
+   beside the promises.
+3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
+
+A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts and asks to be called again, so
+that no call is long whatever the queue.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
-from lanai.core.recall import make_way
-from lanai.core.schedule.cells import Cell
+from lanai.core.recall import make_way, recall_surplus
+from lanai.core.schedule import bans, heads, tickets
+from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.shares import Turns, price, weigh_users
+from lanai.core.schedule.placing import find, has_rules
+from lanai.core.schedule.promises import lift_all, promise
+from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
-from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
+from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
-MIN_TICKETS: Final = 16
+REFUSALS: Final = 64
+"""So many refusals of a pass are remembered to compare with: most lines are like one of the first."""
 
 
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
-    _lift_vain_bans(world)
+    bans.lift_vain_bans(world)
     _forget_reasons(world)
     price(world.batches.values(), world.total())
     waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
     weigh_users(waiting)
-    starts = _start(world, waiting)
-    if starts >= MOST_STARTS:
+    sweep = Sweep(world, waiting)
+    sweep.run()
+    sweep.give()
+    if sweep.starts >= MOST_STARTS:
         return False
-    for cell in world.cells.values():
-        _deal(world, cell)
+    tickets.deal(world)
     return True
 
 
-def _start(world: World, waiting: list[Batch]) -> int:
-    turns = Turns(waiting)
-    candidates = {batch.id: _by_head(batch) for batch in waiting}
-    refused: list[Vector] = []
-    booked: dict[tuple[Node, Line], int] = {}
-    taken: Counter[Line | BatchId] = Counter()
-    asked: set[NodeId] = set()
-    starts = 0
-    while starts < MOST_STARTS and (batch := turns.next()) is not None:
-        lines = candidates[batch.id]
-        if batch.room() <= taken[batch.id]:
-            explain.limit_reached(world, batch, lines)
-            turns.leave(batch)
-            continue
-        line = lines[0]
-        node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
-        if node is None:
-            if not batch.avoided and not batch.stalls and line.not_on == ANYWHERE:
-                refused.append(line.vector)
+class Refusal(NamedTuple):
+    """What found no room in this pass: nothing that asks for as much or more need be tried."""
+
+    vector: Vector
+    length_us: int
+    nodes: int
+    features: frozenset[str]
+
+
+class Sweep:
+    """One pass over the heads of lines. What it starts is booked on the nodes at once, and granted by `give`."""
+
+    def __init__(self, world: World, waiting: list[Batch]) -> None:
+        self.starts = 0
+        self._world = world
+        self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
+        self._order = heads.in_order(world, waiting, self._left)
+        self._vectors = {line.vector for line in self._left}
+        self._depth = _depth(world)
+        self._held = 0
+        self._before = lift_all(world)
+        self._refused: list[Refusal] = []
+        self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
+        self._taken: dict[BatchId, int] = {}
+        self._asked: set[NodeId] = set()
+
+    def run(self) -> None:
+        """Look at all lines, or at as many as a pass may start jobs of."""
+        while self.starts < MOST_STARTS and (each := self._order.next()) is not None:
+            batch, line = each
+            if self._start(batch, line):
+                self._order.started()
+                continue
+            self._order.done()
+            if self._room(batch) < 1:
+                continue
+            if not self._depth:
+                break  # the first that finds no room blocks all behind it
+            self._promise(batch, line)
+            if self._held >= self._depth:
+                self._backfill()
+                break
+        if self.starts >= MOST_STARTS:
+            self._keep_promises()
+
+    def give(self) -> None:
+        """Grant what was booked."""
+        for (nodes, line), count in self._booked.items():
+            self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True)
+
+    # -- steps
+
+    def _backfill(self) -> None:
+        world = self._world
+        rest = self._order.rest()
+        if world.policy.backfill_order == "shortest":
+            rest = heads.by_length(world, rest)
+        for batch, line in rest:
+            service = world.policy.service(batch.settings.service)
+            while service.may_backfill and self.starts < MOST_STARTS and self._start(batch, line):
+                if not self._left[line]:
+                    break
+            if self.starts >= MOST_STARTS:
+                return
+            if service.reserves_always and self._left[line] and self._room(batch) > 0:
+                self._promise(batch, line)
+
+    def _start(self, batch: Batch, line: Line) -> bool:
+        """Start the head of the line if it has room; else say why not."""
+        world = self._world
+        if self._room(batch) < 1:
+            explain.limit_reached(world, batch, [line])
+            return False
+        length_us = estimate_us(world, line)
+        asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
+        nodes = None if self._is_dominated(asked) else find(world, batch, line, length_us)
+        if nodes is None:
+            if len(self._refused) < REFUSALS and _is_plain(world, batch, line):
+                self._refused.append(asked)
             explain.no_room(world, batch, line)
             if not batch.has_begun:
                 batch.has_begun = True
-                make_way(world, batch, line.vector, asked)
-            lines.pop(0)
-        else:
+                make_way(world, batch, line.vector, self._asked)
+            return False
+        for node in nodes:
             node.occupy(line, 1)
             world.reindex(node)
-            booked[node, line] = booked.get((node, line), 0) + 1
-            taken[line] += 1
-            taken[batch.id] += 1
-            starts += 1
-            turns.charge(line)
-            if taken[line] >= line.waiting.count:
-                lines.pop(0)
-        if not lines:
-            turns.leave(batch)
-    for (node, line), count in booked.items():
-        world.give(node, line, line.waiting.take(count), is_urgent=True)
-    return starts
+        key = tuple(nodes), line
+        self._booked[key] = self._booked.get(key, 0) + 1
+        self._taken[batch.id] = self._taken.get(batch.id, 0) + 1
+        self._left[line] -= 1
+        self.starts += 1
+        return True
+
+    def _promise(self, batch: Batch, line: Line) -> None:
+        """The head of the line has found no room: see to it that it will have some."""
+        world = self._world
+        self._held += 1
+        before = self._before.pop(line, None)
+        if not self._is_at_risk(line):
+            return
+        found = promise(world, batch, line, estimate_us(world, line), before)
+        if found is not None and (before is None or before.nodes != found.nodes):
+            for node in found.nodes:
+                recall_surplus(world, node, batch, self._asked)
+
+    def _is_at_risk(self, line: Line) -> bool:
+        """Whether others could take what the line waits for; else its turn comes as room does.
+
+        That is so where it needs several nodes, where another line waits that asks for less of anything, and where
+        something is reserved.
+        """
+        guard = self._world.layout.guard
+        return (
+            line.shape.nodes > 1
+            or any((vector - line.vector) & guard for vector in self._vectors)
+            or any(node.steps for node in self._world.nodes.values())
+        )
+
+    def _keep_promises(self) -> None:
+        """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
+        for line, before in self._before.items():
+            batch = self._world.batches.get(line.batch)
+            if batch is not None and self._left.get(line):
+                promise(self._world, batch, line, estimate_us(self._world, line), before)
+
+    # -- questions
+
+    def _room(self, batch: Batch) -> int:
+        return batch.room() - self._taken.get(batch.id, 0)
+
+    def _is_dominated(self, asked: Refusal) -> bool:
+        guard = self._world.layout.guard
+        return any(
+            not (asked.vector - other.vector) & guard
+            and asked.length_us >= other.length_us
+            and asked.nodes >= other.nodes
+            and asked.features >= other.features
+            for other in self._refused
+        )
 
 
-def find(world: World, batch: Batch, line: Line) -> Node | None:
-    """The smallest open node that the line's head fits on: least gpus, cpus, memory, lowest id."""
-
-    def allows(node: Node) -> bool:
-        return node.id != line.not_on and not batch.is_barred(node.id)
-
-    best: Node | None = None
-    guard = world.layout.guard
-    for cell in world.cells.values():
-        if (cell.total - line.vector) & guard:
-            continue
-        node = cell.find(line.vector, guard, allows)
-        if node is not None and (best is None or _size(node) < _size(best)):
-            best = node
-    return best
+def _depth(world: World) -> int:
+    match world.policy.backfill:
+        case "none":
+            return 0
+        case "easy":
+            return world.policy.depth
+        case "conservative":
+            return 1 << 30
 
 
-def _size(node: Node) -> tuple[int, int, int, int]:
-    return field(node.free, GPU), field(node.free, CPU), field(node.free, MEMORY), node.id
-
-
-def _by_head(batch: Batch) -> list[Line]:
-    return sorted((line for line in batch.lines.values() if line.waiting), key=lambda line: line.waiting.head())
-
-
-def _is_dominated(line: Line, refused: list[Vector], guard: int) -> bool:
-    return any(not (line.vector - smaller) & guard for smaller in refused)
-
-
-def _lift_vain_bans(world: World) -> None:
-    """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go.
-
-    A node that cannot begin the batch's jobs for some time is as good as none.
-    """
-    open_nodes = [node for node in world.nodes.values() if node.is_open()]
-    for batch in world.batches.values():
-        if batch.avoided:
-            _lift_avoidance(world, batch, open_nodes)
-        for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
-            others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
-            others = [node for node in others if not batch.is_stuck(node.id)]
-            if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
-                home = batch.line(line.shape_id)
-                for first, last in line.waiting.take(line.waiting.count):
-                    home.waiting.add(first, last)
-
-
-def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
-    for line in [line for line in batch.lines.values() if line.waiting]:
-        able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
-        banned = able & batch.avoided
-        if banned and not any(node not in banned and not batch.is_stuck(node) for node in able):
-            batch.avoided -= banned
-            for node in banned:
-                batch.node_failures.pop(node, None)
-            world.keep(batch.standing())
+def _is_plain(world: World, batch: Batch, line: Line) -> bool:
+    """Whether nothing but room decides where the line's jobs may go."""
+    return not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and not has_rules(world)
 
 
 def _forget_reasons(world: World) -> None:
@@ -144,33 +212,3 @@ def _forget_reasons(world: World) -> None:
         for line in batch.lines.values():
             if line.reason and not line.waiting:
                 explain.set_reason(world, line, "", "")
-
-
-def _deal(world: World, cell: Cell) -> None:
-    """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass.
-
-    And one for each line before that, so that none is left out because those before it do not fit into what becomes
-    free. A batch at its own limit has them too: the next end may be one of its own.
-    """
-    guard = world.layout.guard
-    lines = {
-        batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
-        for batch in world.batches.values()
-        if batch.state == "open"
-    }
-    wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
-    left = {line: line.waiting.count for own in lines.values() for line in own}
-    in_order = sorted(lines, key=lambda batch: world.batches[batch].leaf.claim())
-    cell.tickets = {line: 1 for batch in in_order for line in lines[batch]}
-    turns = Turns([world.batches[b] for b, own in lines.items() if own])
-    while wanted > 0 and (batch := turns.next()) is not None:
-        line = lines[batch.id][0]
-        count = min(wanted, left[line]) if len(left) == 1 else 1
-        cell.tickets[line] += count
-        turns.charge(line, count)
-        wanted -= count
-        left[line] -= count
-        if not left[line]:
-            lines[batch.id].pop(0)
-            if not lines[batch.id]:
-                turns.leave(batch)

@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from lanai.core.batches import Batch
 from lanai.core.schedule.leaf import WHOLE, Leaf
 from lanai.core.schedule.lines import Line
+from lanai.model.ids import BatchId
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
 
@@ -48,6 +49,12 @@ def weigh_users(waiting: Iterable[Batch]) -> None:
         best[batch.user_leaf] = min(batch.priority, best.get(batch.user_leaf, batch.priority))
     for leaf, priority in best.items():
         leaf.priority = priority
+
+
+def share_of(waiting: list[Batch]) -> dict[BatchId, float]:
+    """The factor `share` of each batch: 1 - rank / batches, in the order of their claims."""
+    ranked = sorted(waiting, key=lambda batch: (batch.leaf.claim(), batch.id))
+    return {batch.id: 1 - rank / len(ranked) for rank, batch in enumerate(ranked)}
 
 
 class Turns:

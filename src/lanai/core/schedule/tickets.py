@@ -16,9 +16,13 @@ from itertools import islice
 from typing import Final
 
 from lanai.core.batches import Batch
-from lanai.core.nodes import Node
+from lanai.core.nodes import NEVER_US, Node
+from lanai.core.schedule import heads
 from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
+from lanai.core.schedule.placing import has_rules
+from lanai.core.schedule.shares import Turns
 from lanai.core.world import World
 from lanai.model.vector import fit_count
 
@@ -55,6 +59,75 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
     cell.put(node, guard)
 
 
+MIN_TICKETS: Final = 16
+LINES: Final = 256
+"""So many lines have tickets of one cell at most. Where none of them fits into what an end makes free, a pass comes."""
+
+
+def deal(world: World) -> None:
+    """Leave tickets on all cells: who is looked at first, where an attempt ends, until the next pass.
+
+    Each line has one, so that none is left out because those before it do not fit into what becomes free. Then turns
+    are dealt on with virtual charges, twice as many as attempts ended in the cell since the last pass. A batch at its
+    own limit has tickets too: the next end may be one of its own.
+    """
+    for cell in world.cells.values():
+        cell.tickets = {}
+    if has_rules(world):
+        return  # who may be on a node together is looked at by passes only
+    lines = _lines_in_order(world)
+    for cell in world.cells.values():
+        _deal(world, cell, lines)
+
+
+def _lines_in_order(world: World) -> list[tuple[Batch, Line]]:
+    batches = [batch for batch in world.batches.values() if batch.state == "open"]
+    if world.policy.preset == "tight":
+        left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
+        lines = heads.in_order(world, batches, left).rest()
+    else:
+        batches.sort(key=lambda batch: (-heads.tier(world, batch), batch.leaf.claim()))
+        lines = [(batch, line) for batch in batches for line in by_head(batch)]
+    return [(batch, line) for batch, line in lines if line.shape.nodes == 1]
+
+
+def by_head(batch: Batch) -> list[Line]:
+    """The lines of a batch with something waiting, by the first of it."""
+    return sorted((line for line in batch.lines.values() if line.waiting), key=lambda line: line.waiting.head())
+
+
+def _deal(world: World, cell: Cell, lines: list[tuple[Batch, Line]]) -> None:
+    guard, features = world.layout.guard, set(cell.features)
+    here = [
+        (batch, line)
+        for batch, line in lines
+        if not (cell.total - line.vector) & guard and features.issuperset(line.shape.features)
+    ][:LINES]
+    wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
+    cell.tickets = {line: 1 for _, line in here}
+    left = {line: line.waiting.count for _, line in here}
+    if world.policy.preset == "tight":
+        for _, line in here:
+            cell.tickets[line] += min(wanted, left[line])
+            wanted -= min(wanted, left[line])
+        return
+    own: dict[Batch, list[Line]] = {}
+    for batch, line in here:
+        own.setdefault(batch, []).append(line)
+    turns = Turns(list(own))
+    while wanted > 0 and (turn := turns.next()) is not None:
+        line = own[turn][0]
+        count = min(wanted, left[line]) if len(left) == 1 else 1
+        cell.tickets[line] += count
+        turns.charge(line, count)
+        wanted -= count
+        left[line] -= count
+        if not left[line]:
+            own[turn].pop(0)
+            if not own[turn]:
+                turns.leave(turn)
+
+
 def surplus_target(slots: int, mean_us: int, window_us: int = SURPLUS_US) -> int:
     """How many jobs of one line may wait at a node for `slots` attempts at work, `window_us` for each."""
     longest_us = LONGEST_SURPLUS_US if window_us == SURPLUS_US else window_us
@@ -75,14 +148,15 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: 
     for _ in range(LOOKED_AT):
         window_us = _window_us(lines, slots)
         line = next((line for line in lines if surplus_target(slots, line.mean_run_us, window_us)), None)
-        if line is None:
+        if line is None or not _is_over_in_time(world, node, line, SURPLUS_US):
             return
         room = _room(node, line, window_us)
         count = min(room, _most(world, line), _turns(line, lines, room))
         if count < 1:
             return
         node.stack(line, count)
-        _send(world, cell, node, line, count, is_urgent=is_pressing(surplus_before, slots, line.mean_run_us))
+        is_urgent = is_pressing(surplus_before, slots, line.mean_run_us)
+        _send(world, cell, node, line, count, is_urgent=is_urgent, was_stacked=True)
         if count == room:
             return
         lines = _candidates(world, cell, node, own)
@@ -152,7 +226,7 @@ def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[L
         for line in passed:
             tickets[line] = tickets.pop(line)  # who is behind them is looked at the next time
     lines += [line for line in own if line not in lines and could_go(line)]
-    if len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
+    if world.policy.preset == "fair" and len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
         had = {line.batch for line in own}
         lines.sort(key=lambda line: (line.leaf.claim(), line.batch in had))
     return lines
@@ -167,15 +241,27 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and node.id != line.not_on
         and not batch.is_barred(node.id)
         and batch.room() > 0
+        and line.shape.nodes == 1
+        and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))
     )
+
+
+def _is_over_in_time(world: World, node: Node, line: Line, wait_us: int = 0) -> bool:
+    """Whether a job of the line that begins now, or after so long, is expected to end before the node is another's."""
+    if node.until_us == NEVER_US:
+        return True
+    begins = (step.begin_us for step in node.steps if step.owner is not line and not step.admits(line))
+    return world.now_us + wait_us + estimate_us(world, line) <= min(begins, default=NEVER_US)
 
 
 def _most(world: World, line: Line) -> int:
     return min(line.waiting.count, world.batches[line.batch].room())
 
 
-def _send(world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool) -> None:
-    world.give(node, line, line.waiting.take(count), is_urgent=is_urgent)
+def _send(
+    world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool, was_stacked: bool = False
+) -> None:
+    world.give(node, line, line.waiting.take(count), is_urgent=is_urgent, was_stacked=was_stacked)
     if line.waiting and world.batches[line.batch].room() <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
     # Who was served goes behind those who were not: where claims are equal turns go round.

@@ -1,0 +1,36 @@
+"""Bans that help nobody: a batch stays away from nodes that failed it, unless those are the last ones there are."""
+
+from __future__ import annotations
+
+from lanai.core.batches import ANYWHERE, Batch
+from lanai.core.nodes import Node
+from lanai.core.world import World
+
+
+def lift_vain_bans(world: World) -> None:
+    """Bans keep jobs from sick nodes, not from the last ones there are: lift those that leave a line nowhere to go.
+
+    A node that cannot begin the batch's jobs for some time is as good as none.
+    """
+    open_nodes = [node for node in world.nodes.values() if node.is_open()]
+    for batch in world.batches.values():
+        if batch.avoided:
+            _lift_avoidance(world, batch, open_nodes)
+        for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
+            others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
+            others = [node for node in others if not batch.is_stuck(node.id)]
+            if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
+                home = batch.line(line.shape_id)
+                for first, last in line.waiting.take(line.waiting.count):
+                    home.waiting.add(first, last)
+
+
+def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
+    for line in [line for line in batch.lines.values() if line.waiting]:
+        able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
+        banned = able & batch.avoided
+        if banned and not any(node not in banned and not batch.is_stuck(node) for node in able):
+            batch.avoided -= banned
+            for node in banned:
+                batch.node_failures.pop(node, None)
+            world.keep(batch.standing())

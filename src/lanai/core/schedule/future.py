@@ -1,0 +1,135 @@
+"""What is free on one node from now on: its running attempts end as estimated, and parts of it are reserved.
+
+A node is free of more and more as attempts end, and of less while a *step* lasts: an amount that is kept from others
+for a time. So whether a request fits for a while is decided at the beginning of that and where a step begins in it.
+Nothing is remembered but the list of ends, until something on the node changes or an estimate is overrun.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from lanai.core.nodes import NEVER_US, Node, Step
+from lanai.core.schedule.estimate import end_of, estimate_us
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
+
+
+def ends_of(world: World, node: Node) -> list[tuple[int, Vector]]:
+    """(expected end, what it frees) of what takes room on the node, in order of time, all after now."""
+    known = node.ends
+    if node.ends_as_of == node.changes and (not known or known[0][0] > world.now_us):
+        return known
+    node.ends = _ends(world, node)
+    node.ends_as_of = node.changes
+    return node.ends
+
+
+def fits(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
+    """Whether the line has room for `vector` on the node for so long from now on."""
+    if (node.free - vector) & world.layout.guard:
+        return False
+    if world.now_us + length_us <= node.until_us:
+        return True
+    steps = _steps(node, line)
+    return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
+
+
+def earliest(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:
+    """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US."""
+    guard = world.layout.guard
+    steps = _steps(node, line)
+    if not steps:
+        free = node.free
+        if not (free - vector) & guard:
+            return from_us
+        for end_us, freed in ends_of(world, node):
+            free += freed
+            if not (free - vector) & guard:
+                return max(end_us, from_us)
+        return NEVER_US
+    times = {from_us, *(end_us for end_us, _ in ends_of(world, node)), *(step.end_us for step in steps)}
+    for at_us in sorted(times):
+        if from_us <= at_us < NEVER_US and _fits_from(world, node, vector, steps, at_us, length_us):
+            return at_us
+    return NEVER_US
+
+
+def lay(node: Node, step: Step) -> None:
+    """Keep an amount of the node from others for a time."""
+    node.steps.append(step)
+    node.until_us = min(node.until_us, step.begin_us)
+
+
+def lift(node: Node, owner: object) -> None:
+    """What was kept for this owner is no longer."""
+    node.steps = [step for step in node.steps if step.owner is not owner]
+    node.until_us = min((step.begin_us for step in node.steps), default=NEVER_US)
+
+
+def _steps(node: Node, line: Line) -> list[Step]:
+    """Those that keep something from this line."""
+    if not node.steps:
+        return node.steps
+    return [step for step in node.steps if step.owner is not line and not step.admits(line)]
+
+
+def _fits_from(world: World, node: Node, vector: Vector, steps: list[Step], at_us: int, length_us: int) -> bool:
+    guard, until_us = world.layout.guard, at_us + length_us
+    if (_free_at(world, node, steps, at_us) - vector) & guard:
+        return False
+    begins = {step.begin_us for step in steps if at_us < step.begin_us < until_us}
+    return not any((_free_at(world, node, steps, begin_us) - vector) & guard for begin_us in begins)
+
+
+def _free_at(world: World, node: Node, steps: list[Step], at_us: int) -> Vector:
+    free = node.free
+    ends = ends_of(world, node)
+    for _, freed in ends[: bisect_right(ends, at_us, key=_when)]:
+        free += freed
+    for step in steps:
+        if step.begin_us <= at_us < step.end_us:
+            free = _without(free, step.vector, world.layout.guard)
+    return free
+
+
+def _when(end: tuple[int, Vector]) -> int:
+    return end[0]
+
+
+def _without(free: Vector, taken: Vector, guard: int) -> Vector:
+    """What is left, field by field, where more may be taken than there is: nothing of that."""
+    if free & guard:
+        return 0  # overfull: a node that has shrunk
+    if not (free - taken) & guard:
+        return free - taken
+    left, position = 0, 0
+    while free >> position:
+        part = (free >> position & FIELD_MASK) - (taken >> position & FIELD_MASK)
+        if part > 0:
+            left |= part << position
+        position += FIELD_BITS
+    return left
+
+
+def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
+    now_us, skew_us = world.now_us, world.wall_us - world.now_us
+    left = dict(node.active)
+    found: list[tuple[int, Vector]] = []
+    for grant in node.grants.values():
+        line = grant.line
+        active = left.get(line, 0)
+        if not active:
+            continue
+        here = min(active, len(grant.members))
+        left[line] = active - here
+        estimate = estimate_us(world, line)
+        if not grant.was_stacked:
+            found += [(end_of(grant.granted_at_us, estimate, now_us), line.vector)] * here
+            continue
+        # When what waited at the node began is known of what has run for a while; of the rest it was just now.
+        starts = [min(now_us, max(grant.granted_at_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
+        starts += [now_us] * (here - len(starts))
+        found += [(end_of(start_us, estimate, now_us), line.vector) for start_us in starts]
+    return sorted(found)

@@ -1,0 +1,116 @@
+"""Where the head of a line may go, and where it goes: on the nodes that fit now and stay free long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import nsmallest
+from typing import Final
+
+from lanai.core.batches import Batch
+from lanai.core.nodes import Node
+from lanai.core.schedule import future
+from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.policy import NodeChoice
+from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
+
+Size = tuple[int, int, int, int]
+
+
+def able_cells(world: World, line: Line) -> Iterator[Cell]:
+    """Cells whose nodes, empty, could take an attempt of the line."""
+    guard, vector, features = world.layout.guard, line.vector, line.shape.features
+    for cell in world.cells.values():
+        if not (cell.total - vector) & guard and (not features or set(features) <= set(cell.features)):
+            yield cell
+
+
+def may_go(batch: Batch, line: Line, node: Node) -> bool:
+    """Whether nothing keeps the line's jobs from that node, whatever is free there."""
+    return node.id != line.not_on and not batch.is_barred(node.id)
+
+
+def is_alone(world: World, batch: Batch) -> bool:
+    """Whether each job of the batch has its nodes to itself."""
+    return world.policy.sharing == "single_job" or world.policy.service(batch.settings.service).is_dedicated
+
+
+def has_rules(world: World) -> bool:
+    """Whether anything but room says who may be on a node together."""
+    policy = world.policy
+    return policy.sharing != "shared" or any(service.is_dedicated for service in policy.services.values())
+
+
+def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:
+    """What must be free on the node for an attempt of the line: what it asks for, or all there is."""
+    return node.total if is_alone(world, batch) else line.vector
+
+
+def may_share(world: World, batch: Batch, node: Node) -> bool:
+    """Whether the rules of sharing let a job of the batch onto the node beside what is there now."""
+    lines = [*node.active, *node.surplus]
+    if not lines:
+        return True
+    if is_alone(world, batch):
+        return False
+    there = [world.batches.get(line.batch) for line in lines]
+    if any(other is None or world.policy.service(other.settings.service).is_dedicated for other in there):
+        return False
+    return world.policy.sharing != "single_user" or all(other and other.user == batch.user for other in there)
+
+
+def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] | None:
+    """As many nodes as a job of the line has at once, on which it fits now and for so long; None: there are not."""
+    allows = _rule(world, batch, line, length_us)
+    guard = world.layout.guard
+    if line.shape.nodes == 1 and world.policy.node_choice == "smallest":
+        best: Node | None = None
+        for cell in able_cells(world, line):
+            node = cell.find(line.vector, guard, allows)
+            if node is not None and (best is None or size(node) < size(best)):
+                best = node
+        return None if best is None else [best]
+    wanted = line.shape.nodes
+    fitting = [node for cell in able_cells(world, line) for node in cell.fitting(line.vector, guard, allows)]
+    if len(fitting) < wanted:
+        return None
+    chosen = nsmallest(wanted, fitting, key=_BY[world.policy.node_choice])
+    return sorted(chosen, key=lambda node: node.id)
+
+
+def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[Node], bool]:
+    """Which of the nodes with enough room are taken."""
+    now_us = world.now_us
+    is_plain = not has_rules(world)
+
+    def allows(node: Node) -> bool:
+        if node.id == line.not_on or batch.is_barred(node.id):
+            return False
+        if is_plain:
+            return now_us + length_us <= node.until_us or future.fits(world, node, line, line.vector, length_us)
+        vector = need(world, batch, line, node)
+        return may_share(world, batch, node) and future.fits(world, node, line, vector, length_us)
+
+    return allows
+
+
+def size(node: Node) -> Size:
+    """What is free on the node: gpus, cpus, memory; then its number."""
+    return field(node.free, GPU), field(node.free, CPU), field(node.free, MEMORY), node.id
+
+
+def _most_free(node: Node) -> Size:
+    gpus, cpus, memory, number = size(node)
+    return -gpus, -cpus, -memory, number
+
+
+def _by_number(node: Node) -> Size:
+    return 0, 0, 0, node.id
+
+
+_BY: Final[dict[NodeChoice, Callable[[Node], Size]]] = {
+    "smallest": size,
+    "most_free": _most_free,
+    "first": _by_number,
+}

@@ -12,6 +12,7 @@ from functools import partial
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.schedule.lines import Line
+from lanai.core.schedule.placing import able_cells
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
@@ -33,8 +34,24 @@ def set_reason(world: World, line: Line, code: str, text: str) -> None:
 
 
 def no_room(world: World, batch: Batch, line: Line) -> None:
-    """Find out why no node took the head of the line, and set it."""
-    set_reason(world, line, *_why_no_room(world, batch, line))
+    """Find out why no node took the head of the line, and set it. Its numbers are put together when somebody asks."""
+    if not _is_just_busy(world, batch, line):
+        set_reason(world, line, *_why_no_room(world, batch, line))
+    elif line.reason != "no_room":
+        set_reason(world, line, "no_room", f"needs {describe(line.shape)}; the nodes that could take it are busy")
+
+
+def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
+    """Whether some open node could take it, if it were empty, and nothing keeps the batch from nodes."""
+    is_free_to_go = not batch.avoided and not batch.stalls and not line.not_on
+    return is_free_to_go and next(able_cells(world, line), None) is not None
+
+
+def text_of(world: World, batch: Batch, line: Line) -> str:
+    """Why the line waits, with the numbers of now. Costs by the number of nodes."""
+    if line.reason == "no_room" and line.waiting:
+        return _why_no_room(world, batch, line)[1]
+    return line.reason_text
 
 
 def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
@@ -69,7 +86,7 @@ def describe(shape: Shape) -> str:
 def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     """The verdict on a batch, or on one job of it that has not ended, with the facts it rests on."""
     line = _line_of(batch, index)
-    code, text, since_us = _verdict(batch, line, index)
+    code, text, since_us = _verdict(world, batch, line, index)
     facts = [
         f"batch {batch.id}: {batch.counts.queued} queued, {batch.counts.held} held, {batch.counts.locked} granted, "
         f"{batch.counts.running} running, {batch.counts.done} done, {batch.counts.failed} failed, "
@@ -95,7 +112,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     return {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
 
 
-def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
+def _verdict(world: World, batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
     if batch.state == "paused":
         return "paused", f"the batch is paused: {batch.reason}", 0
     if index in batch.held if index is not None else batch.held and not batch.waiting:
@@ -104,7 +121,7 @@ def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str,
         return "delayed", "its last attempt met a fault of the node; it is tried again shortly", 0
     if line is not None and line.waiting:
         if line.reason:
-            return line.reason, line.reason_text, line.since_us
+            return line.reason, text_of(world, batch, line), line.since_us
         return "next", "the next pass of the scheduler looks at it", 0
     if batch.sent:
         return "running", f"{batch.sent} jobs are at nodes, none waits", 0

@@ -48,6 +48,7 @@ from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.node import NodeState
+from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.records import Record, Recovered
 from lanai.model.resources import Amounts, Capacity, Shape
 
@@ -177,10 +178,26 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubCore:
-    """Every decision of a hub. One owner, one thread."""
+    """Every decision of a hub. One owner, one thread.
 
-    def __init__(self, *, epoch: int, lease_us: int, kept: Kept = FOR_EVER) -> None:
-        self.world = World(epoch=epoch, lease_us=lease_us, kept=kept)
+    Args:
+        epoch: of the hub's grants.
+        lease_us: how long a node's attempts are its own after its last word.
+        kept: how long what is over is kept.
+        policy: of the scheduler, until another one comes.
+        has_fast_path: False only where time stands still between ends and the pass, as in a replay.
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        lease_us: int,
+        kept: Kept = FOR_EVER,
+        policy: Policy = DEFAULT_POLICY,
+        has_fast_path: bool = True,
+    ) -> None:
+        self.world = World(epoch=epoch, lease_us=lease_us, kept=kept, policy=policy, has_fast_path=has_fast_path)
 
     # -- start
 

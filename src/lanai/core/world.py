@@ -64,8 +64,18 @@ FOR_EVER: Final = Kept()
 class World:
     """Everything the core knows. Attributes are read and written by the modules of `core` only."""
 
-    def __init__(self, *, epoch: int, lease_us: int = LEASE_S * SECOND_US, kept: Kept = FOR_EVER) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        lease_us: int = LEASE_S * SECOND_US,
+        kept: Kept = FOR_EVER,
+        policy: Policy = DEFAULT_POLICY,
+        has_fast_path: bool = True,
+    ) -> None:
         self.epoch = epoch
+        self.has_fast_path = has_fast_path
+        """An end is followed at once. In a replay, where all of an instant is one pass, it is not."""
         self.lease_us = lease_us
         self.heartbeat_us = HEARTBEAT_S * SECOND_US
         self.now_us = 0
@@ -81,15 +91,13 @@ class World:
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
         self.grants: dict[GrantId, Grant] = {}
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
-        self.policy: Policy = DEFAULT_POLICY
+        self.policy = policy
         self.kept = kept
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
-        self.horizons: dict[Line, dict[int, tuple[int, int]]] = {}
-        """Of lines that are promised something: what `schedule.promises` remembers of each node."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
         self.stalls: list[tuple[int, BatchId, NodeId]] = []
         self.tokens: dict[TokenId, SaveToken] = {}

@@ -198,6 +198,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def service(self, name: str) -> ServicePolicy:
         """What is settled for a service; empty is the default one."""
+        if not self.services:
+            return _SERVICE
         return self.services.get(name or DEFAULT_SERVICE) or self.services.get(EVERYONE) or _SERVICE
 
     def account_of(self, user: str, wished: str) -> str:

@@ -12,8 +12,9 @@ def lift_vain_bans(world: World) -> None:
 
     A node that cannot begin the batch's jobs for some time is as good as none.
     """
-    open_nodes = [node for node in world.nodes.values() if node.is_open()]
-    for batch in world.batches.values():
+    banning = [batch for batch in world.batches.values() if batch.avoided or _keeps_away(batch)]
+    open_nodes = [node for node in world.nodes.values() if node.is_open()] if banning else []
+    for batch in banning:
         if batch.avoided:
             _lift_avoidance(world, batch, open_nodes)
         for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
@@ -23,6 +24,10 @@ def lift_vain_bans(world: World) -> None:
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
                     home.waiting.add(first, last)
+
+
+def _keeps_away(batch: Batch) -> bool:
+    return any(not_on != ANYWHERE for _, not_on in batch.lines)
 
 
 def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:

@@ -1,8 +1,9 @@
 """Cells: nodes of equal capacity and features, indexed by what is free on them.
 
-Within a cell the nodes stand in buckets by free gpus and then by free cpus (64 buckets, a bit mask of those not empty),
-each bucket sorted by (free memory, node id). The smallest node that fits is found by walking up from the request:
-least gpus, then least cpus, least memory, lowest id. The index says where to look; `fits` on the whole vector decides.
+Within a cell the nodes stand in buckets by free gpus and then by free cpus (a quarter of a cpu each, or some quarters
+where there are very many; a bit mask of those not empty), each bucket sorted by (free memory, node id). The smallest
+node that fits is found by walking up from the request: least gpus, then least cpus, least memory, lowest id. The index
+says where to look; `fits` on the whole vector decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from lanai.core.nodes import Node
 from lanai.core.schedule.lines import Line
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
-_BUCKETS: Final = 64
+_BUCKETS: Final = 512
+_STEP_MILLI: Final = 250
+"""What divides a whole cpu: else the nodes that have just less free than is asked for stand with those that have it."""
 
 
 class Cell:
@@ -29,7 +32,8 @@ class Cell:
         """Turns that the last pass has left each line here, in the order of their first; 0 or less where used up."""
         self.ended = 0
         """Attempts that ended here since the last pass: how many tickets to leave."""
-        self._step_milli = max(1000, -(-field(total, CPU) // (_BUCKETS - 1)))
+        self._step_milli = _STEP_MILLI * -(-max(1, field(total, CPU)) // (_STEP_MILLI * _BUCKETS))
+        self._buckets = field(total, CPU) // self._step_milli + 1
         self._levels: dict[int, _Level] = {}
         self._places: dict[int, tuple[int, int, tuple[int, int]]] = {}
         self._indexed: dict[int, Vector] = {}
@@ -55,7 +59,7 @@ class Cell:
         gpus, bucket, _ = place
         level = self._levels.get(gpus)
         if level is None:
-            level = self._levels[gpus] = _Level()
+            level = self._levels[gpus] = _Level(self._buckets)
         level.insert(bucket, entry)
         self._places[node.id] = place
         self._indexed[node.id] = free
@@ -75,15 +79,16 @@ class Cell:
 
     def find(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Node | None:
         """The smallest node on which `request` fits and that `allows` says yes to."""
-        memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli
-        for gpus in sorted(self._levels):
-            if gpus < field(request, GPU):
-                continue
-            for entry in self._levels[gpus].upwards(low, memory):
-                node = self._nodes[entry[1]]
-                if not (node.free - request) & guard and allows(node):
-                    return node
-        return None
+        return next(self._upwards(request, guard, allows), None)
+
+    def smallest(self, request: Vector, guard: int, allows: Callable[[Node], bool], most: int) -> list[Node]:
+        """The smallest nodes of that kind, up to so many, smallest first."""
+        return list(islice(self._upwards(request, guard, allows), most))
+
+    def most(self, request: Vector) -> int:
+        """No more nodes than so many have room for `request`: what the index alone can tell."""
+        low, gpus_asked = field(request, CPU) // self._step_milli, field(request, GPU)
+        return sum(level.count_from(low) for gpus, level in self._levels.items() if gpus >= gpus_asked)
 
     def fitting(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> list[Node]:
         """All nodes on which `request` fits and that `allows` says yes to, in the order in which they were indexed."""
@@ -94,13 +99,25 @@ class Cell:
         return [self._nodes[node] for node in sorted(self._nodes)]
 
 
+    def _upwards(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Iterator[Node]:
+        memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli
+        nodes = self._nodes
+        for gpus in sorted(self._levels):
+            if gpus < field(request, GPU):
+                continue
+            for entry in self._levels[gpus].upwards(low, memory):
+                node = nodes[entry[1]]
+                if not (node.free - request) & guard and allows(node):
+                    yield node
+
+
 class _Level:
     """The nodes with one number of free gpus."""
 
     __slots__ = ("buckets", "mask")
 
-    def __init__(self) -> None:
-        self.buckets: list[list[tuple[int, int]]] = [[] for _ in range(_BUCKETS)]
+    def __init__(self, buckets: int) -> None:
+        self.buckets: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
         self.mask = 0
 
     def insert(self, bucket: int, entry: tuple[int, int]) -> None:
@@ -112,6 +129,14 @@ class _Level:
         del entries[bisect_left(entries, entry)]
         if not entries:
             self.mask &= ~(1 << bucket)
+
+    def count_from(self, low: int) -> int:
+        """How many nodes stand in bucket `low` or above."""
+        count, mask = 0, self.mask >> low << low
+        while mask:
+            count += len(self.buckets[(mask & -mask).bit_length() - 1])
+            mask &= mask - 1
+        return count
 
     def upwards(self, low: int, memory: int) -> Iterator[tuple[int, int]]:
         """Entries from bucket `low` on with at least `memory`, smallest first. The level must not change meanwhile."""

@@ -38,15 +38,16 @@ def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     bans.lift_vain_bans(world)
     _forget_reasons(world)
-    price(world.batches.values(), world.total())
+    total = world.total()
+    price(world.batches.values(), total)
     waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
     weigh_users(waiting)
-    sweep = Sweep(world, waiting)
+    sweep = Sweep(world, waiting, total)
     sweep.run()
     sweep.give()
     if sweep.starts >= MOST_STARTS:
         return False
-    tickets.deal(world)
+    tickets.deal(world, total)
     return True
 
 
@@ -62,11 +63,11 @@ class Refusal(NamedTuple):
 class Sweep:
     """One pass over the heads of lines. What it starts is booked on the nodes at once, and granted by `give`."""
 
-    def __init__(self, world: World, waiting: list[Batch]) -> None:
+    def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
         self._world = world
         self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
-        self._order = heads.in_order(world, waiting, self._left)
+        self._order = heads.in_order(world, waiting, self._left, total)
         self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
         self._held = 0
@@ -98,6 +99,8 @@ class Sweep:
     def give(self) -> None:
         """Grant what was booked."""
         for (nodes, line), count in self._booked.items():
+            for node in nodes:
+                node.booked.clear()
             self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True)
 
     # -- steps
@@ -136,6 +139,7 @@ class Sweep:
             return False
         for node in nodes:
             node.occupy(line, 1)
+            node.booked.append((world.now_us + length_us, line.vector))
             world.reindex(node)
         key = tuple(nodes), line
         self._booked[key] = self._booked.get(key, 0) + 1

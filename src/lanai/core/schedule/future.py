@@ -116,7 +116,7 @@ def _without(free: Vector, taken: Vector, guard: int) -> Vector:
 def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
     now_us, skew_us = world.now_us, world.wall_us - world.now_us
     left = dict(node.active)
-    found: list[tuple[int, Vector]] = []
+    found = list(node.booked)
     for grant in node.grants.values():
         line = grant.line
         active = left.get(line, 0)

@@ -16,6 +16,7 @@ from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
 from lanai.core.schedule.shares import Turns, share_of
 from lanai.core.world import World
+from lanai.model.vector import Vector
 
 Place = tuple[int, float, int, int, int]
 
@@ -36,16 +37,17 @@ class Order(Protocol):
         """All lines that are left, in order."""
 
 
-def in_order(world: World, waiting: list[Batch], left: dict[Line, int]) -> Order:
+def in_order(world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> Order:
     """The order of the policy's preset.
 
     Args:
         world: whose policy it is.
         waiting: batches of which something may start.
         left: how many of each line's jobs may, which the pass counts down; lines that are not in it are left out.
+        total: all capacity.
     """
     shares = share_of(waiting) if world.policy.weights.share and world.policy.preset == "tight" else {}
-    scorer = Scorer(world, shares)
+    scorer = Scorer(world, shares, total)
     if world.policy.preset == "tight":
         return Tight(world, scorer, waiting, left)
     return Fair(world, scorer, waiting, left)

@@ -71,12 +71,19 @@ def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] |
             if node is not None and (best is None or size(node) < size(best)):
                 best = node
         return None if best is None else [best]
-    wanted = line.shape.nodes
-    fitting = [node for cell in able_cells(world, line) for node in cell.fitting(line.vector, guard, allows)]
+    wanted, choice = line.shape.nodes, world.policy.node_choice
+    fitting: list[Node] = []
+    cells = list(able_cells(world, line))
+    if sum(cell.most(line.vector) for cell in cells) < wanted:
+        return None
+    for cell in cells:
+        if choice == "smallest":
+            fitting += cell.smallest(line.vector, guard, allows, wanted)
+        else:
+            fitting += cell.fitting(line.vector, guard, allows)
     if len(fitting) < wanted:
         return None
-    chosen = nsmallest(wanted, fitting, key=_BY[world.policy.node_choice])
-    return sorted(chosen, key=lambda node: node.id)
+    return sorted(nsmallest(wanted, fitting, key=_BY[choice]), key=lambda node: node.id)
 
 
 def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[Node], bool]:

@@ -11,14 +11,14 @@ front of it for ever.
 
 from __future__ import annotations
 
-from heapq import nsmallest
+from heapq import heappush, heapreplace
 from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule import future
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells, may_go, need
+from lanai.core.schedule.placing import able_cells, is_alone, may_go, need
 from lanai.core.world import Promise, World
 
 HELD_US: Final = 60_000_000
@@ -68,52 +68,57 @@ def _still_holds(world: World, batch: Batch, before: Promise) -> bool:
 
 
 def _earliest(world: World, batch: Batch, line: Line, length_us: int) -> Promise | None:
-    wanted = line.shape.nodes
-    nodes = [node for cell in able_cells(world, line) for node in cell.nodes() if may_go(batch, line, node)]
-    times = _times(world, batch, line, nodes, length_us)
-    at_us = 0
+    floors: dict[int, int] = {}
+    at_us = world.now_us
     while True:
-        chosen = nsmallest(wanted, times)
-        if len(chosen) < wanted or chosen[-1][0] >= NEVER_US:
+        soonest = _soonest(world, batch, line, length_us, floors)
+        if len(soonest) < line.shape.nodes or soonest[-1][0] >= NEVER_US:
             return None
-        at_us = max(at_us, chosen[-1][0])
-        late = _late(world, batch, line, [node for _, _, node in chosen], at_us, length_us)
+        at_us = max(at_us, soonest[-1][0])
+        nodes = [node for _, _, node in soonest]
+        late = _late(world, batch, line, nodes, at_us, length_us)
         if not late:
-            return Promise(line, at_us, tuple(sorted((node for _, _, node in chosen), key=_number)))
-        times = [(late.get(number, when), number, node) for when, number, node in times]
+            return Promise(line, at_us, tuple(sorted(nodes, key=_number)))
+        floors |= late
 
 
-def _late(
-    world: World, batch: Batch, line: Line, nodes: list[Node], at_us: int, length_us: int
-) -> dict[int, int]:
-    """The next time of each of these nodes that have no room at `at_us` after all."""
+def _soonest(
+    world: World, batch: Batch, line: Line, length_us: int, floors: dict[int, int]
+) -> list[tuple[int, int, Node]]:
+    """(first time, number, node) of as many nodes as the line asks for, those that have room first.
+
+    `floors`: the times that nodes are looked at from, by their numbers; others are from now on.
+    """
+    now_us, wanted = world.now_us, line.shape.nodes
+    alone, is_barred = is_alone(world, batch), bool(batch.avoided or batch.stalls or line.not_on)
+    best: list[tuple[int, int, Node]] = []  # a heap whose first is the last of them
+    bound_us = NEVER_US
+    for cell in able_cells(world, line):
+        for node in cell.nodes():
+            if is_barred and not may_go(batch, line, node):
+                continue
+            if node.ends and node.ends[0][0] >= bound_us and node.ends_as_of == node.changes:
+                continue  # nothing ends there in time
+            vector, from_us = node.total if alone else line.vector, floors.get(node.id, now_us)
+            at_us = future.earliest(world, node, line, vector, length_us, from_us)
+            entry = -at_us, -node.id, node
+            if len(best) < wanted:
+                heappush(best, entry)
+            elif entry > best[0]:
+                heapreplace(best, entry)
+            if len(best) == wanted:
+                bound_us = -best[0][0]
+    return sorted((-at_us, -number, node) for at_us, number, node in best)
+
+
+def _late(world: World, batch: Batch, line: Line, nodes: list[Node], at_us: int, length_us: int) -> dict[int, int]:
+    """The next time of each of these nodes that have no room at `at_us` after all, by their numbers."""
     late: dict[int, int] = {}
     for node in nodes:
-        vector = need(world, batch, line, node)
-        when = future.earliest(world, node, line, vector, length_us, at_us)
+        when = future.earliest(world, node, line, need(world, batch, line, node), length_us, at_us)
         if when > at_us:
             late[node.id] = when
     return late
-
-
-def _times(
-    world: World, batch: Batch, line: Line, nodes: list[Node], length_us: int
-) -> list[tuple[int, int, Node]]:
-    """(earliest time, node's number, node); what was found before is used where nothing has changed since."""
-    known = world.horizons.setdefault(line, {})
-    now_us = world.now_us
-    times: list[tuple[int, int, Node]] = []
-    for node in nodes:
-        horizon = known.get(node.id)
-        if node.steps:
-            at_us = future.earliest(world, node, line, need(world, batch, line, node), length_us, now_us)
-        elif horizon is not None and horizon[0] == node.changes and horizon[1] > now_us:
-            at_us = horizon[1]
-        else:
-            at_us = future.earliest(world, node, line, need(world, batch, line, node), length_us, now_us)
-            known[node.id] = node.changes, at_us
-        times.append((at_us, int(node.id), node))
-    return times
 
 
 def _number(node: Node) -> int:

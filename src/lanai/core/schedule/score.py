@@ -25,7 +25,7 @@ from lanai.core.world import World
 from lanai.model.batch import PRIORITY_DEFAULT
 from lanai.model.ids import BatchId
 from lanai.model.policy import Weights
-from lanai.model.vector import CPU, GPU, MEMORY, field
+from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 DAY_US: Final = 86_400_000_000
 LEAST_ESTIMATE_US: Final = 600_000_000
@@ -52,12 +52,13 @@ class Scorer:
     Args:
         world: whose policy and capacity count.
         shares: the factor `share` of each batch; a batch that is not there has 0.
+        total: all capacity.
     """
 
-    def __init__(self, world: World, shares: dict[BatchId, float]) -> None:
+    def __init__(self, world: World, shares: dict[BatchId, float], total: Vector) -> None:
         self._world = world
         self._shares = shares
-        self._total = world.total()
+        self._total = total
         weights, caps = world.policy.weights, world.policy.caps
         self._factors = [
             (name, _FACTORS[name], getattr(caps, name), getattr(weights, name)) for name in Weights.__struct_fields__

@@ -24,7 +24,7 @@ from lanai.core.schedule.lines import SURPLUS_US, Line
 from lanai.core.schedule.placing import has_rules
 from lanai.core.schedule.shares import Turns
 from lanai.core.world import World
-from lanai.model.vector import fit_count
+from lanai.model.vector import Vector, fit_count
 
 LOOKED_AT: Final = 8
 PASSED_OVER: Final = 32
@@ -41,6 +41,9 @@ SELDOM: Final = 8
 def refill(world: World, node: Node, own: list[Line]) -> None:
     """Follow up attempts that have just ended on the node; `own` are their lines."""
     if not node.is_open():
+        return
+    if not world.has_fast_path:
+        world.reindex(node)
         return
     cell = world.cell_of(node)
     guard = world.layout.guard
@@ -64,27 +67,27 @@ LINES: Final = 256
 """So many lines have tickets of one cell at most. Where none of them fits into what an end makes free, a pass comes."""
 
 
-def deal(world: World) -> None:
+def deal(world: World, total: Vector) -> None:
     """Leave tickets on all cells: who is looked at first, where an attempt ends, until the next pass.
 
     Each line has one, so that none is left out because those before it do not fit into what becomes free. Then turns
     are dealt on with virtual charges, twice as many as attempts ended in the cell since the last pass. A batch at its
-    own limit has tickets too: the next end may be one of its own.
+    own limit has tickets too: the next end may be one of its own. `total` is all capacity.
     """
     for cell in world.cells.values():
         cell.tickets = {}
-    if has_rules(world):
+    if has_rules(world) or not world.has_fast_path:
         return  # who may be on a node together is looked at by passes only
-    lines = _lines_in_order(world)
+    lines = _lines_in_order(world, total)
     for cell in world.cells.values():
         _deal(world, cell, lines)
 
 
-def _lines_in_order(world: World) -> list[tuple[Batch, Line]]:
+def _lines_in_order(world: World, total: Vector) -> list[tuple[Batch, Line]]:
     batches = [batch for batch in world.batches.values() if batch.state == "open"]
     if world.policy.preset == "tight":
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
-        lines = heads.in_order(world, batches, left).rest()
+        lines = heads.in_order(world, batches, left, total).rest()
     else:
         batches.sort(key=lambda batch: (-heads.tier(world, batch), batch.leaf.claim()))
         lines = [(batch, line) for batch in batches for line in by_head(batch)]
@@ -98,11 +101,13 @@ def by_head(batch: Batch) -> list[Line]:
 
 def _deal(world: World, cell: Cell, lines: list[tuple[Batch, Line]]) -> None:
     guard, features = world.layout.guard, set(cell.features)
-    here = [
+    able = (
         (batch, line)
         for batch, line in lines
-        if not (cell.total - line.vector) & guard and features.issuperset(line.shape.features)
-    ][:LINES]
+        if not (cell.total - line.vector) & guard
+        and (not line.shape.features or features.issuperset(line.shape.features))
+    )
+    here = list(islice(able, LINES))
     wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
     cell.tickets = {line: 1 for _, line in here}
     left = {line: line.waiting.count for _, line in here}

@@ -33,7 +33,7 @@ def test_the_smallest_node_that_fits_is_taken(hub: Recorder) -> None:
 
 
 def test_a_small_job_passes_a_large_one_that_has_no_room(hub: Recorder) -> None:
-    """Without reservations yet: what fits starts, what does not says why with numbers."""
+    """It leaves room enough for the large one at the time that is promised to that; which says why with numbers."""
     node = hub.join("n", capacity(cpus=4))
     hub.submit(1, shape=Shape(cpu_milli=3000))
     hub.start()
@@ -41,7 +41,7 @@ def test_a_small_job_passes_a_large_one_that_has_no_room(hub: Recorder) -> None:
     (started,) = hub.start()
     assert (started.batch, started.node) == (small, node)
     assert reason(hub, large) == (
-        "no_room: needs 2 cpus; the one node that could take it is busy with 1 attempts; most free on n: 1 cpu, "
+        "no_room: needs 2 cpus; the one node that could take it is busy with 2 attempts; most free on n: 0 cpus, "
         "8 GiB memory"
     )
 

@@ -33,7 +33,6 @@ class Cell:
         self.ended = 0
         """Attempts that ended here since the last pass: how many tickets to leave."""
         self._step_milli = _STEP_MILLI * -(-max(1, field(total, CPU)) // (_STEP_MILLI * _BUCKETS))
-        self._buckets = field(total, CPU) // self._step_milli + 1
         self._levels: dict[int, _Level] = {}
         self._places: dict[int, tuple[int, int, tuple[int, int]]] = {}
         self._indexed: dict[int, Vector] = {}
@@ -59,7 +58,7 @@ class Cell:
         gpus, bucket, _ = place
         level = self._levels.get(gpus)
         if level is None:
-            level = self._levels[gpus] = _Level(self._buckets)
+            level = self._levels[gpus] = _Level()
         level.insert(bucket, entry)
         self._places[node.id] = place
         self._indexed[node.id] = free
@@ -116,12 +115,12 @@ class _Level:
 
     __slots__ = ("buckets", "mask")
 
-    def __init__(self, buckets: int) -> None:
-        self.buckets: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
+    def __init__(self) -> None:
+        self.buckets: dict[int, list[tuple[int, int]]] = {}
         self.mask = 0
 
     def insert(self, bucket: int, entry: tuple[int, int]) -> None:
-        insort(self.buckets[bucket], entry)
+        insort(self.buckets.setdefault(bucket, []), entry)
         self.mask |= 1 << bucket
 
     def remove(self, bucket: int, entry: tuple[int, int]) -> None:

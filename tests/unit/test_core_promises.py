@@ -1,0 +1,156 @@
+"""Backfill over nodes: what is promised to whom, who keeps out of the way, and what happens when estimates are wrong."""
+
+import msgspec
+
+from core_recorder import SECOND, Recorder, capacity
+from lanai.core.effects import RecallJobs, StartAttempts
+from lanai.model.ids import BatchId
+from lanai.model.resources import Shape
+
+MINUTE = 60 * SECOND
+
+
+def job(cpus: int, minutes: float, **more: object) -> Shape:
+    return Shape(cpu_milli=1000 * cpus, time_limit_us=round(minutes * MINUTE), **more)  # type: ignore[arg-type]
+
+
+def promised(hub: Recorder) -> dict[BatchId, float]:
+    """What each batch's line has been promised, in minutes from now."""
+    return {line.batch: (promise.at_us - hub.now_us) / MINUTE for line, promise in hub.core.world.promises.items()}
+
+
+def started(hub: Recorder) -> list[BatchId]:
+    hub.core.world.needs_pass = True
+    return [start.batch for start in hub.start()]
+
+
+def ends(hub: Recorder, node: int, number: int) -> list[BatchId]:
+    """The one attempt of a grant ends on the node; what is started by the fast path and by the pass after it."""
+    hub.end(node, number, 1)  # type: ignore[arg-type]
+    hub.decide()
+    found = hub.take(StartAttempts)
+    hub.take_all()
+    return [start.batch for start in found]
+
+
+def test_what_is_behind_starts_if_it_ends_in_time_or_leaves_enough(hub: Recorder) -> None:
+    """EASY: 4 cpus, 3 of them busy for 10 minutes; 3 are wanted. One is free then besides, and now."""
+    hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(3, 10))
+    hub.start()
+    head = hub.submit(1, shape=job(3, 60), user="bob")
+    long = hub.submit(1, shape=job(1, 60), user="carl")
+    assert started(hub) == [long]
+    assert promised(hub) == {head: 10}
+
+
+def test_what_would_be_in_the_way_waits(hub: Recorder) -> None:
+    """All 4 cpus are wanted in 10 minutes: who takes 9 may go first, who takes 11 may not."""
+    hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(3, 10))
+    hub.start()
+    head = hub.submit(1, shape=job(4, 60), user="bob")
+    hub.submit(1, shape=job(1, 11), user="carl")
+    short = hub.submit(1, shape=job(1, 9), user="dora")
+    assert started(hub) == [short]
+    assert promised(hub) == {head: 10}
+
+
+def test_the_fast_path_keeps_out_of_the_way_too(hub: Recorder) -> None:
+    """Small jobs follow each other without a pass; they used to keep a wide one out for ever."""
+    node = hub.join("n", capacity(cpus=2))
+    hub.submit(1, shape=job(1, 5))
+    hub.submit(1, shape=job(1, 10), user="bob")
+    hub.start()
+    wide = hub.submit(1, shape=job(2, 60), user="carl")
+    hub.submit(50, shape=job(1, 8), user="dora")
+    assert started(hub) == []
+    hub.now_us += 4 * MINUTE
+    hub.end(node, 1, 1)
+    assert hub.take(StartAttempts) == []  # 4 + 8 minutes is after the tenth
+    hub.decide()
+    hub.take_all()
+    assert promised(hub) == {wide: 6}
+    hub.now_us += 5 * MINUTE
+    assert ends(hub, node, 2) == [wide]
+
+
+def test_an_early_end_moves_a_promise_forward(hub: Recorder) -> None:
+    one, two = hub.join("one", capacity(cpus=2)), hub.join("two", capacity(cpus=2))
+    hub.submit(2, shape=job(2, 30))
+    hub.start()
+    wide = hub.submit(1, shape=job(1, 5, nodes=2), user="bob")
+    assert started(hub) == []
+    assert promised(hub) == {wide: 30}
+    hub.now_us += 3 * MINUTE
+    assert ends(hub, one, 1) == []
+    assert promised(hub) == {wide: 27}
+    assert [node.id for promise in hub.core.world.promises.values() for node in promise.nodes] == [one, two]
+
+
+def test_with_a_greater_depth_more_lines_are_promised_something(hub: Recorder) -> None:
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, depth=2)
+    hub.join("n", capacity(cpus=2))
+    hub.submit(1, shape=job(2, 10))
+    hub.start()
+    first = hub.submit(1, shape=job(2, 60), user="bob")
+    second = hub.submit(1, shape=job(1, 5), user="carl")
+    hub.submit(1, shape=job(1, 6), user="dora")
+    assert started(hub) == []
+    assert promised(hub) == {first: 10, second: 70}
+
+
+def test_without_backfill_the_first_that_finds_no_room_blocks_all(hub: Recorder) -> None:
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, backfill="none")
+    hub.join("n", capacity(cpus=2))
+    hub.submit(1, shape=job(1, 10))
+    hub.start()
+    hub.submit(1, shape=job(2, 60), user="bob")
+    hub.submit(1, shape=job(1, 1), user="carl")
+    assert started(hub) == []
+
+
+def test_an_estimate_that_was_wrong_is_held_on_to_for_a_minute(hub: Recorder) -> None:
+    """Ten minutes have passed and the attempt runs on. For a minute nobody may go in front, then it is promised anew."""
+    hub.join("n", capacity(cpus=2))
+    hub.submit(1, shape=job(1, 10))
+    hub.start()
+    wide = hub.submit(1, shape=job(2, 60), user="bob")
+    hub.submit(1, shape=job(1, 20), user="carl")
+    assert started(hub) == []
+    assert promised(hub) == {wide: 10}
+    hub.now_us += 10 * MINUTE + SECOND
+    small = hub.submit(1, shape=job(1, 0.5), user="dora")
+    assert started(hub) == []
+    assert promised(hub) == {wide: -1 / 60}
+    hub.now_us += MINUTE
+    assert started(hub) == [small]
+    assert 3 < promised(hub)[wide] < 5
+
+
+def test_a_promise_calls_the_surplus_of_others_back(hub: Recorder) -> None:
+    """Hundreds of short jobs are stacked at the node: they were to run first, whatever was promised."""
+    node = hub.join("n", capacity(cpus=2))
+    small = hub.submit(1000)
+    hub.start()
+    hub.end(node, 1, 1, wall_us=SECOND // 100)
+    assert hub.node(node).surplus_count > 10
+    hub.take_all()
+    hub.batch(small).has_begun = True
+    wide = hub.submit(2, shape=job(2, 1), user="bob")
+    hub.batch(wide).has_begun = True
+    hub.decide()
+    (recall,) = hub.take(RecallJobs)
+    assert recall.node == node
+    assert list(promised(hub)) == [wide]
+    hub.take_all()
+
+
+def test_nothing_is_promised_where_nobody_could_be_in_the_way(hub: Recorder) -> None:
+    """Jobs that are alike come in their turn by themselves: a promise would only keep the fast path from them."""
+    hub.join("n", capacity(cpus=2))
+    hub.submit(9)
+    hub.submit(9, user="bob")
+    hub.start()
+    assert promised(hub) == {}
+    assert hub.core.world.nodes[hub.core.world.names["n"]].steps == []

@@ -1,4 +1,4 @@
-"""Backfill over nodes: what is promised to whom, who keeps out of the way, and what happens when estimates are wrong."""
+"""Backfill over nodes: what is promised to whom, who keeps out of the way, what happens when estimates are wrong."""
 
 import msgspec
 
@@ -111,7 +111,7 @@ def test_without_backfill_the_first_that_finds_no_room_blocks_all(hub: Recorder)
 
 
 def test_an_estimate_that_was_wrong_is_held_on_to_for_a_minute(hub: Recorder) -> None:
-    """Ten minutes have passed and the attempt runs on. For a minute nobody may go in front, then it is promised anew."""
+    """Ten minutes have passed and the attempt runs on. For a minute nobody may go first, then it is promised anew."""
     hub.join("n", capacity(cpus=2))
     hub.submit(1, shape=job(1, 10))
     hub.start()

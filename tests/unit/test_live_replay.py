@@ -1,4 +1,4 @@
-"""The hub's own pass in virtual time: on one machine it is EASY to the second, and on many it keeps what it promises."""
+"""The hub's own pass in virtual time: on one machine it is EASY to the second."""
 
 from __future__ import annotations
 

@@ -105,6 +105,10 @@ class Leaf:
         self._weight = weight
         self._scale = self._priority / weight
 
+    def pull(self) -> float:
+        """Its weight over its priority: siblings are to have by this."""
+        return self._weight / self._priority
+
     # -- what it has and has used
 
     def charge(self, share: int) -> None:

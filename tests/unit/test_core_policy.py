@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from core_recorder import Recorder, capacity
+from lanai.core import shares as shares_
 from lanai.core.effects import StartAttempts
 from lanai.core.events import PolicyChanged
 from lanai.core.policy import POLICY
@@ -119,7 +120,7 @@ def test_the_tree_as_people_see_it(hub: Recorder) -> None:
     hub.submit(1, user="bob", account="b", priority=20)
     hub.decide()
     hub.take_all()
-    shown = [(row.depth, row.place, row.name, row.account, row.user) for row in shares(hub.core.world)]
+    shown = [(row.depth, row.place, row.name, row.account, row.user) for row in shares(hub.core.world).shares]
     assert shown == [
         (0, "account", "a", "", ""),
         (1, "user", "ann", "a", "ann"),
@@ -129,11 +130,11 @@ def test_the_tree_as_people_see_it(hub: Recorder) -> None:
         (2, "batch", str(second), "b", "bob"),
         (2, "batch", "3", "b", "bob"),
     ]
-    by = {row.name: row for row in shares(hub.core.world)}
+    by = {row.name: row for row in shares(hub.core.world).shares}
     assert (by["b"].weight, by["b"].part, by["a"].part, by["ann"].part) == (3.0, 0.75, 0.25, 1.0)
     assert (by["2"].weight, by["2"].part) == pytest.approx((1 / 5, 0.8))
     assert sum(row.has for row in by.values() if row.depth == 0) == pytest.approx(1.0)
-    waiting = [row for row in shares(hub.core.world) if row.place == "batch" and row.waiting]
+    waiting = [row for row in shares(hub.core.world).shares if row.place == "batch" and row.waiting]
     assert [row.turn for row in waiting] == list(range(1, len(waiting) + 1))
     assert all(row.turn is None for row in by.values() if not row.waiting)
     assert {row.rank for row in by.values() if row.place == "account"} == {1, 2}
@@ -141,7 +142,21 @@ def test_the_tree_as_people_see_it(hub: Recorder) -> None:
 
 def test_an_account_that_nobody_has_used_is_shown(hub: Recorder) -> None:
     apply(hub, ACCOUNTS)
-    assert [(row.name, row.account, row.turn) for row in shares(hub.core.world)] == [
+    assert [(row.name, row.account, row.turn) for row in shares(hub.core.world).shares] == [
         ("physics", "", None),
         ("optics", "physics", None),
     ]
+
+
+def test_of_very_many_batches_the_first_are_shown_and_the_turns_of_all_are_counted(
+    hub: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares_, "BATCHES", 3)
+    for user in ("ann", "bob"):
+        for _ in range(4):
+            hub.submit(1, user=user)
+    shown = shares(hub.core.world)
+    assert [(row.name, row.turn) for row in shown.shares] == [
+        ("default", 1), ("ann", 1), ("1", 1), ("2", 2), ("3", 3), ("bob", 5),
+    ]  # fmt: skip
+    assert shown.more == 5

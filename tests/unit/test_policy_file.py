@@ -23,7 +23,7 @@ from lanai.model.policy import (
 )
 from lanai.model.policy_file import policy_from_toml
 from lanai.model.policy_lines import Lines
-from lanai.model.policy_text import differs, policy_from_json, policy_to_json, policy_to_toml
+from lanai.model.policy_text import differs, policy_from_json, policy_shown, policy_to_json, policy_to_toml
 
 WHOLE = """
 [schedule]
@@ -315,3 +315,11 @@ def test_what_is_written_is_read_back(policy: Policy) -> None:
 def test_what_differs_between_two() -> None:
     assert differs(DEFAULT_POLICY, Policy(half_life_us=1, accounts={"a": AccountPolicy()})) == ("half_life", "accounts")
     assert differs(DEFAULT_POLICY, Policy()) == ()
+
+
+def test_a_policy_for_programs_has_null_where_there_is_no_limit() -> None:
+    shown = policy_shown(policy_from_toml('[caps]\nage = 3\n[users.a]\nlimits.jobs = [5, "unlimited"]', ""))
+    caps = shown["caps"]
+    assert isinstance(caps, dict) and (caps["age"], caps["own"], caps["xfactor"]) == (3.0, None, 100.0)
+    assert shown["users"] == {"a": {"limits": {"jobs": [5, None]}}}
+    assert shown["depth"] == 1

@@ -7,7 +7,7 @@ what it means.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from lanai.api.hublink import HubLink
 from lanai.model.access import Action
 from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.policy_file import policy_from_toml
-from lanai.model.policy_text import policy_to_toml
+from lanai.model.policy_text import policy_shown, policy_to_toml
 
 POLICY_BYTES: Final = 2 << 20
 FILE_CHARACTERS: Final = 200
@@ -51,8 +51,8 @@ class Scheduling:
         """GET /v1/policy."""
         told = await self._link.command(caller(request), "policy")
         policy = msgspec.convert(told["policy"], Policy)
-        in_full = {name: msgspec.to_builtins(getattr(policy, name)) for name in Policy.__struct_fields__}
-        return answer({"policy": in_full, "toml": policy_to_toml(policy), "is_default": policy == DEFAULT_POLICY})
+        told = {"policy": policy_shown(policy), "toml": policy_to_toml(policy), "is_default": policy == DEFAULT_POLICY}
+        return answer(told)
 
     async def apply(self, request: Request) -> Response:
         """POST /v1/policy."""
@@ -63,10 +63,5 @@ class Scheduling:
 
     async def shares(self, request: Request) -> Response:
         """GET /v1/shares."""
-        found: list[dict[str, Any]] = []
-        after: int | None = 0
-        while after is not None:
-            told = await self._link.command(caller(request), "shares", after=after)
-            found += told["shares"]
-            after = told["next"]
-        return answer({"shares": found})
+        told = await self._link.command(caller(request), "shares")
+        return answer({"shares": told["shares"], "more": told["more"]})

@@ -355,10 +355,12 @@ class Client:
         changed: list[str] = self._post("/v1/policy", {"toml": toml, "file": file})["changed"]
         return changed
 
-    def shares(self) -> list[dict[str, Any]]:
-        """The share tree, depth first, of siblings the one first whose turn it is."""
-        found: list[dict[str, Any]] = self._get("/v1/shares")["shares"]
-        return found
+    def shares(self) -> dict[str, Any]:
+        """The share tree as `shares`, depth first, of siblings the one first whose turn it is.
+
+        `more` is how many places were left out: of batches those behind the first 2,000.
+        """
+        return self._get("/v1/shares")
 
     # -- tokens, and what has happened
 

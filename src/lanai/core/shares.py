@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import nsmallest
+from typing import Final
 
 import msgspec
 
+from lanai.core.batches import Batch
 from lanai.core.schedule.leaf import WHOLE, Leaf
 from lanai.core.world import World
+
+BATCHES: Final = 2_000
+PLACES: Final = 15_000
+"""Most batches and most places in all that one answer tells of: so it fits a frame, and holds nothing up for long."""
 
 
 class ShareStanding(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,57 +48,91 @@ class ShareStanding(msgspec.Struct, frozen=True, kw_only=True):
     turn: int | None
 
 
-def shares(world: World) -> list[ShareStanding]:
-    """The share tree, depth first, of siblings the one first whose turn it is."""
-    return list(_Shares(world).all())
+class Shown(msgspec.Struct, frozen=True):
+    """The tree, depth first, of siblings the one first whose turn it is; and how many places were left out."""
+
+    shares: list[ShareStanding]
+    more: int
 
 
-class _Shares:
-    """One walk over the tree."""
+def shares(world: World) -> Shown:
+    """The share tree with all accounts and users, as far as `PLACES` go, and with the first `BATCHES` batches."""
+    walk = _Walk(world)
+    shown = list(walk.below(None))
+    return Shown(shown[:PLACES], max(0, len(shown) - PLACES) + walk.left_out)
+
+
+class _Walk:
+    """One walk over the tree. It costs little for each batch that is not shown."""
 
     def __init__(self, world: World) -> None:
         tree = world.tree
-        self._place: dict[Leaf, tuple[str, str, str, str]] = {}
-        """(place, name, account that it is in, user)"""
-        self._below: dict[Leaf | None, list[Leaf]] = {}
-        self._waiting: dict[Leaf, int] = {}
+        self.left_out = 0
+        self._room = BATCHES
         self._turn = 1
-        for name, leaf in tree.accounts.items():
-            self._put(leaf, "account", name, "")
-        for (_, user), leaf in tree.users.items():
-            self._put(leaf, "user", user, user)
+        self._accounts = {leaf: name for name, leaf in tree.accounts.items()}
+        self._users = {leaf: user for (_, user), leaf in tree.users.items()}
+        self._below: dict[Leaf | None, list[Leaf]] = {}
+        self._batches: dict[Leaf, list[Batch]] = {}
+        self._jobs: dict[Leaf, int] = {}
+        """Waiting, in all that is below an account or a user."""
+        for leaf in (*self._accounts, *self._users):
+            self._below.setdefault(leaf.above, []).append(leaf)
         for batch in world.batches.values():
-            self._put(batch.leaf, "batch", str(batch.id), batch.user)
-            for each in batch.leaf.path:
-                self._waiting[each] = self._waiting.get(each, 0) + (batch.waiting if batch.state == "open" else 0)
+            self._batches.setdefault(batch.user_leaf, []).append(batch)
+        for user, batches in self._batches.items():
+            jobs = sum(map(_waiting, batches))
+            for leaf in user.path:
+                self._jobs[leaf] = self._jobs.get(leaf, 0) + jobs
 
-    def _put(self, leaf: Leaf, place: str, name: str, user: str) -> None:
-        accounts = [each for each in leaf.path[:-1] if self._place[each][0] == "account"]
-        account = self._place[accounts[-1]][1] if accounts else ""
-        self._place[leaf] = place, name, account, user
-        self._below.setdefault(leaf.above, []).append(leaf)
-
-    def all(self, above: Leaf | None = None) -> Iterator[ShareStanding]:
-        """Those below it, each followed by what is below that."""
-        siblings = sorted(self._below.get(above, ()), key=lambda leaf: (leaf.value(), leaf.number))
+    def below(self, above: Leaf | None) -> Iterator[ShareStanding]:
+        """What hangs from an account, or at the top, each followed by what is below it."""
+        siblings = sorted(self._below.get(above, ()), key=_order)
         of_all = sum(leaf.pull() for leaf in siblings)
         for rank, leaf in enumerate(siblings, 1):
-            place, name, account, user = self._place[leaf]
-            waiting = self._waiting.get(leaf, 0)
-            yield ShareStanding(
-                place=place,
-                name=name,
-                account=account,
-                user=user,
-                depth=len(leaf.path) - 1,
-                weight=1 / leaf.priority if place == "batch" else leaf.weight,
-                part=round(leaf.pull() / of_all, 9),
-                used=leaf.used() / WHOLE,
-                has=leaf.had / WHOLE,
-                waiting=waiting,
-                rank=rank,
-                turn=self._turn if waiting else None,
-            )
-            if place == "batch" and waiting:
-                self._turn += 1
-            yield from self.all(leaf)
+            user = self._users.get(leaf, "")
+            place = "user" if leaf in self._users else "account"
+            name = user or self._accounts[leaf]
+            yield self._shown(leaf, place, name, user, leaf.pull() / of_all, rank, self._jobs.get(leaf, 0))
+            yield from self._batches_of(leaf, user) if place == "user" else self.below(leaf)
+
+    def _batches_of(self, leaf: Leaf, user: str) -> Iterator[ShareStanding]:
+        batches = self._batches.get(leaf, [])
+        first = nsmallest(self._room, batches, key=lambda batch: _order(batch.leaf))
+        of_all = sum(batch.leaf.pull() for batch in batches)
+        for rank, batch in enumerate(first, 1):
+            waiting, part = _waiting(batch), batch.leaf.pull() / of_all
+            yield self._shown(batch.leaf, "batch", str(batch.id), user, part, rank, waiting)
+            self._turn += bool(waiting)
+        self._room -= len(first)
+        if len(first) < len(batches):
+            shown = {batch.id for batch in first}
+            self._turn += sum(bool(_waiting(batch)) for batch in batches if batch.id not in shown)
+            self.left_out += len(batches) - len(first)
+
+    def _shown(
+        self, leaf: Leaf, place: str, name: str, user: str, part: float, rank: int, waiting: int
+    ) -> ShareStanding:
+        accounts = [self._accounts[each] for each in leaf.path[:-1] if each in self._accounts]
+        return ShareStanding(
+            place=place,
+            name=name,
+            account=accounts[-1] if accounts else "",
+            user=user,
+            depth=len(leaf.path) - 1,
+            weight=1 / leaf.priority if place == "batch" else leaf.weight,
+            part=round(part, 9),
+            used=leaf.used() / WHOLE,
+            has=leaf.had / WHOLE,
+            waiting=waiting,
+            rank=rank,
+            turn=self._turn if waiting else None,
+        )
+
+
+def _order(leaf: Leaf) -> tuple[float, int]:
+    return leaf.value(), leaf.number
+
+
+def _waiting(batch: Batch) -> int:
+    return batch.waiting if batch.state == "open" else 0

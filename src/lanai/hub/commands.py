@@ -56,9 +56,6 @@ BATCHES: Final = 1_000
 NODES: Final = 250
 """Most batches and nodes that one answer tells of, so that it fits a frame; it says after which to go on."""
 
-PLACES: Final = 5_000
-"""Most places of the share tree that one answer tells of."""
-
 AVOIDED_BY: Final = 500
 """Most batches that are told to avoid a node: the first ones."""
 
@@ -152,12 +149,6 @@ class OfPolicy(msgspec.Struct, frozen=True):
     """A policy that is to be in force."""
 
     policy: Policy
-
-
-class OfShares(msgspec.Struct, frozen=True):
-    """Places of the share tree behind the first `after` of them."""
-
-    after: int = 0
 
 
 class Batches(Protocol):
@@ -273,10 +264,9 @@ class Commands:
         return {"policy": self._core.world.policy}
 
     def shares(self, command: messages.Command) -> dict[str, Any]:
-        """The next places of the share tree, and how many to go on after, None where none are left."""
-        after = _arguments(command, OfShares).after
-        found = shares(self._core.world)[after : after + PLACES]
-        return {"shares": found, "next": after + PLACES if len(found) == PLACES else None}
+        """The share tree, and how many of its places were left out."""
+        shown = shares(self._core.world)
+        return {"shares": shown.shares, "more": shown.more}
 
     # -- wishes
 

@@ -145,6 +145,19 @@ def differs(one: Policy, other: Policy) -> tuple[str, ...]:
     return tuple(_NAMES.get(name, name) for name in found)
 
 
+def policy_shown(policy: Policy) -> dict[str, object]:
+    """All of it as JSON has it, for programs: null is without limit."""
+    return {name: _plain(msgspec.to_builtins(getattr(policy, name))) for name in policy.__struct_fields__}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if value in (UNLIMITED, CAPS.age) else value
+
+
 def policy_from_json(text: str) -> Policy:
     """A policy as `policy_to_json` wrote it, in this version or an earlier one."""
     return msgspec.json.decode(text, type=Policy)

@@ -10,6 +10,7 @@ import click
 from lanai.cli.context import Asked
 from lanai.cli.listings import SHARES
 from lanai.cli.tables import print_rows, view_of, view_options
+from lanai.cli.terminal import say
 
 
 @click.command(name="shares")
@@ -29,8 +30,11 @@ def command(asked: Asked, format_: str, columns: str | None, filters: tuple[str,
       lanai shares --format json
     """
     view = view_of(SHARES, format_, columns, filters, limit)
-    rows = asked.connect().shares()
+    found = asked.connect().shares()
+    rows = found["shares"]
     print_rows(SHARES, (_for_table(row) for row in rows) if view.format == "table" else rows, view)
+    if found["more"]:
+        say(f"{found['more']} more, most of them batches whose turn comes later")
     return 0
 
 

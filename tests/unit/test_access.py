@@ -27,6 +27,8 @@ audit.see      no  no  yes
 token.see      no  no  yes
 token.create   no  no  yes
 token.revoke   no  no  yes
+policy.see     yes yes yes
+policy.set     no  no  yes
 hub.stop       no  no  yes
 """
 

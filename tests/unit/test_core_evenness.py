@@ -151,13 +151,12 @@ def test_more_batches_than_slots_take_turns(hub: Recorder, run_us: int) -> None:
 
 
 def test_one_slot_goes_from_one_batch_to_the_other(hub: Recorder) -> None:
-    """By jobs, not by time: what a batch has had before does not count yet."""
+    """By time, not by jobs: what a batch has had before counts."""
     clock = Clockwork(hub, 1)
     short, long = clock.submit(100_000, 50 * MS), clock.submit(100_000, 3 * SECOND)
     clock.run(10)
     used_us = clock.run(60)
-    assert 15 <= used_us[short] / (50 * MS) <= 60
-    assert 15 <= used_us[long] / (3 * SECOND) <= 20
+    assert abs(used_us[short] - used_us[long]) <= 3 * 3 * SECOND, used_us
 
 
 @pytest.mark.parametrize("short_us", [1 * MS, 50 * MS, 400 * MS])

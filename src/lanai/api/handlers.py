@@ -18,6 +18,7 @@ from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.hublink import HubLink
+from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
 from lanai.model.errors import NothingThere, UserError
@@ -91,6 +92,7 @@ class Handlers:
         self._jobs = jobs.Jobs(link, view)
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
+        self._scheduling = Scheduling(link)
 
     def routes(self) -> Sequence[Served]:
         """Each with the action that it is."""
@@ -119,6 +121,7 @@ class Handlers:
             *wishes,
             *about_nodes,
             *self._administration.routes(),
+            *self._scheduling.routes(),
         ]
 
     # -- the hub

@@ -89,6 +89,18 @@ AUDIT: Final = Listing(
     numbers=frozenset(("row", "uid", "pid", "token", "left_out")),
 )
 
+SHARES: Final = Listing(
+    kind="shares",
+    key="name",
+    columns=(
+        *("place", "name", "account", "user", "depth", "weight", "part", "used", "has", "waiting", "rank"),
+        "turn",
+    ),
+    shown=("name", "place", "weight", "part", "used", "has", "waiting", "rank", "turn"),
+    numbers=frozenset(("depth", "weight", "part", "used", "has", "waiting", "rank", "turn")),
+    words={"place": ("account", "user", "batch")},
+)
+
 REPLAYS: Final = Listing(
     kind="policies",
     key="policy",

@@ -31,8 +31,8 @@ VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
-    ("Look things up", ("batch", "job", "node", "events")),
-    ("Machines", ("hub", "agent", "token", "install-service")),
+    ("Look things up", ("batch", "job", "node", "shares", "events")),
+    ("Machines", ("hub", "agent", "policy", "token", "install-service")),
     ("Prepare", ("gensub", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""

@@ -340,6 +340,28 @@ class Client:
         where it is told to stop `now`."""
         return self._post("/v1/hub/stop", {"now": now})
 
+    # -- the scheduling policy, and shares
+
+    def policy(self) -> dict[str, Any]:
+        """The `policy` in force, and as `toml`; `is_default` where none was applied."""
+        return self._get("/v1/policy")
+
+    def apply_policy(self, toml: str, *, file: str = "policy") -> list[str]:
+        """Have another one in force, at once and whole. Returns what of it differs from the one before.
+
+        Raises:
+            UserError: mistakes, each by `file` and line. Nothing was applied.
+        """
+        changed: list[str] = self._post("/v1/policy", {"toml": toml, "file": file})["changed"]
+        return changed
+
+    def shares(self) -> dict[str, Any]:
+        """The share tree as `shares`, depth first, of siblings the one first whose turn it is.
+
+        `more` is how many places were left out: of batches those behind the first 2,000.
+        """
+        return self._get("/v1/shares")
+
     # -- tokens, and what has happened
 
     def tokens(self) -> list[dict[str, Any]]:

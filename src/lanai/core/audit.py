@@ -21,6 +21,7 @@ from lanai.core.events import (
     JobsRetried,
     NodeWished,
     Noted,
+    PolicyChanged,
     TokenCreated,
     TokensRevoked,
 )
@@ -35,7 +36,7 @@ from lanai.model.records import Facts, SaveAudit
 SUBJECT_CHARACTERS: Final = 200
 
 OfJobs = JobsCancelled | JobsHeld | JobsReleased | JobsRetried
-Wish = OfJobs | BatchChanged | BatchClosed | NodeWished | TokenCreated | TokensRevoked | HubStopWished
+Wish = OfJobs | BatchChanged | BatchClosed | NodeWished | TokenCreated | TokensRevoked | PolicyChanged | HubStopWished
 
 W = TypeVar("W", bound=Wish)
 
@@ -105,6 +106,8 @@ def _what(event: Wish) -> tuple[Action, str]:
             return Action.TOKEN_CREATE, f"{event.kind} token of {event.user}"
         case TokensRevoked():
             return Action.TOKEN_REVOKE, f"tokens of {event.user}" if event.user else f"token {event.token}"
+        case PolicyChanged():
+            return Action.POLICY_SET, "policy"
         case HubStopWished():
             return Action.HUB_STOP, "hub"
         case _:
@@ -128,6 +131,8 @@ def _look_at(world: World, event: Wish) -> Callable[[], Facts]:
             return dict if node is None else lambda: _node_facts(node)
         case TokenCreated() | TokensRevoked() | HubStopWished():
             return dict
+        case PolicyChanged():
+            return lambda: _policy_facts(world)
         case BatchClosed():
             arriving = world.arriving.get(event.batch)
             name = arriving.opened.settings.name if arriving else ""
@@ -139,6 +144,18 @@ def _look_at(world: World, event: Wish) -> Callable[[], Facts]:
 
 def _node_facts(node: Node) -> Facts:
     return {"state": str(node.state), "is_drained": node.is_drained}
+
+
+def _policy_facts(world: World) -> Facts:
+    policy = world.policy
+    counts = {
+        "accounts": len(policy.accounts),
+        "users": len(policy.users),
+        "groups": len(policy.groups),
+        "services": len(policy.services),
+    }
+    counted = {kind: count for kind, count in counts.items() if count}
+    return {"preset": policy.preset, "backfill": policy.backfill, "depth": policy.depth, **counted}
 
 
 def _batch_facts(batch: Batch, event: Wish) -> Facts:

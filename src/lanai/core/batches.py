@@ -17,6 +17,7 @@ from lanai.core.schedule.lines import Line
 from lanai.model.batch import BatchSettings, Counts, Retries
 from lanai.model.ids import BatchId, Index, NodeId, ShapeId
 from lanai.model.job import Outcome
+from lanai.model.policy import NO_ACCOUNT
 from lanai.model.records import SaveProgress, SetBatch
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
@@ -74,7 +75,7 @@ class Stall(NamedTuple):
 
 
 class Batch:
-    """One unfinished batch. `user_leaf` is what its user has in all."""
+    """One unfinished batch. `user_leaf` is what its user has in all in the account that the batch belongs to."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Batch:
         layout: Layout,
         user_leaf: Leaf,
         submitted_at_us: int,
+        account: str = NO_ACCOUNT,
     ) -> None:
         self.id = batch
         self.user = user
@@ -92,7 +94,8 @@ class Batch:
         self.env = env
         self.submitted_at_us = submitted_at_us
         self.user_leaf = user_leaf
-        self.leaf = Leaf(settings.priority, user_leaf)
+        self.account = account
+        self.leaf = Leaf(user_leaf.clock, batch, settings.priority, above=user_leaf)
         self.max_running = settings.max_running
         self.state = "open"
         self.reason = ""

@@ -13,6 +13,7 @@ from lanai.model.access import Caller
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.job import AttemptResult
+from lanai.model.policy import Policy
 from lanai.model.records import Facts, RecoveredBatch, SaveTail
 from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
@@ -241,6 +242,15 @@ class TokensRevoked(Event, frozen=True):
     request: int
     token: TokenId
     user: str
+    wall_us: int
+    caller: Caller | None = None
+
+
+class PolicyChanged(Event, frozen=True):
+    """Another scheduling policy, complete and checked, is to be in force."""
+
+    request: int
+    policy: Policy
     wall_us: int
     caller: Caller | None = None
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
+from lanai.core import audit, ends, explain, fleet, history, intake, policy, stalls, sync, tokens, wishes
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -37,6 +37,7 @@ from lanai.core.events import (
     NodeWished,
     Noted,
     OldFound,
+    PolicyChanged,
     TailArrived,
     TimePassed,
     TokenCreated,
@@ -75,6 +76,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
         world.needs_pass = True  # what was to end by now runs on
     history.look(world)
     tokens.look_at_expiry(world)
+    policy.look_at_use(world)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -125,6 +127,7 @@ _HANDLERS: Final = dict(
         _audited(BatchChanged, wishes.on_changed),
         _audited(TokenCreated, tokens.on_created),
         _audited(TokensRevoked, tokens.on_revoked),
+        _audited(PolicyChanged, policy.on_changed),
         _audited(HubStopWished, _on_stop_wished),
         _takes(Noted, audit.note),
         _takes(TailArrived, _on_tail),
@@ -211,6 +214,7 @@ class HubCore:
         world.last_grant = world.grants_set_aside + GRANTS_LOST_AT_MOST if world.grants_set_aside else 0
         world.suspended = {NodeId(int(node)) for node in found.meta.get("suspended", "").split()}
         world.last_audit = found.last_audit
+        policy.recover(world, found.meta)
         tokens.recover(world, found.tokens)
         for node in found.nodes:
             fleet.recover_node(world, node)
@@ -262,11 +266,13 @@ class HubCore:
         They go on without an end from then on, so nothing of theirs may be given to others before they are back.
         """
         world = self.world
+        use = policy.use_record(world)
+        records: list[Record] = [] if use is None else [use]
         told = {node.id for node in world.nodes.values() if node.connection and node.grants}
-        if told <= world.suspended:
-            return []
-        world.suspended |= told
-        return [world.suspension()]
+        if not told <= world.suspended:
+            world.suspended |= told
+            records.append(world.suspension())
+        return records
 
     # -- questions, which change nothing
 
@@ -395,7 +401,7 @@ class HubCore:
 
     def _begin(self, now_us: int) -> World:
         world = self.world
-        world.now_us = now_us
+        world.pass_time(now_us)
         world.records, world.effects, world.moved = [], [], {}
         return world
 

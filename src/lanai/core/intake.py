@@ -173,7 +173,8 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
 
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
-    return Batch(batch, user, settings, env, world.layout, world.leaf_of(user), at_us)
+    account = world.policy.account_of(user, settings.account)
+    return Batch(batch, user, settings, env, world.layout, world.leaf_of(account, user), at_us, account)
 
 
 def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:

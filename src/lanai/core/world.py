@@ -6,6 +6,7 @@ what a call is to return: records are kept first, then effects are carried out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
-from lanai.model.batch import PRIORITY_MAX
+from lanai.core.schedule.tree import ShareTree
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, TokenId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.node import HEARTBEAT_S, LEASE_S
@@ -83,8 +84,12 @@ class World:
         self.layout = Layout()
         self.batches: dict[BatchId, Batch] = {}
         self.arriving: dict[BatchId, Arriving] = {}
-        self.users: dict[str, Leaf] = {}
-        """What each user has; one that has ever submitted anything stays."""
+        self.tree = ShareTree(DEFAULT_POLICY)
+        """What accounts and users have and have used; those that have ever submitted anything stay."""
+        self.use_kept = 0.0
+        """Its total when that was kept last, and"""
+        self.use_due_us = 0
+        """when it is to be kept next."""
         self.nodes: dict[NodeId, Node] = {}
         self.names: dict[str, NodeId] = {}
         self.suspended: set[NodeId] = set()
@@ -155,12 +160,20 @@ class World:
                 if line.shape.named:
                     line.vector = self.layout.request(line.shape)
 
-    def leaf_of(self, user: str) -> Leaf:
-        """The leaf that those of the user's batches hang from."""
-        found = self.users.get(user)
-        if found is None:
-            found = self.users[user] = Leaf(PRIORITY_MAX)
-        return found
+    def leaf_of(self, account: str, user: str) -> Leaf:
+        """The leaf that those of the user's batches in the account hang from."""
+        return self.tree.user(account, user)
+
+    def every_batch(self) -> Iterator[Batch]:
+        """All that have not ended, those that are arriving last."""
+        yield from self.batches.values()
+        for arriving in self.arriving.values():
+            yield arriving.opened
+
+    def pass_time(self, now_us: int) -> None:
+        """It is now so late, by the hub's own clock."""
+        self.now_us = now_us
+        self.tree.set(now_us, (batch.leaf for batch in self.every_batch()))
 
     # -- cells
 

@@ -17,11 +17,13 @@ from lanai.core.events import (
     JobsReleased,
     JobsRetried,
     NodeWished,
+    PolicyChanged,
     TokenCreated,
     TokensRevoked,
 )
 from lanai.core.hub import HubCore
 from lanai.core.intake import tried_of
+from lanai.core.shares import shares
 from lanai.core.wishes import has_ended
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.model.access import Caller, TokenKind, user_name
@@ -35,6 +37,7 @@ from lanai.model.errors import (
     UserError,
 )
 from lanai.model.ids import BatchId, Index, TokenId
+from lanai.model.policy import Policy
 from lanai.model.records import RecoveredBatch
 from lanai.model.resources import Shape
 from lanai.wire import messages
@@ -140,6 +143,12 @@ class OfTokens(msgspec.Struct, frozen=True):
 
     token: TokenId = TokenId(0)
     user: str = ""
+
+
+class OfPolicy(msgspec.Struct, frozen=True):
+    """A policy that is to be in force."""
+
+    policy: Policy
 
 
 class Batches(Protocol):
@@ -250,6 +259,15 @@ class Commands:
         found = [node for node in self._core.nodes(boottime_us(), AVOIDED_BY) if node.name > after][:NODES]
         return {"nodes": found, "next": found[-1].name if len(found) == NODES else None}
 
+    def policy(self, command: messages.Command) -> dict[str, Any]:
+        """The policy in force."""
+        return {"policy": self._core.world.policy}
+
+    def shares(self, command: messages.Command) -> dict[str, Any]:
+        """The share tree, and how many of its places were left out."""
+        shown = shares(self._core.world)
+        return {"shares": shown.shares, "more": shown.more}
+
     # -- wishes
 
     def cancel(self, command: messages.Command) -> dict[str, Any] | None:
@@ -345,6 +363,12 @@ class Commands:
         self._post(TokensRevoked(self._number(command), *which))
         return None
 
+    def set_policy(self, command: messages.Command) -> dict[str, Any] | None:
+        """Have another policy in force."""
+        wish = _arguments(command, OfPolicy).policy
+        self._post(PolicyChanged(self._number(command), wish, wall_us(), _caller(command)))
+        return None
+
     def stop(self, command: messages.Command) -> dict[str, Any] | None:
         """End the hub, once that is on disk. A full disk does not keep it from ending."""
         self._stop(_arguments(command, OfStop).now)
@@ -388,6 +412,9 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "remove": Commands.node_wish,
     "token_create": Commands.create_token,
     "token_revoke": Commands.revoke_tokens,
+    "policy": Commands.policy,
+    "policy_set": Commands.set_policy,
+    "shares": Commands.shares,
     "stop": Commands.stop,
 }
 

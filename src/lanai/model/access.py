@@ -99,6 +99,8 @@ class Action(StrEnum):
     TOKEN_SEE = "token.see"
     TOKEN_CREATE = "token.create"
     TOKEN_REVOKE = "token.revoke"
+    POLICY_SEE = "policy.see"
+    POLICY_SET = "policy.set"
     HUB_STOP = "hub.stop"
 
 
@@ -140,6 +142,8 @@ RULES: Final[dict[Action, Rule]] = {
     Action.TOKEN_SEE: Rule(Role.ADMIN, False, "see tokens"),
     Action.TOKEN_CREATE: Rule(Role.ADMIN, False, "create a token"),
     Action.TOKEN_REVOKE: Rule(Role.ADMIN, False, "revoke a token"),
+    Action.POLICY_SEE: Rule(Role.USER, False, "see the scheduling policy and the shares"),
+    Action.POLICY_SET: Rule(Role.ADMIN, False, "change the scheduling policy"),
     Action.HUB_STOP: Rule(Role.ADMIN, False, "stop the hub"),
 }
 """Every action, in the order in which people are shown it."""

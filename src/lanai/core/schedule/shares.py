@@ -1,22 +1,25 @@
-"""Whose turn it is: weighted max-min shares, first between users, then between a user's batches.
+"""Whose turn it is: weighted shares over a tree of accounts, users and batches, ranked as Slurm's Fair Tree does.
 
 The measure of what somebody has is the sum, over his attempts at nodes, of their dominant share: the largest fraction
-of all capacity that one of them takes of any resource (`Leaf.had`). Multiplied by the priority (the weight is
-1/priority, as in Parasol; a user's priority is that of his best batch) it gives his claim; the lowest is next, ties by
-name and number. Each start raises it at once, so that one pass deals slots out like cards. Decayed use will be added
-to it; the order of the dealing stays.
+of all capacity that one of them takes of any resource (`Leaf.had`). To that his decayed use is added, which counts the
+same over the half-life. Divided by the weight (of a batch 1/priority, as in Parasol; a user's is multiplied by that of
+his best batch) it gives the value; of siblings the lowest is next, ties by number. Each start raises it at once, so
+that one pass deals slots out like cards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heapreplace
 
 from lanai.core.batches import Batch
 from lanai.core.schedule.leaf import WHOLE, Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.ids import BatchId
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
+
+Turn = tuple[float, int, Leaf]
+"""Value, number, and whose they are."""
 
 
 def dominant_share(request: Vector, total: Vector) -> int:
@@ -60,49 +63,61 @@ def share_of(waiting: list[Batch]) -> dict[BatchId, float]:
 class Turns:
     """Deals turns among the batches that have something to start; made anew for each dealing.
 
-    What is dealt is charged here alone: `Leaf.had` changes when attempts are booked on a node.
+    At each place of the tree the sibling of the lowest value is next, ties by number, down to a batch. What is dealt is
+    charged here alone: `Leaf.had` changes when attempts are booked on a node.
     """
 
     def __init__(self, batches: list[Batch]) -> None:
         self._left: set[int] = set()
-        users: dict[str, list[Batch]] = {}
+        self._batches = {batch.leaf: batch for batch in batches}
+        self._below: dict[Leaf, list[Turn]] = {}
+        """Of each place but the batches those that hang from it, as a heap."""
+        self._top: list[Turn] = []
         for batch in batches:
-            users.setdefault(batch.user, []).append(batch)
-        self._had = {batch.id: batch.leaf.had for batch in batches}
-        self._user_had: dict[str, int] = {}
-        self._user_priority: dict[str, int] = {}
-        self._batches: dict[str, list[tuple[int, int, Batch]]] = {}
-        for user, own in users.items():
-            leaf = own[0].user_leaf
-            self._user_had[user], self._user_priority[user] = leaf.had, leaf.priority
-            heap = [(batch.leaf.had * batch.priority, int(batch.id), batch) for batch in own]
-            heapify(heap)
-            self._batches[user] = heap
-        self._users = [(had * self._user_priority[user], user) for user, had in self._user_had.items()]
-        heapify(self._users)
+            siblings = self._top
+            for place in batch.leaf.path[:-1]:
+                below = self._below.get(place)
+                if below is None:
+                    below = self._below[place] = []
+                    siblings.append((place.value(), place.number, place))
+                siblings = below
+            siblings.append((batch.leaf.value(), batch.leaf.number, batch.leaf))
+        for siblings in (self._top, *self._below.values()):
+            heapify(siblings)
 
     def next(self) -> Batch | None:
         """The batch whose turn it is; None when none is left."""
-        while self._users:
-            heap = self._batches[self._users[0][1]]
-            while heap and heap[0][1] in self._left:
-                heappop(heap)
-            if heap:
-                return heap[0][2]
-            heappop(self._users)
+        siblings = self._top
+        while siblings:
+            _, number, place = siblings[0]
+            below = self._below.get(place)
+            if below:
+                siblings = below
+            elif below is None and number not in self._left:
+                return self._batches[place]
+            else:
+                heappop(siblings)
+                siblings = self._top
         return None
 
     def charge(self, line: Line, count: int = 1) -> None:
         """The batch whose turn it is gets `count` slots for `line`. To be called after `next` only."""
-        _, user = heappop(self._users)
-        heap = self._batches[user]
-        _, number, batch = heappop(heap)
-        cost = line.cost * count
-        had = self._had[batch.id] = self._had[batch.id] + cost
-        heappush(heap, (had * batch.priority, number, batch))
-        user_had = self._user_had[user] = self._user_had[user] + cost
-        heappush(self._users, (user_had * self._user_priority[user], user))
+        share = line.cost * count
+        siblings: list[Turn] | None = self._top
+        while siblings:
+            value, number, place = siblings[0]
+            heapreplace(siblings, (value + place.rise(share), number, place))
+            siblings = self._below.get(place)
 
     def leave(self, batch: Batch) -> None:
         """The batch wants nothing more of this pass."""
-        self._left.add(int(batch.id))
+        self._left.add(batch.leaf.number)
+
+
+def share_of(batches: Iterable[Batch]) -> dict[BatchId, float]:
+    """The factor `share` of each batch: 1 - rank/count, 1 for the one whose turn it is at this moment.
+
+    Fair Tree: siblings by their values, ties by number, depth first.
+    """
+    in_order = sorted(batches, key=lambda batch: [(place.value(), place.number) for place in batch.leaf.path])
+    return {batch.id: 1 - rank / len(in_order) for rank, batch in enumerate(in_order)}

@@ -1,0 +1,86 @@
+"""The policy in force, and the use of accounts and users, which survives the hub.
+
+A policy is taken whole or not at all, and counts from the next pass on. Use is kept once a minute while it changes, and
+at a planned stop: a hub that is killed forgets a minute of it at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from lanai.core.batches import Batch
+from lanai.core.effects import Answer
+from lanai.core.events import PolicyChanged
+from lanai.core.world import SECOND_US, World
+from lanai.model.policy import DEFAULT_POLICY, Policy
+from lanai.model.policy_text import differs, policy_from_json, policy_to_json
+from lanai.model.records import SaveMeta
+
+POLICY: Final = "policy"
+USE: Final = "use"
+KEEP_USE_US: Final = 60 * SECOND_US
+
+
+def recover(world: World, meta: Mapping[str, str]) -> None:
+    """Take over what the store holds. To be called before any batch is found again."""
+    if kept := meta.get(POLICY):
+        _put(world, policy_from_json(kept))
+    world.tree.take_back(meta.get(USE, ""), world.wall_us)
+    world.use_kept = world.tree.total_use()
+
+
+# -- the policy
+
+
+def on_changed(world: World, event: PolicyChanged) -> None:
+    """Another policy is in force."""
+    changed = differs(world.policy, event.policy)
+    if changed:
+        # None at all is kept as nothing: where what is usual changes with a version, it does so here.
+        kept = "" if event.policy == DEFAULT_POLICY else policy_to_json(event.policy)
+        world.keep(SaveMeta(POLICY, kept))
+        by = f" by {event.caller.user}" if event.caller is not None else ""
+        world.tell("policy_changed", "policy", f"{', '.join(changed)}{by}")
+        _put(world, event.policy)
+        world.needs_pass = True
+    world.do(Answer(event.request, {"changed": ",".join(changed)}))
+
+
+def _put(world: World, policy: Policy) -> None:
+    world.policy = policy
+    world.tree.reshape(policy, world.now_us, [batch.leaf for batch in world.every_batch()])
+    for batch in world.every_batch():
+        account = policy.account_of(batch.user, batch.settings.account)
+        if account != batch.account:
+            _move(world, batch, account)
+        batch.leaf.hang(batch.user_leaf)
+
+
+def _move(world: World, batch: Batch, account: str) -> None:
+    """It belongs to another account from now on. What its user has used stays where it was used."""
+    batch.user_leaf.charge(-batch.leaf.had)
+    batch.account, batch.user_leaf = account, world.leaf_of(account, batch.user)
+    batch.user_leaf.priority = batch.priority
+    batch.user_leaf.charge(batch.leaf.had)
+
+
+# -- use
+
+
+def look_at_use(world: World) -> None:
+    """Keep it where that is due."""
+    if world.now_us >= world.use_due_us:
+        world.use_due_us = world.now_us + KEEP_USE_US
+        record = use_record(world)
+        if record is not None:
+            world.keep(record)
+
+
+def use_record(world: World) -> SaveMeta | None:
+    """The use of all users, to be kept; None where it is what was kept last, but for the time that has passed."""
+    total = world.tree.total_use()
+    if total == world.use_kept:
+        return None
+    world.use_kept = total
+    return SaveMeta(USE, world.tree.kept(world.wall_us))

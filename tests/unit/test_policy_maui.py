@@ -1,0 +1,143 @@
+"""What a maui.cfg becomes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lanai.model.errors import UserError
+from lanai.model.policy import AccountPolicy, Bound, GroupPolicy, Limits, Policy, ServicePolicy, UserPolicy, Weights
+from lanai.model.policy_file import policy_from_toml
+from lanai.model.policy_maui import policy_from_maui
+from lanai.model.policy_text import policy_to_toml
+
+SITE = """\
+# maui.cfg of a site
+SERVERHOST   head.example
+RMCFG[base]  TYPE=PBS
+ADMIN1 root
+
+QUEUETIMEWEIGHT 1      # minutes
+XFACTORWEIGHT   2
+FSWEIGHT        10
+FSUSERWEIGHT    2
+FSPOLICY        DEDICATEDPS%
+FSINTERVAL      24:00:00
+FSDEPTH         7
+FSDECAY         0.80
+
+BACKFILLPOLICY    BESTFIT
+RESERVATIONPOLICY CURRENTHIGHEST
+RESERVATIONDEPTH  4
+NODEALLOCATIONPOLICY MINRESOURCE
+NODEACCESSPOLICY  SINGLEUSER
+PREEMPTPOLICY     CANCEL
+
+USERCFG[DEFAULT]  FSTARGET=10.0 MAXJOB=20,40
+USERCFG[ann]      FSTARGET=25.0+ PRIORITY=-100 ADEF=physics \\
+                  QLIST=urgent
+GROUPCFG[staff]   PRIORITY=10 FSTARGET=40 MAXPROC=64
+ACCOUNTCFG[physics] FSTARGET=50 MAXPS=360000 QLIST=urgent,low
+CLASSCFG[batch]   PRIORITY=1 MAXJOB[USER]=2
+QOSCFG[urgent]    PRIORITY=1000 QFLAGS=PREEMPTOR:IGNSYSTEM QTTARGET=1:00:00 OMAXJOB=5
+QOSCFG[low]       QFLAGS=PREEMPTEE,NOBF MAXPE=7
+SYSTEMCFG         MAXPROC=512
+"""
+
+
+def test_a_whole_site() -> None:
+    policy, left_out = policy_from_maui(SITE, "maui.cfg")
+    day_s = 86_400
+    assert policy == Policy(
+        preset="tight",
+        backfill="easy",
+        backfill_order="same",
+        depth=4,
+        half_life_us=policy.half_life_us,
+        node_choice="smallest",
+        sharing="single_user",
+        weights=Weights(age=1440.0, xfactor=2.0, share=2000.0),
+        accounts={"physics": AccountPolicy(weight=50.0, limits=Limits(cpu_seconds=Bound(360_000, 360_000)))},
+        users={
+            "*": UserPolicy(weight=10.0, limits=Limits(jobs=Bound(20, 40))),
+            "ann": UserPolicy(weight=25.0, priority=-100.0, account="physics"),
+        },
+        groups={"staff": GroupPolicy(priority=10.0, limits=Limits(cpus=Bound(64_000, 64_000)))},
+        services={
+            "batch": ServicePolicy(priority=1.0, preempt_by="cancel"),
+            "urgent": ServicePolicy(
+                priority=1000.0,
+                users=("ann",),
+                accounts=("physics",),
+                is_preemptor=True,
+                target_wait_us=3_600_000_000,
+                limits=Limits(jobs=Bound(5, 5)),
+                preempt_by="cancel",
+            ),
+            "low": ServicePolicy(accounts=("physics",), is_preemptee=True, may_backfill=False, preempt_by="cancel"),
+        },
+        limits=Limits(cpus=Bound(512_000, 512_000)),
+    )
+    assert policy.half_life_us / 1e6 == pytest.approx(3.106 * day_s, rel=1e-3), "0.8 ** 3.106 is a half"
+    assert left_out == [
+        "maui.cfg:2: SERVERHOST   head.example: a policy has nothing like it",
+        "maui.cfg:3: RMCFG[base]  TYPE=PBS: a policy has nothing like it",
+        "maui.cfg:4: ADMIN1 root: a policy has nothing like it",
+        "maui.cfg:15: BACKFILLPOLICY    BESTFIT: taken as FIRSTFIT: there is no other search",
+        "maui.cfg:23: USERCFG[ann] FSTARGET=25.0+: taken as 25.0: a share is aimed at from both sides, and is no cap",
+        "maui.cfg:25: GROUPCFG[staff] FSTARGET=40: only accounts and users have shares",
+        "maui.cfg:27: CLASSCFG[batch] MAXJOB[USER]=2: a policy has nothing like it",
+        "maui.cfg:28: QOSCFG[urgent] QFLAGS=PREEMPTOR:IGNSYSTEM: a service has no flag IGNSYSTEM",
+        "maui.cfg:29: QOSCFG[low] MAXPE=7: a policy has nothing like it",
+    ]
+    assert policy_from_toml(policy_to_toml(policy), "p.toml") == policy
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("= 3", "this is no line of a maui.cfg"),
+        ("FSDEPTH", "it has no value"),
+        ("FSDECAY x", "accepted is a number, 0 or more"),
+        ("FSINTERVAL 1:2:3:4:5", "accepted is a time, [[[DD:]HH:]MM:]SS"),
+        ("FSPOLICY NONE", "shares are always by dominant resources; `share = 0` under [weights] leaves them out"),
+        ("RESERVATIONDEPTH[3] 4", "there is one depth for all services"),
+        ("NODEALLOCATIONPOLICY FASTEST", "there are MINRESOURCE, FIRSTAVAILABLE, CPULOAD"),
+        ("PREEMPTPOLICY SUSPEND", "there are REQUEUE, CANCEL"),
+        ("USERCFG[ann]", "it says nothing"),
+        ("USERCFG[7] PRIORITY=3", "this is no name"),
+        ("SYSTEMCFG PRIORITY=3", "a policy has nothing like it"),
+        ("USERCFG[ann] FSTARGET=0", "a share is a number above 0"),
+        ("USERCFG[ann] MAXJOB=3,2", "accepted is a limit, or soft,hard with the soft one no more than the hard one"),
+        ("USERCFG[ann] QLIST=a/b", "this is no name"),
+    ],
+)
+def test_what_cannot_be_taken_over_says_why(line: str, why: str) -> None:
+    _, left_out = policy_from_maui(f"\n{line}\n", "m")
+    (said,) = left_out
+    assert said.startswith("m:2: ") and said.endswith(f": {why}")
+
+
+def test_windows_that_count_the_same_have_a_half_life_of_half_their_length() -> None:
+    assert policy_from_maui("FSDEPTH 10\nFSINTERVAL 1:00:00\n", "m")[0].half_life_us == 5 * 3_600_000_000
+    assert policy_from_maui("", "m")[0] == Policy(preset="tight")
+
+
+def test_a_service_in_the_list_of_all_is_open_to_all() -> None:
+    policy, _ = policy_from_maui("USERCFG[ann] QLIST=a\nUSERCFG[DEFAULT] QLIST=a\nGROUPCFG[g] QLIST=b\n", "m")
+    assert policy.services == {"a": ServicePolicy(), "b": ServicePolicy(groups=("g",))}
+
+
+WORDS = """USERCFG[ann] QOSCFG[x] ACCOUNTCFG[DEFAULT] FSTARGET= MAXJOB= 1 2,1 QLIST= x ADEF= physics # FSDECAY 0.5 -
+FSINTERVAL 00:10 RESERVATIONDEPTH [ ] = ,""".split()
+words = st.sampled_from([*WORDS, " ", "\n", "\\\n"])
+
+
+@given(st.lists(words, max_size=40).map("".join))
+def test_whatever_stands_there_becomes_a_policy_or_is_refused(text: str) -> None:
+    try:
+        policy, _ = policy_from_maui(text, "m")
+    except UserError:
+        return
+    assert policy_from_toml(policy_to_toml(policy), "p") == policy

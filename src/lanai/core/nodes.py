@@ -188,6 +188,16 @@ class Node:
         self.changes += 1
         self.free = self.total
 
+    def lay(self, step: Step) -> None:
+        """Keep an amount of the node from others for a time."""
+        self.steps.append(step)
+        self.until_us = min(self.until_us, step.begin_us)
+
+    def lift(self, owner: object) -> None:
+        """What was kept for this owner is no longer."""
+        self.steps = [step for step in self.steps if step.owner is not owner]
+        self.until_us = min((step.begin_us for step in self.steps), default=NEVER_US)
+
     def record(self) -> SaveNode:
         """The node as a record."""
         return SaveNode(

@@ -236,6 +236,11 @@ class World:
             counts.locked += count
         self.touch(batch)
 
+    def lift(self, promise: Promise) -> None:
+        """What its nodes keep for the line that was promised them, they keep no longer."""
+        for node in promise.nodes:
+            node.lift(promise.line)
+
     def _next_grant(self) -> GrantId:
         """A number that no grant ever had, not even one of which the store no longer knows."""
         self.last_grant += 1

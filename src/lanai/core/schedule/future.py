@@ -56,18 +56,6 @@ def earliest(world: World, node: Node, line: Line, vector: Vector, length_us: in
     return NEVER_US
 
 
-def lay(node: Node, step: Step) -> None:
-    """Keep an amount of the node from others for a time."""
-    node.steps.append(step)
-    node.until_us = min(node.until_us, step.begin_us)
-
-
-def lift(node: Node, owner: object) -> None:
-    """What was kept for this owner is no longer."""
-    node.steps = [step for step in node.steps if step.owner is not owner]
-    node.until_us = min((step.begin_us for step in node.steps), default=NEVER_US)
-
-
 def _steps(node: Node, line: Line) -> list[Step]:
     """Those that keep something from this line."""
     if not node.steps:

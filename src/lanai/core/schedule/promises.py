@@ -42,7 +42,7 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
     begin_us = max(found.at_us, world.now_us)
     for node in found.nodes:
         vector = need(world, batch, line, node)
-        future.lay(node, Step(begin_us, begin_us + length_us, vector, line, _nobody))
+        node.lay(Step(begin_us, begin_us + length_us, vector, line, _nobody))
     world.promises[line] = found
     return found
 
@@ -50,9 +50,8 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
 def lift_all(world: World) -> dict[Line, Promise]:
     """Take back all promises; returns them."""
     before, world.promises = world.promises, {}
-    for line, promise in before.items():
-        for node in promise.nodes:
-            future.lift(node, line)
+    for promise in before.values():
+        world.lift(promise)
     return before
 
 

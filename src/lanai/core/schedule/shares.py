@@ -54,12 +54,6 @@ def weigh_users(waiting: Iterable[Batch]) -> None:
         leaf.priority = priority
 
 
-def share_of(waiting: list[Batch]) -> dict[BatchId, float]:
-    """The factor `share` of each batch: 1 - rank / batches, in the order of their claims."""
-    ranked = sorted(waiting, key=lambda batch: (batch.leaf.claim(), batch.id))
-    return {batch.id: 1 - rank / len(ranked) for rank, batch in enumerate(ranked)}
-
-
 class Turns:
     """Deals turns among the batches that have something to start; made anew for each dealing.
 

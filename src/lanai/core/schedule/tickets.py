@@ -267,6 +267,9 @@ def _send(
     world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool, was_stacked: bool = False
 ) -> None:
     world.give(node, line, line.waiting.take(count), is_urgent=is_urgent, was_stacked=was_stacked)
+    if line in world.promises:
+        world.lift(world.promises.pop(line))
+        world.needs_pass = True  # it was this head's, and not the next one's
     if line.waiting and world.batches[line.batch].room() <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
     # Who was served goes behind those who were not: where claims are equal turns go round.

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from lanai.core.queue import Span, Spans
+from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.batch import BatchSettings, Counts, Retries
@@ -123,6 +124,10 @@ class Batch:
         self.has_begun = False
         """It has had its first turn: something was started, or way was made for it."""
         self.sent = 0
+        self.counters: tuple[Counter, ...] = ()
+        """Those limits that its attempts at nodes count in,"""
+        self.queues: tuple[Counter, ...] = ()
+        """and those on how many waiting jobs are considered."""
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._layout = layout
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
+from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
 from lanai.model.ids import Index
@@ -37,10 +38,11 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
     set_reason(world, line, *_why_no_room(world, batch, line))
 
 
-def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
-    """These lines wait because of their batch's own limit."""
-    for line in lines:
-        set_reason(world, line, "max_running", f"its batch already runs its limit of {batch.max_running} jobs at once")
+def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:
+    """The line waits because of a limit."""
+    found = limits.blocked_by(world, line, considered)
+    if found is not None:
+        set_reason(world, line, *found)
 
 
 def too_large(world: World, shape: Shape) -> str:

@@ -43,6 +43,7 @@ from lanai.core.events import (
     TokensRevoked,
 )
 from lanai.core.schedule import decide as scheduler
+from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
 from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
@@ -72,6 +73,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     sync.look_at_deadlines(world)
     history.look(world)
     tokens.look_at_expiry(world)
+    limits.wake_for_time(world)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -370,6 +372,7 @@ class HubCore:
         for grant in world.grants.values():
             assert grant.members, grant.id
             assert grant.node.grants[grant.id] is grant
+        limits.check(world)
 
     def _begin(self, now_us: int) -> World:
         world = self.world

@@ -7,6 +7,7 @@ from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, Spans
+from lanai.core.schedule import limits
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import LanaiError, NothingThere, TooMany, UserError
@@ -173,7 +174,9 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
 
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
-    return Batch(batch, user, settings, env, world.layout, world.leaf_of(user), at_us)
+    made = Batch(batch, user, settings, env, world.layout, world.leaf_of(user), at_us)
+    limits.attach(world, made)
+    return made
 
 
 def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:
@@ -202,7 +205,6 @@ def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us)
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)
-    line.sent += count
-    batch.sent += count
+    world.book(batch, line, count)
     batch.counts.locked += count
     node.stack(line, count)

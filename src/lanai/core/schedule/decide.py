@@ -1,8 +1,9 @@
 """The pass: start what can be started, say why the rest waits, and leave tickets for the time until the next pass.
 
 Without reservations yet: every line is tried in the order of turns (`shares`), the smallest node that fits is taken, a
-line whose head gets no room is done for this pass. A pass stops after `MOST_STARTS` starts and asks to be called again,
-so that no call is long whatever the queue.
+line whose head gets no room is done for this pass. Who is at a soft limit is put aside, and tried under the hard one if
+that leaves room. A pass stops after `MOST_STARTS` starts and asks to be called again, so that no call is long whatever
+the queue.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from lanai.core import explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way
+from lanai.core.schedule import limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.shares import Turns, price, weigh_users
@@ -24,6 +26,9 @@ from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 MOST_STARTS: Final = 256
 MIN_TICKETS: Final = 16
 
+Candidates = dict[BatchId, list[Line]]
+"""Lines to be tried, of each batch in the order of their heads."""
+
 
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
@@ -32,31 +37,37 @@ def decide(world: World) -> bool:
     price(world.batches.values(), world.total())
     waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
     weigh_users(waiting)
-    starts = _start(world, waiting)
+    considered = limits.Considered(world)
+    aside: Candidates = {}
+    starts = _start(world, {batch.id: _by_head(batch) for batch in waiting}, considered, aside)
+    if starts < MOST_STARTS and aside:
+        starts += _start(world, aside, considered, None)
     if starts >= MOST_STARTS:
         return False
     for cell in world.cells.values():
-        _deal(world, cell)
+        _deal(world, cell, considered)
     return True
 
 
-def _start(world: World, waiting: list[Batch]) -> int:
-    turns = Turns(waiting)
-    candidates = {batch.id: _by_head(batch) for batch in waiting}
+def _start(world: World, candidates: Candidates, considered: limits.Considered, aside: Candidates | None) -> int:
+    """Start what can be: under soft limits, where lines that only these hold back are put `aside`; else under hard."""
+    hard = aside is None
+    turns = Turns([world.batches[batch] for batch in candidates])
     refused: list[Vector] = []
     booked: dict[tuple[Node, Line], int] = {}
-    taken: Counter[Line | BatchId] = Counter()
+    taken: Counter[Line] = Counter()
     asked: set[NodeId] = set()
     starts = 0
     while starts < MOST_STARTS and (batch := turns.next()) is not None:
         lines = candidates[batch.id]
-        if batch.room() <= taken[batch.id]:
-            explain.limit_reached(world, batch, lines)
-            turns.leave(batch)
-            continue
         line = lines[0]
-        node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
-        if node is None:
+        node = None
+        if not _is_allowed(world, line, considered, taken[line], hard=hard):
+            if aside is not None and _is_allowed(world, line, considered, taken[line], hard=True):
+                aside.setdefault(batch.id, []).append(line)
+            explain.limit_reached(world, line, considered)
+            lines.pop(0)
+        elif _is_dominated(line, refused, world.layout.guard) or (node := find(world, batch, line)) is None:
             if not batch.avoided and not batch.stalls and line.not_on == ANYWHERE:
                 refused.append(line.vector)
             explain.no_room(world, batch, line)
@@ -67,9 +78,9 @@ def _start(world: World, waiting: list[Batch]) -> int:
         else:
             node.occupy(line, 1)
             world.reindex(node)
+            world.book(batch, line, 1)
             booked[node, line] = booked.get((node, line), 0) + 1
             taken[line] += 1
-            taken[batch.id] += 1
             starts += 1
             turns.charge(line)
             if taken[line] >= line.waiting.count:
@@ -77,8 +88,14 @@ def _start(world: World, waiting: list[Batch]) -> int:
         if not lines:
             turns.leave(batch)
     for (node, line), count in booked.items():
-        world.give(node, line, line.waiting.take(count), is_urgent=True)
+        world.give(node, line, line.waiting.take(count), is_urgent=True, is_booked=True)
     return starts
+
+
+def _is_allowed(world: World, line: Line, considered: limits.Considered, taken: int, *, hard: bool) -> bool:
+    """Whether limits let one more of the line start, of which so many are about to."""
+    is_considered = considered.admit(line, line.waiting.count, hard=hard) > taken
+    return is_considered and limits.room(world, line, hard=hard) > 0
 
 
 def find(world: World, batch: Batch, line: Line) -> Node | None:
@@ -146,15 +163,19 @@ def _forget_reasons(world: World) -> None:
                 explain.set_reason(world, line, "", "")
 
 
-def _deal(world: World, cell: Cell) -> None:
+def _deal(world: World, cell: Cell, considered: limits.Considered) -> None:
     """Leave tickets: go on dealing turns with virtual charges, twice as many as ended here since the last pass.
 
     And one for each line before that, so that none is left out because those before it do not fit into what becomes
-    free. A batch at its own limit has them too: the next end may be one of its own.
+    free. A batch at a limit has them too: the next end may be one of its own. A line that is not considered has none.
     """
     guard = world.layout.guard
+
+    def has_tickets(line: Line) -> bool:
+        return not (cell.total - line.vector) & guard and considered.admit(line, 1, hard=True) > 0
+
     lines = {
-        batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
+        batch.id: [line for line in _by_head(batch) if has_tickets(line)]
         for batch in world.batches.values()
         if batch.state == "open"
     }

@@ -17,6 +17,7 @@ from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
+from lanai.core.schedule import limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import SURPLUS_US, Line
 from lanai.core.world import World
@@ -134,12 +135,24 @@ def _rival(line: Line, lines: list[Line]) -> Line | None:
 
 
 def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[Line]:
-    """Lines that may start on the node now or when an attempt ends there, in the order of their turns."""
+    """Lines that may start on the node now or when an attempt ends there, in the order of their turns.
+
+    Of those within their soft limits; where none is, however far one looks, those that only a soft limit holds back.
+    """
+    lines = _within_limits(world, cell, node, own, hard=False)
+    if not lines and world.is_limited and len(cell.tickets) <= PASSED_OVER:
+        lines = _within_limits(world, cell, node, own, hard=True)
+    return lines
+
+
+def _within_limits(world: World, cell: Cell, node: Node, own: list[Line], *, hard: bool) -> list[Line]:
     guard = world.layout.guard
     rooms = {node.free, *(node.free + ending.vector for ending in node.active)}
 
     def could_go(line: Line) -> bool:
-        return any(not (room - line.vector) & guard for room in rooms) and _may_start(world, node, line)
+        if not any(not (room - line.vector) & guard for room in rooms) or not _may_start(world, node, line):
+            return False
+        return (line in tickets or not world.batches[line.batch].queues) and limits.room(world, line, hard=hard) > 0
 
     tickets = cell.tickets
     lines: list[Line] = []
@@ -166,17 +179,17 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and line.waiting.count > 0
         and node.id != line.not_on
         and not batch.is_barred(node.id)
-        and batch.room() > 0
     )
 
 
 def _most(world: World, line: Line) -> int:
-    return min(line.waiting.count, world.batches[line.batch].room())
+    """How many of a candidate may go; one that is not within its soft limits is none before others have had theirs."""
+    return min(line.waiting.count, limits.room(world, line, hard=False) or limits.room(world, line, hard=True))
 
 
 def _send(world: World, cell: Cell, node: Node, line: Line, count: int, *, is_urgent: bool) -> None:
     world.give(node, line, line.waiting.take(count), is_urgent=is_urgent)
-    if line.waiting and world.batches[line.batch].room() <= 0:
+    if line.waiting and limits.room(world, line, hard=False) <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
     # Who was served goes behind those who were not: where claims are equal turns go round.
     left = cell.tickets[line] = cell.tickets.pop(line, 0) - count

@@ -1,0 +1,27 @@
+"""How long a job is thought to run. Estimates decide when something starts; requested limits decide when it is killed.
+
+Predictions are those of Tsafrir, Etsion and Feitelson (Backfilling using system-generated predictions rather than user
+runtime estimates, 2007): the mean of the user's last two run times, and no more than what the job asks for.
+"""
+
+from __future__ import annotations
+
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+
+
+def estimate_us(world: World, line: Line) -> int:
+    """The estimated run time of a job of the line, at least 1.
+
+    It is what the job asks for; else the mean of the last run times of its line; else what its service says. Where the
+    service predicts, it is the user's last two run times' mean, once there are any.
+    """
+    batch = world.batches[line.batch]
+    service = world.policy.service(batch.settings.service)
+    request_us = line.shape.time_limit_us
+    if service.estimates == "predicted":
+        runs_us = world.last_runs.get(batch.user)
+        if runs_us:
+            mean_us = max(1, sum(runs_us) // len(runs_us))
+            return min(mean_us, request_us) if request_us else mean_us
+    return request_us or line.mean_run_us or max(1, service.estimate_us)

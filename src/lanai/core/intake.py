@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lanai.core import credentials
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -32,10 +33,12 @@ BATCHES_EACH = 100_000
 
 def open_batch(world: World, event: BatchOpened) -> None:
     """Give it a number."""
-    if _has_too_many(world, event.user):
-        what = f"{BATCHES_EACH} batches of {event.user} have not ended, which is the most"
-        hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
-        world.do(Answer(event.request, error=TooMany(what, code="too_many_batches", hint=hint).body()))
+    settings = event.settings
+    refused = _too_many(world, event.user) or credentials.refusal(
+        world.policy, event.user, account=settings.account, service=settings.service
+    )
+    if refused is not None:
+        world.do(Answer(event.request, error=refused.body()))
         return
     world.last_batch += 1
     batch = BatchId(world.last_batch)
@@ -43,6 +46,14 @@ def open_batch(world: World, event: BatchOpened) -> None:
     world.keep(SaveEnv(event.env, event.env_blob))
     world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
     world.do(Answer(event.request, {"batch": batch}))
+
+
+def _too_many(world: World, user: str) -> LanaiError | None:
+    if not _has_too_many(world, user):
+        return None
+    what = f"{BATCHES_EACH} batches of {user} have not ended, which is the most"
+    hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
+    return TooMany(what, code="too_many_batches", hint=hint)
 
 
 def _has_too_many(world: World, user: str) -> bool:

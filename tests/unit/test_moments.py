@@ -35,6 +35,7 @@ def _hawaii(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("10:00", "2026-11-28 20:00:00 UTC"),
         ("+2h", "2026-11-27 22:00:00 UTC"),
         (" +90 ", "2026-11-27 20:01:30 UTC"),
+        ("now", "2026-11-27 20:00:00 UTC"),
     ],
 )
 def test_moments(text: str, shown: str) -> None:

@@ -128,6 +128,8 @@ class Batch:
         """Those limits that its attempts at nodes count in,"""
         self.queues: tuple[Counter, ...] = ()
         """and those on how many waiting jobs are considered."""
+        self.is_early = False
+        """None of its jobs is to start yet: its date is still to come."""
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._layout = layout
 
@@ -145,6 +147,11 @@ class Batch:
     def waiting(self) -> int:
         """Jobs in lines: neither held nor delayed nor at a node."""
         return sum(line.waiting.count for line in self.lines.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its jobs may start: it is not paused, and not early."""
+        return self.state == "open" and not self.is_early
 
     def is_barred(self, node: NodeId) -> bool:
         """Whether nothing of it goes to that node now, whatever is free there."""

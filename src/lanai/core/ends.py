@@ -79,7 +79,7 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     # A limit may have kept back what fits on another node, even where a surplus has taken all the room on this one.
     has_room = node.free != free_before or any(batch.counters for batch in touched.values())
     if has_room and not world.needs_pass:
-        world.needs_pass = any(batch.state == "open" and batch.waiting for batch in world.batches.values())
+        world.needs_pass = any(batch.is_open and batch.waiting for batch in world.batches.values())
 
 
 def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterator[tuple[Grant, list[AttemptResult]]]:

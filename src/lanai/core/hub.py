@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
+from lanai.core import audit, dates, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -74,6 +74,8 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     history.look(world)
     tokens.look_at_expiry(world)
     limits.wake_for_time(world)
+    for batch in dates.due(world):
+        dates.settle(world, batch)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -187,7 +189,7 @@ class HubCore:
     def recover(self, now_us: int, wall_us: int, found: Recovered) -> Decision:
         """Take over what the store holds. Every node's lease begins anew now."""
         world = self._begin(now_us)
-        world.wall_us = wall_us
+        world.wall_us, world.wall_seen_us = wall_us, now_us
         world.last_batch = found.last_batch
         world.last_row = max(found.last_row, int(found.meta.get("row", "0")))
         world.grants_set_aside = int(found.meta.get("grant", "0"))
@@ -215,7 +217,7 @@ class HubCore:
                     continue
                 fleet.hear(world, node)
             if isinstance(event, (AttemptsEnded, TimePassed)):
-                world.wall_us = event.wall_us
+                world.wall_us, world.wall_seen_us = event.wall_us, now_us
             _HANDLERS[type(event)](world, event)
         return self._end()
 
@@ -233,8 +235,10 @@ class HubCore:
         return self._end()
 
     def next_due_us(self) -> int | None:
-        """When the next back-off ends, by the clock of `handle`; None where nothing waits for one."""
-        return min((first[0][0] for first in (self.world.delayed, self.world.stalls) if first), default=None)
+        """When the next back-off ends, or a date comes, by the clock of `handle`; None where nothing waits for one."""
+        backed_off = [first[0][0] for first in (self.world.delayed, self.world.stalls) if first]
+        date_us = dates.next_due_us(self.world)
+        return min(backed_off if date_us is None else [*backed_off, date_us], default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials
+from lanai.core import credentials, dates
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -99,6 +99,9 @@ def close_batch(world: World, event: BatchClosed) -> None:
     batch.submitted_at_us = event.wall_us
     batch.counts.queued = event.total
     world.batches[batch.id] = batch
+    if event.wall_us > world.wall_us:
+        world.wall_us, world.wall_seen_us = event.wall_us, world.now_us
+    dates.settle(world, batch)
     world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
     world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"batch": batch.id, "jobs": event.total}))
@@ -181,6 +184,7 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     counts.failed, counts.cancelled = batch.failed.count, batch.cancelled.count
     counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
     batch.has_begun = bool(batch.sent or counts.done or counts.failed)
+    dates.settle(world, batch)
     return batch
 
 

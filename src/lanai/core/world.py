@@ -87,6 +87,10 @@ class World:
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
+        self.dates: list[tuple[int, BatchId]] = []
+        """When batches are to be looked at, by the clock on the wall; the first is the next."""
+        self.wall_seen_us = 0
+        """When that clock showed `wall_us`, by the core's own."""
         self.stalls: list[tuple[int, BatchId, NodeId]] = []
         self.tokens: dict[TokenId, SaveToken] = {}
         self.token_of: dict[bytes, SaveToken] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from lanai.core import explain
+from lanai.core import dates, explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way
@@ -34,8 +34,9 @@ def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     _lift_vain_bans(world)
     _forget_reasons(world)
+    dates.note(world)
     price(world.batches.values(), world.total())
-    waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
+    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting]
     weigh_users(waiting)
     considered = limits.Considered(world)
     aside: Candidates = {}
@@ -177,7 +178,7 @@ def _deal(world: World, cell: Cell, considered: limits.Considered) -> None:
     lines = {
         batch.id: [line for line in _by_head(batch) if has_tickets(line)]
         for batch in world.batches.values()
-        if batch.state == "open"
+        if batch.is_open
     }
     wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
     left = {line: line.waiting.count for own in lines.values() for line in own}

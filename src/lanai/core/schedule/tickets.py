@@ -175,7 +175,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
     batch: Batch | None = world.batches.get(line.batch)
     return (
         batch is not None
-        and batch.state == "open"
+        and batch.is_open
         and line.waiting.count > 0
         and node.id != line.not_on
         and not batch.is_barred(node.id)

@@ -74,6 +74,16 @@ class Stall(NamedTuple):
     why: str
 
 
+class Hold(NamedTuple):
+    """Who holds those of `spans` that are held: `kind` as in `core/holds.py`; until 0 it does not end by itself."""
+
+    kind: str
+    by: str
+    since_us: int
+    until_us: int
+    spans: Spans
+
+
 class Batch:
     """One unfinished batch. `user_leaf` is what its user has in all."""
 
@@ -104,6 +114,7 @@ class Batch:
         self.lines: dict[tuple[ShapeId, NodeId], Line] = {}
         self.tries: dict[Index, Tries] = {}
         self.held = Spans()
+        self.holds: list[Hold] = []
         self.failed = Spans()
         self.cancelled = Spans()
         self.delayed: set[Index] = set()

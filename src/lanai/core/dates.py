@@ -6,7 +6,7 @@ the wake-up may come early or late by what the one has moved against the other, 
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heappop
 
 from lanai.core import explain
 from lanai.core.batches import Batch
@@ -20,14 +20,9 @@ def settle(world: World, batch: Batch) -> None:
     was_early = batch.is_early
     batch.is_early = batch.settings.start_after_us > world.wall_us
     if batch.is_early:
-        wake_at(world, batch.id, batch.settings.start_after_us)
+        world.wake_at(batch.id, batch.settings.start_after_us)
     elif was_early:
         world.needs_pass = True
-
-
-def wake_at(world: World, batch: BatchId, at_us: int) -> None:
-    """The batch wants to be looked at then, by the clock on the wall."""
-    heappush(world.dates, (at_us, batch))
 
 
 def due(world: World) -> list[Batch]:

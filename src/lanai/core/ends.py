@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.core import explain
+from lanai.core import explain, holds
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
 from lanai.core.effects import BatchMoved, ForgetResults
 from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
@@ -398,6 +398,7 @@ def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> 
             f"`lanai release {batch.id}` lets it go on"
         )
         world.keep(batch.standing())
+        holds.pause(world, batch)
         world.tell("batch_paused", str(batch.id), batch.reason)
         recall(world, batch)
 

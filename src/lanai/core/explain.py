@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from lanai.core import holds
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.schedule import limits
@@ -79,6 +80,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     ]
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
+    facts += holds.facts(batch)
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)
@@ -99,9 +101,11 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
 
 def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
     if batch.state == "paused":
-        return "paused", f"the batch is paused: {batch.reason}", 0
+        paused = holds.of_pause(batch)
+        return "paused", f"the batch is paused: {batch.reason}", paused.since_us if paused else 0
     if index in batch.held if index is not None else batch.held and not batch.waiting:
-        return "held", f"held; `lanai release {batch.id}` lets it run", 0
+        hold = holds.of_job(batch, Index(batch.held.head()) if index is None else index)
+        return "held", holds.words(batch, hold), hold.since_us if hold else 0
     if index is not None and index in batch.delayed:
         return "delayed", "its last attempt met a fault of the node; it is tried again shortly", 0
     if line is not None and line.waiting:

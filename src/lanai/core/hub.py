@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, dates, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
+from lanai.core import audit, dates, ends, explain, fleet, history, holds, intake, stalls, sync, tokens, wishes
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -76,6 +76,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     limits.wake_for_time(world)
     for batch in dates.due(world):
         dates.settle(world, batch)
+        holds.release_due(world, batch)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -318,6 +319,13 @@ class HubCore:
             for line in batch.lines.values()
             if paused or line.reason_text
             for low, high in line.waiting.within(first, last)
+        ]
+        found += [
+            (low, high, holds.words(batch, hold))
+            for hold in batch.holds
+            if hold.kind != holds.SYSTEM
+            for within in hold.spans.within(first, last)
+            for low, high in batch.held.within(*within)
         ]
         return sorted(found)[:most]
 

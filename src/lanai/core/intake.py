@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials, dates
+from lanai.core import credentials, dates, holds
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -185,6 +185,7 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
     batch.has_begun = bool(batch.sent or counts.done or counts.failed)
     dates.settle(world, batch)
+    holds.recover(world, batch, found.holds)
     return batch
 
 

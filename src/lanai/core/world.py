@@ -7,6 +7,7 @@ what a call is to return: records are kept first, then effects are carried out.
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappush
 from itertools import chain
 from typing import Final, cast
 
@@ -153,6 +154,10 @@ class World:
         if found is None:
             found = self.users[user] = Leaf(PRIORITY_MAX)
         return found
+
+    def wake_at(self, batch: BatchId, at_us: int) -> None:
+        """The batch wants to be looked at then, by the clock on the wall."""
+        heappush(self.dates, (at_us, batch))
 
     # -- cells
 

@@ -16,8 +16,8 @@ def parse_moment(text: str, now_us: int) -> int:
     """Read a moment, in microseconds since 1970.
 
     `2026-12-01T08:00` (seconds and an offset such as `Z` or `+01:00` may follow; a blank may stand for the T),
-    `2026-12-01` (its beginning), `08:00` (the next time that it is so late), `+2h` (so long after now), `now`. Without an
-    offset it is meant by the clock on the wall here.
+    `2026-12-01` (its beginning), `08:00` (the next time that it is so late), `+2h` (so long after now), `now`. Without
+    an offset it is meant by the clock on the wall here.
 
     Args:
         now_us: what time it is.

@@ -1,6 +1,6 @@
 """Start dates: a batch none of whose jobs is to start before a moment, and the wake-up at that moment.
 
-Dates are by the clock on the wall, which can be set; the core's own cannot. A date is looked at whenever time passes, so
+Dates are by the clock on the wall, which can be set; the core's own cannot. A date is looked at whenever time passes:
 the wake-up may come early or late by what the one has moved against the other, and nothing else goes wrong.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lanai.core import holds
-from lanai.core.batches import Batch
+from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
@@ -96,7 +96,17 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     if line is not None and index is not None and index in line.waiting:
         position = line.waiting.before(index) + 1
         facts.append(f"number {position} of {line.waiting.count} in its line")
-    return {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
+    answer = {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
+    hold = holds.of_pause(batch) if code == "paused" else _hold_of(batch, index) if code == "held" else None
+    if hold is not None:
+        who = {"kind": hold.kind, "by": hold.by, "since_us": hold.since_us, "until_us": hold.until_us}
+        answer["hold"] = who
+    return answer
+
+
+def _hold_of(batch: Batch, index: Index | None) -> Hold | None:
+    """Who holds a job that is held; of a batch as a whole its first."""
+    return holds.of_job(batch, Index(batch.held.head()) if index is None else index)
 
 
 def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
@@ -104,7 +114,7 @@ def _verdict(batch: Batch, line: Line | None, index: Index | None) -> tuple[str,
         paused = holds.of_pause(batch)
         return "paused", f"the batch is paused: {batch.reason}", paused.since_us if paused else 0
     if index in batch.held if index is not None else batch.held and not batch.waiting:
-        hold = holds.of_job(batch, Index(batch.held.head()) if index is None else index)
+        hold = _hold_of(batch, index)
         return "held", holds.words(batch, hold), hold.since_us if hold else 0
     if index is not None and index in batch.delayed:
         return "delayed", "its last attempt met a fault of the node; it is tried again shortly", 0

@@ -4,8 +4,8 @@ A job is held by its user, or by an operator (anybody else who may), whose hold 
 whole batch where it pauses it. A timed hold ends by itself.
 
 Which jobs are held stands in `Batch.held`, and of those at nodes in `Batch.hold_wishes`. A `Hold` says who holds those
-of its spans that are so, and nothing of the rest: jobs leave these sets in many ways, none of which has to come by here.
-In the store each hold is an override `hold KIND BY`, whose value is when it ends.
+of its spans that are so, and nothing of the rest: jobs leave these sets in many ways, and none has to come by here. In
+the store each hold is an override `hold KIND BY`, whose value is when it ends.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def put(world: World, batch: Batch, wanted: Sequence[Span], wish: Wish, *, anew:
     """
     _, at_us, until_us = wish
     by = wish.caller.user if wish.caller else batch.user
-    kind = USER if by == batch.user else OPERATOR
+    kind = OPERATOR if by != batch.user and _is_operator(wish.caller) else USER
     kept = [hold for hold in batch.holds if (hold.kind, hold.by, hold.until_us) == (kind, by, until_us)]
     kept += [hold for hold in batch.holds if hold.kind == OPERATOR and kind == USER]
     mine = Spans.of(wanted)
@@ -75,11 +75,15 @@ def resume(world: World, batch: Batch) -> None:
 def releasable(batch: Batch, wanted: Sequence[Span], caller: Caller | None) -> Spans:
     """Those of the jobs that the caller may release: all, but for a user those that an operator holds."""
     found = Spans.of(wanted)
-    if caller is None or (caller.role is not None and caller.role.reaches(Role.OPERATOR)):
+    if caller is None or _is_operator(caller):
         return found
     for first, last in _held_by(batch, [hold for hold in batch.holds if hold.kind == OPERATOR], wanted):
         found.remove(first, last)
     return found
+
+
+def _is_operator(caller: Caller | None) -> bool:
+    return caller is not None and caller.role is not None and caller.role.reaches(Role.OPERATOR)
 
 
 def let_go(world: World, batch: Batch, spans: Iterable[Span], *, at_nodes: bool = True, held: bool = True) -> int:

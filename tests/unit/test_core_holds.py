@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased
+from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried
 from lanai.core.holds import OPERATOR, of_job
 from lanai.model.access import Caller, Role
 from lanai.model.ids import BatchId, Index
@@ -227,6 +227,20 @@ def test_a_cancelled_and_retried_job_is_held_by_nobody(hub: Recorder) -> None:
     hub.feed(JobsCancelled(1, batch, ((1, 1),), (), hub.now_us))
     hub.take_all()
     assert release(hub, batch, by=OLGA) == {"changed": 1}
+
+
+def test_to_cancel_and_retry_a_job_does_not_lift_an_operators_hold(hub: Recorder) -> None:
+    batch = hub.submit(9)
+    hold(hub, batch, (2, 3), (5, 9), by=OLGA)
+    hub.feed(JobsCancelled(1, batch, ((1, 6),), (), hub.now_us, ANN))
+    hub.take_all()
+    hub.feed(JobsRetried(1, batch, None, (), hub.now_us, ANN))
+    assert hub.answer() == {"changed": 6}
+    assert hub.counts(batch) == {"held": 7, "queued": 2}
+    assert [index for index in range(1, 10) if index in hub.batch(batch).held] == [2, 3, 5, 6, 7, 8, 9]
+    hub.feed(JobsCancelled(1, batch, ((1, 3),), (), hub.now_us, ANN), JobsRetried(1, batch, None, (), 0, OLGA))
+    hub.take_all()
+    assert hub.counts(batch) == {"held": 5, "queued": 4}
 
 
 # -- what may be changed

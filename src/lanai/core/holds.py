@@ -82,6 +82,14 @@ def releasable(batch: Batch, wanted: Sequence[Span], caller: Caller | None) -> S
     return found
 
 
+def still_held(batch: Batch, retried: Sequence[Span], caller: Caller | None) -> list[Span]:
+    """Those of the jobs that an operator has held: cancelled and tried again by their user, they are held as before."""
+    if caller is None or _is_operator(caller):
+        return []
+    holds = [hold for hold in batch.holds if hold.kind == OPERATOR]
+    return sorted(span for hold in holds for first, last in retried for span in hold.spans.within(first, last))
+
+
 def _is_operator(caller: Caller | None) -> bool:
     return caller is not None and caller.role is not None and caller.role.reaches(Role.OPERATOR)
 

@@ -6,6 +6,7 @@ A wish is answered once it is kept. Jobs at nodes follow later: what has not beg
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -17,6 +18,7 @@ from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, size
+from lanai.core.queue import Spans as Waiting
 from lanai.core.recall import recall
 from lanai.core.schedule import limits
 from lanai.core.world import World
@@ -155,9 +157,13 @@ def on_retried(world: World, event: JobsRetried) -> None:
             spans.append((low, high))
             world.keep(ReopenJobs(batch.id, low, high))
             world.keep(DropOverrides(batch.id, low, high, "cancelled"))
-    batch.enqueue(sorted(spans))
+    spans.sort()
+    held = holds.still_held(batch, spans, event.caller)
+    batch.held.merge(held)
+    batch.enqueue(_without(spans, held))
     changed = size(spans)
-    batch.counts.queued += changed
+    batch.counts.held += size(held)
+    batch.counts.queued += changed - size(held)
     batch.counts.failed -= before[0] - batch.failed.count
     batch.counts.cancelled -= before[1] - batch.cancelled.count
     if changed:
@@ -168,6 +174,15 @@ def on_retried(world: World, event: JobsRetried) -> None:
     world.touch(batch)
     ends.finish_if_over(world, batch, event.wall_us)
     world.needs_pass = True
+
+
+def _without(spans: list[Span], others: list[Span]) -> Iterable[Span]:
+    if not others:
+        return spans
+    left = Waiting.of(spans)
+    for first, last in others:
+        left.remove(first, last)
+    return left
 
 
 def _forgive_cancelled(batch: Batch, spans: Spans | None) -> None:

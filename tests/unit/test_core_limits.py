@@ -8,12 +8,13 @@ import pytest
 
 from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import events as ev
-from lanai.core.effects import StartAttempts
+from lanai.core.effects import Answer, StartAttempts
 from lanai.core.schedule import limits
 from lanai.core.schedule.counters import AMOUNTS, MILLI_US
 from lanai.core.schedule.estimate import estimate_us
 from lanai.model.access import Caller, Role
-from lanai.model.ids import BatchId, Index, NodeId, grant_id
+from lanai.model.batch import BatchSettings
+from lanai.model.ids import BatchId, Index, NodeId, ShapeId, grant_id
 from lanai.model.job import AttemptResult
 from lanai.model.policy import (
     EVERYONE,
@@ -100,9 +101,9 @@ def test_each_amount_has_its_limit(hub: Recorder, thing: str, most: int, count: 
 
 
 def test_a_job_that_has_nothing_of_a_thing_is_not_held_by_its_limit(hub: Recorder) -> None:
+    batch, wants = hub.submit(2), hub.submit(1, shape=Shape(gpu_milli=1000))
     settle(hub, Policy(limits=at_most(0, thing="gpus")))
     hub.join("n", capacity(cpus=4, gpus=4))
-    batch, wants = hub.submit(2), hub.submit(1, shape=Shape(gpu_milli=1000))
     hub.start()
     assert (at_nodes(hub, batch), at_nodes(hub, wants)) == (2, 0)
     assert reason(hub, wants)[1] == "the hub has 0 of at most 0 gpus at nodes (soft 0, hard 0), and this needs 1"
@@ -154,6 +155,41 @@ def test_what_a_service_limits_counts_instead_of_its_users_limit(hub: Recorder) 
     hungry = hub.submit(9, service="big", shape=Shape(gpu_milli=1000))
     hub.start()
     assert (at_nodes(hub, usual), at_nodes(hub, big, hungry), at_nodes(hub, hungry)) == (2, 4, 1)
+
+
+def test_a_job_beyond_a_hard_limit_by_itself_is_refused_at_submission(hub: Recorder) -> None:
+    """It would wait for ever. One that came before the limit waits, and says why."""
+    before = hub.submit(1, shape=Shape(cpu_milli=4000))
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(3000, thing="cpus"))}))
+    shapes = ((ShapeId(0), Shape()), (ShapeId(1), Shape(cpu_milli=4000)))
+    hub.feed(ev.BatchOpened(1, "ann", "", BatchSettings(), b"digest", b"blob", hub.now_us))
+    hub.feed(ev.ChunkArrived(1, BatchId(2), 1, 2, ((1, ShapeId(0)), (1, ShapeId(1))), shapes, b"", {}))
+    hub.take_all()
+    hub.feed(ev.BatchClosed(2, BatchId(2), 2, b"digest", hub.now_us))
+    (answer,) = hub.take(Answer)
+    assert answer.error is not None
+    assert (answer.error.code, answer.error.message) == (
+        "impossible_request",
+        "a job needs 4 cpus, and user ann may have at most 3; nothing was submitted",
+    )
+    assert list(hub.core.world.batches) == [before]
+    hub.restart()
+    assert list(hub.core.world.batches) == [before]
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(3000, thing="cpus"))}))
+    hub.join("n", capacity(cpus=8))
+    assert hub.start() == []
+    assert reason(hub, before)[0] == "limit_user_cpus"
+
+
+def test_why_tells_how_the_limits_stand(hub: Recorder) -> None:
+    settle(hub, Policy(users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 2), memory=Bound(hard=4096)))}))
+    hub.join("n", capacity(cpus=8))
+    batch = hub.submit(1, shape=Shape(memory_bytes=GIB))
+    hub.start()
+    found = hub.core.why(batch, None)
+    assert found is not None and isinstance(found["facts"], list)
+    assert "user ann has 1 jobs at nodes (soft 1, hard 2)" in found["facts"]
+    assert "user ann has 1 GiB memory at nodes (soft none, hard 4 GiB)" in found["facts"]
 
 
 # -- the fast path

@@ -80,7 +80,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     ]
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
-    facts += holds.facts(batch)
+    facts += [*holds.facts(batch), *limits.facts(world, batch)]
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from lanai.core.batches import Batch, Hold
 from lanai.core.queue import Span, Spans, size, spans_of
-from lanai.core.world import World
+from lanai.core.world import SECOND_US, World
 from lanai.model.access import Caller, Role
 from lanai.model.ids import Index
 from lanai.model.moments import format_moment
@@ -25,6 +25,8 @@ USER: Final = "user"
 OPERATOR: Final = "operator"
 SYSTEM: Final = "system"
 PREFIX: Final = "hold"
+AT_ONCE_US: Final = 10 * SECOND_US
+"""Wishes of one person within so long are one hold, where they end together."""
 
 
 class Wish(NamedTuple):
@@ -50,13 +52,8 @@ def put(world: World, batch: Batch, wanted: Sequence[Span], wish: Wish, *, anew:
     for first, last in _held_by(batch, kept, wanted) if anew else _already_of(batch, wanted):
         mine.remove(first, last)
     changed = size(_already_of(batch, mine.spans()))
-    for first, last in mine:
-        _forget(world, batch, first, last)
-        world.keep(SaveOverride(batch.id, first, last, _what(kind, by), until_us, at_us))
     if mine:
-        batch.holds.append(Hold(kind, by, at_us, until_us, mine))
-        if until_us:
-            world.wake_at(batch.id, until_us)
+        _add(world, batch, Hold(kind, by, at_us, until_us, mine))
     return changed
 
 
@@ -176,14 +173,25 @@ def _held_by(batch: Batch, holds: Sequence[Hold], wanted: Sequence[Span]) -> lis
 
 def _already_of(batch: Batch, wanted: Sequence[Span]) -> list[Span]:
     """Those of the jobs that are held, or are to be as they come back from their nodes."""
-    wishes = spans_of(batch.hold_wishes)
-    held = [span for first, last in wanted for span in batch.held.within(first, last)]
-    return held + [
-        (max(low, first), min(high, last))
-        for first, last in (wanted if wishes else ())
-        for low, high in wishes
-        if low <= last and first <= high
-    ]
+    sources = [batch.held, Spans.of(spans_of(batch.hold_wishes))] if batch.hold_wishes else [batch.held]
+    return [span for source in sources for first, last in wanted for span in source.within(first, last)]
+
+
+def _add(world: World, batch: Batch, new: Hold) -> None:
+    """The jobs of `new` are held by nobody else any more. What is wished in many pieces is one hold in the end."""
+    for first, last in new.spans:
+        _forget(world, batch, first, last)
+    for hold in batch.holds:
+        if hold[:2] == new[:2] and hold.until_us == new.until_us and new.since_us - hold.since_us < AT_ONCE_US:
+            hold.spans.merge(list(new.spans))
+            new = new._replace(since_us=hold.since_us)
+            break
+    else:
+        batch.holds.append(new)
+        if new.until_us:
+            world.wake_at(batch.id, new.until_us)
+    for first, last in new.spans:
+        world.keep(SaveOverride(batch.id, first, last, _what(new.kind, new.by), new.until_us, new.since_us))
 
 
 def _forget(world: World, batch: Batch, first: int, last: int) -> None:

@@ -11,7 +11,7 @@ from lanai.core.queue import Span, Spans
 from lanai.core.schedule import limits
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
-from lanai.model.errors import LanaiError, NothingThere, TooMany, UserError
+from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, TooMany, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import (
@@ -91,6 +91,9 @@ def close_batch(world: World, event: BatchClosed) -> None:
         error = NothingThere(f"batch {event.batch} is not arriving", code="no_such_batch")
     elif arriving.next != event.total + 1 or not event.total:
         error = UserError(f"batch {event.batch} has {arriving.next - 1} jobs, not {event.total}", code="bad_total")
+        world.keep(DropBatch(event.batch))
+    elif never := limits.never(arriving.opened):
+        error = ImpossibleRequest(f"{never}; nothing was submitted", hint="ask for less, or name another --service")
         world.keep(DropBatch(event.batch))
     if error is not None or arriving is None:
         world.do(Answer(event.request, error=error.body() if error else None))

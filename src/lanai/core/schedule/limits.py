@@ -81,6 +81,29 @@ def blocked_by(world: World, line: Line, considered: Considered | None = None) -
     return None
 
 
+def never(batch: Batch) -> str:
+    """Why some job of the batch could not start even if nothing else ran; empty where each could.
+
+    Outstanding cpu-seconds are left out: an estimate is no promise.
+    """
+    for line in batch.lines.values():
+        for counter in batch.counters:
+            amount = AMOUNTS.get(counter.thing)
+            if amount is not None and amount(line.shape) > counter.bound.hard:
+                needs, most = (_shown(counter, each) for each in (amount(line.shape), counter.bound.hard))
+                return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
+    return ""
+
+
+def facts(world: World, batch: Batch) -> list[str]:
+    """How the counters stand that the batch counts in."""
+    found = []
+    for counter in batch.counters:
+        used = _shown(counter, _used(world, counter))
+        found.append(f"{_whose(counter)} has {used}{_unit(counter)}{_still(counter)} ({_bounds(counter)})")
+    return found
+
+
 def wake_for_time(world: World) -> None:
     """What is outstanding falls as time passes, without anything else happening: then a pass is wanted."""
     for batch in world.batches.values():
@@ -240,12 +263,17 @@ def _words(world: World, counter: Counter, line: Line, *, hard: bool) -> str:
     used, most = _shown(counter, _used(world, counter)), _shown(counter, counter.most(hard=hard))
     if counter.thing == "jobs":
         return f"{_whose(counter)} runs {used} of at most {most} jobs ({_bounds(counter)})"
-    what = "" if counter.thing == "memory" else f" {counter.thing.replace('cpu_', 'cpu-')}"
-    still = " still to take" if counter.thing == CPU_SECONDS else " at nodes"
     needs = _shown(counter, _each(world, counter, line))
-    return f"{_whose(counter)} has {used} of at most {most}{what or ' memory'}{still} ({_bounds(counter)}), " + (
-        f"and this needs {needs}"
-    )
+    has = f"{_whose(counter)} has {used} of at most {most}{_unit(counter)}{_still(counter)}"
+    return f"{has} ({_bounds(counter)}), and this needs {needs}"
+
+
+def _unit(counter: Counter) -> str:
+    return " cpu-seconds" if counter.thing == CPU_SECONDS else f" {counter.thing}"
+
+
+def _still(counter: Counter) -> str:
+    return " still to take" if counter.thing == CPU_SECONDS else " at nodes"
 
 
 def _bounds(counter: Counter) -> str:

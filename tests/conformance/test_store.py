@@ -31,6 +31,7 @@ from lanai.model.records import (
     SaveOverride,
     SaveProgress,
     SaveReason,
+    SaveSettings,
     SaveShape,
     SaveTail,
     SaveToken,
@@ -352,6 +353,30 @@ def test_an_override_can_be_dropped_and_set_again_in_one_group(store: Store) -> 
     store.commit([SaveOverride(1, 1, 5, "cancelled"), DropOverrides(1, 1, 9, "cancelled")])
     store.commit([DropOverrides(1, 1, 9, "cancelled"), SaveOverride(1, 4, 4, "cancelled")])
     assert store.recover().batches[0].cancelled == ((4, 4),)
+
+
+def test_who_holds_jobs_comes_back(store: Store) -> None:
+    store.commit(whole(1, jobs=100))
+    store.commit([SaveOverride(1, 5, 9, "hold user ann", 0, 3), SaveOverride(1, 20, 29, "hold operator olga", 50, 4)])
+    store.commit([SaveOverride(1, 1, 1, "holding", 0, 3), SaveOverride(1, 7, 7, "hold user ann", 80, 6)])
+    store.commit([SaveOverride(1, 1, 100, "hold system ", 0, 7), DropOverrides(1, 25, 40, "hold operator olga")])
+    assert store.recover().batches[0].holds == [
+        ("hold operator olga", 20, 24, 50, 4),
+        ("hold system ", 1, 100, 0, 7),
+        ("hold user ann", 5, 6, 0, 3),
+        ("hold user ann", 7, 7, 80, 6),
+        ("hold user ann", 8, 9, 0, 3),
+    ]
+
+
+def test_settings_may_change(opened: Callable[[], Store]) -> None:
+    store = opened()
+    store.commit([*whole(1), *whole(2)])
+    changed = BatchSettings(name="n", account="a", service="s", start_after_us=9)
+    store.commit([SaveSettings(1, BatchSettings()), SaveSettings(1, changed)])
+    first, second = opened().recover().batches
+    assert (first.settings, first.key) == (changed, "key1")
+    assert second.settings.name == "b2"
 
 
 def test_who_ran_an_attempt(store: Store) -> None:

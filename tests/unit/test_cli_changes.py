@@ -19,6 +19,8 @@ from lanai.cli.changes import changed_text
         ({"changed": 0, "running": 2}, "0 jobs held, 2 jobs run on"),
         ({"changed": 0, "resumed": True}, "goes on"),
         ({"changed": 3, "resumed": True}, "goes on, 3 jobs held"),
+        ({"changed": 3, "stay": 2}, "3 jobs held, 2 jobs stay held, by an operator"),
+        ({"changed": 3, "stay": 1}, "3 jobs held, 1 job stays held, by an operator"),
     ],
 )
 def test_only_what_is_known_is_counted_as_done(answer: dict[str, Any], text: str) -> None:

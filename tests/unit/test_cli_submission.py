@@ -242,3 +242,22 @@ def test_a_clause_is_found_where_two_pieces_meet(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("lanai.cli.joblist_file.PIECE_BYTES", 4)
     with pytest.raises(ListErrors):
         check(joblist(tmp_path, b"ab {check in exists missing}\n"), tmp_path)
+
+
+def test_what_the_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 1_000_000_000_000)
+    words = ["--account", "grant", "--service", "long", "--reservation", "night", "--features", "ib, avx,ib"]
+    found = settings(*words, "--start-after", "+1m")
+    assert (found.account, found.service, found.reservation) == ("grant", "long", "night")
+    assert (found.start_after_us, found.shape.features) == (1_060_000_000, ("avx", "ib"))
+
+
+def test_account_and_service_have_defaults_in_the_configuration() -> None:
+    defaults = SubmitSettings(account="grant", service="long")
+    found = settings("--service", "short", defaults=defaults)
+    assert (found.account, found.service) == ("grant", "short")
+
+
+def test_a_start_date_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="--start-after: found 'soon', accepted is a moment"):
+        settings("--start-after", "soon")

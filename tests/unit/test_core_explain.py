@@ -56,7 +56,7 @@ def test_held_position_and_history(hub: Recorder) -> None:
     hub.end(node, 1, 1, outcome="memory", wall_us=10**9)
     hub.decide()
     hub.take_all()
-    assert verdict(hub, batch, 5) == f"held: held; `lanai release {batch}` lets it run"
+    assert verdict(hub, batch, 5) == f"held: held by ann; `lanai release {batch}` lets it run"
     found = hub.core.why(batch, Index(4))
     assert found is not None and found["position"] == 2
     assert hub.core.why(BatchId(99), None) is None

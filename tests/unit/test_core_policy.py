@@ -84,6 +84,7 @@ def test_the_same_once_more_changes_nothing(hub: Recorder) -> None:
 def test_batches_go_over_to_the_account_that_their_user_has_now(hub: Recorder) -> None:
     """With what they have at nodes, which the tree accounts for exactly, before and after they end."""
     node = hub.join("n", capacity(cpus=4))
+    apply(hub, Policy(accounts={"x": AccountPolicy()}))
     anns, named, bobs = hub.submit(1, user="ann"), hub.submit(1, user="ann", account="x"), hub.submit(1, user="bob")
     hub.start()
     tree = hub.core.world.tree
@@ -106,6 +107,7 @@ def test_batches_go_over_to_the_account_that_their_user_has_now(hub: Recorder) -
 
 def test_weights_of_accounts_are_in_force_with_the_next_pass(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
+    apply(hub, Policy(accounts={"a": AccountPolicy(), "b": AccountPolicy()}))
     first, second = hub.submit(9, user="ann", account="a"), hub.submit(9, user="bob", account="b")
     apply(hub, Policy(accounts={"a": AccountPolicy(), "b": AccountPolicy(weight=3.0)}))
     hub.decide()

@@ -322,6 +322,7 @@ def test_use_that_stands_still_is_not_kept_again(hub: Recorder) -> None:
 
 def test_a_batch_belongs_to_the_account_that_it_names(hub: Recorder) -> None:
     hub.join("n")
+    hub.core.world.policy = Policy(accounts={"physics": AccountPolicy()})
     one, two = hub.submit(1, user="ann", account="physics"), hub.submit(1, user="ann")
     assert (hub.batch(one).account, hub.batch(two).account) == ("physics", "default")
     assert hub.batch(one).leaf.path[0] is hub.core.world.tree.accounts["physics"]

@@ -96,3 +96,31 @@ def test_what_the_batch_shows_is_short_and_text() -> None:
     shown = head_from(line()).with_first_line(b"\xff" + b"x" * 10_000).first_line
     assert shown.startswith("\ufffdxxx")
     assert len(shown) == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"account": "a b"}, "account"),
+        ({"service": "x" * 65}, "service"),
+        ({"reservation": "-x"}, "reservation"),
+        ({"start_after_us": -1}, "start_after_us"),
+        ({"start_after_us": 1 << 53}, "start_after_us"),
+        ({"shape": {"features": ["b", "a"]}}, "features"),
+        ({"shape": {"features": ["a", "a"]}}, "features"),
+        ({"shape": {"features": ["a b"]}}, "features"),
+        ({"shape": {"features": [f"f{at:03}" for at in range(100)]}}, "features"),
+    ],
+)
+def test_what_the_scheduler_cannot_be_told(settings: dict[str, object], field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        head_from(line(settings={"cwd": "/", **settings}))
+    (problem,) = caught.value.facts["problems"]  # type: ignore[misc]
+    assert str(problem).startswith(f"{field}: ")
+
+
+def test_a_submission_of_another_start_date_is_the_same() -> None:
+    """`--start-after +2h` with a key may be repeated."""
+    first, second = (head_from(line(settings={"cwd": "/", "start_after_us": at})) for at in (1, 2))
+    assert first.digest().digest() == second.digest().digest()
+    assert second.settings.start_after_us == 2

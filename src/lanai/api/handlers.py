@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -43,6 +43,12 @@ class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     states: list[str] = []
 
 
+class _Hold(_Wish, frozen=True, forbid_unknown_fields=True):
+    """The body of hold; `until_us` in microseconds since 1970, 0: until it is released."""
+
+    until_us: Number = 0
+
+
 class _Changed(msgspec.Struct, frozen=True):
     """The answer to a wish, as docs/http-api.md has it."""
 
@@ -50,10 +56,11 @@ class _Changed(msgspec.Struct, frozen=True):
     at_nodes: int = 0
     running: int = 0
     resumed: bool = False
+    stay: int = 0
 
     def with_more(self, told: Mapping[str, Any]) -> _Changed:
         """Together with what the hub has told of one more piece."""
-        counts = {name: getattr(self, name) + told.get(name, 0) for name in ("changed", "at_nodes", "running")}
+        counts = {name: getattr(self, name) + told.get(name, 0) for name in ("changed", "at_nodes", "running", "stay")}
         return _Changed(**counts, resumed=self.resumed or told.get("resumed", False))
 
 
@@ -62,6 +69,9 @@ class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     priority: Number | None = None
     max_running: Number | None = None
+    account: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    service: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    start_after_us: Number | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,22 +238,23 @@ class Handlers:
         elif row.state == "ended":
             return answer({"verdict": "it has ended" + _because(row.reason), "code": "ended", "facts": []})
         said = await self._link.command(caller(request), "why", batch=row.batch, index=index)
-        since_us = said.pop("since_us", 0)
+        since_us, hold = said.pop("since_us", 0), said.pop("hold", None)
+        if hold:
+            times = {"since": rfc3339(hold["since_us"]), "until": rfc3339(hold["until_us"])}
+            said["hold"] = {"kind": hold["kind"], "by": hold["by"] or None, **times}
         return answer({**said, "since": rfc3339(since_us)})
 
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""
         row = await self._row(request)
         wish = await decoded(request, _Change)
-        await self._link.command(
-            caller(request), "set", batch=row.batch, priority=wish.priority, max_running=wish.max_running
-        )
+        await self._link.command(caller(request), "set", batch=row.batch, **msgspec.structs.asdict(wish))
         return answer({})
 
     def _wish(self, verb: str) -> Handler:
         async def wish(request: Request) -> Response:
             row = await self._row(request)
-            said = await decoded(request, _Wish, RANGES_BYTES)
+            said = await decoded(request, _Hold if verb == "hold" else _Wish, RANGES_BYTES)
             unknown = [state for state in said.states if state not in frozenset(JobState)]
             if unknown:
                 raise UserError(f"found {unknown[0]!r}, accepted is a state: " + ", ".join(JobState))
@@ -251,7 +262,7 @@ class Handlers:
             changed = _Changed()
             pieces = list(_pieces_of(ranges))
             for number, some in enumerate(pieces, 1):
-                wish = {"ranges": some, "states": said.states, "has_more": number < len(pieces)}
+                wish = {**msgspec.structs.asdict(said), "ranges": some, "has_more": number < len(pieces)}
                 told = await self._link.command(caller(request), verb, batch=row.batch, **wish)
                 changed = changed.with_more(told)
             return answer(msgspec.structs.asdict(changed))
@@ -405,6 +416,10 @@ def batch_shown(row: BatchRow, progress: Mapping[str, Any] | None) -> dict[str, 
         "counts": now["counts"],
         "priority": row.priority,
         "max_running": row.max_running,
+        "account": row.settings.account,
+        "service": row.settings.service,
+        "reservation": row.settings.reservation,
+        "start_after_at": rfc3339(row.settings.start_after_us),
         "labels": row.settings.labels,
         "cwd": row.settings.cwd,
         "submitted_at": rfc3339(row.submitted_at_us),

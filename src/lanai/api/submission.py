@@ -33,6 +33,7 @@ FIRST_LINE_CHARACTERS: Final = 200
 KEY_CHARACTERS: Final = 200
 
 _PATTERN: Final = re.compile(r"(?:[^%\0]|%[bia%])*")
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,63}")
 _counts: Final = ("max_running", "stop_after", "grace_us")
 
 
@@ -55,9 +56,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         """A hash that has taken everything about the batch but its list.
 
         The environment is left out: a script that repeats its submission from another shell means the same batch,
-        although half of what a shell exports (terminals, connections, window ids) differs.
+        although half of what a shell exports (terminals, connections, window ids) differs. So is the start date.
         """
-        begun = hashlib.sha256(msgspec.json.encode(self.settings, order="sorted"))
+        # `--start-after +2h` names another moment each time.
+        lasting = msgspec.structs.replace(self.settings, start_after_us=0)
+        begun = hashlib.sha256(msgspec.json.encode(lasting, order="sorted"))
         begun.update(b"\0single\0" if self.single else b"\0list\0")
         return begun
 
@@ -121,6 +124,23 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
     if shape.gpu_milli % 1000:
         yield f"shape: found {shape.gpu_milli} thousandths of a gpu, accepted are whole ones"
     yield from _text_problems(settings)
+    yield from _credential_problems(settings)
+
+
+def _credential_problems(settings: BatchSettings) -> Iterator[str]:
+    """Names that nothing can have. Whether there is such a thing, and for whom, the hub knows."""
+    for name in ("account", "service", "reservation"):
+        value = getattr(settings, name)
+        if value and not _CREDENTIAL.fullmatch(value):
+            yield f"{name}: found {value[:80]!r}, accepted are up to 64 letters, digits and _ . : + -"
+    if not 0 <= settings.start_after_us <= COUNT_MAX:
+        yield f"start_after_us: found {settings.start_after_us}, accepted is 0 to {COUNT_MAX}"
+    features = settings.shape.features
+    if len(features) > RESOURCES_EACH or list(features) != sorted(set(features)):
+        yield f"features: accepted are at most {RESOURCES_EACH}, in order and each once"
+    for feature in features[:RESOURCES_EACH]:
+        if not _CREDENTIAL.fullmatch(feature):
+            yield f"features: found {feature[:80]!r}, accepted are up to 64 letters, digits and _ . : + -"
 
 
 def _text_problems(settings: BatchSettings) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,9 @@ from lanai.cli.context import Asked
 from lanai.cli.terminal import say
 
 
-def change_command(name: str, text: str, said: str, *, at_nodes: str = "") -> click.Command:
+def change_command(
+    name: str, text: str, said: str, *, at_nodes: str = "", options: Sequence[Callable[..., Any]] = ()
+) -> click.Command:
     """A verb that applies a change to the jobs its selectors name.
 
     Args:
@@ -20,20 +22,23 @@ def change_command(name: str, text: str, said: str, *, at_nodes: str = "") -> cl
         text: its help.
         said: what was done to the jobs, e.g. `held`.
         at_nodes: what becomes of those at nodes, which is not known yet.
+        options: more that the verb takes, as decorators; each name and value goes into the wish as it is.
     """
 
     @click.command(name=name, help=text)
     @click.argument("selectors", nargs=-1, required=True, metavar="SELECTOR...")
     @click.pass_obj
-    def command(asked: Asked, selectors: tuple[str, ...]) -> int:
+    def command(asked: Asked, /, selectors: tuple[str, ...], **more: Any) -> int:
         chosen = choose(selectors)
         client = asked.connect()
         for each in chosen:
             number = client.batch(LAST)["batch"] if each.batch == LAST else each.batch
-            answer = client.wish(number, name, ranges=each.ranges_text, states=each.states)
+            answer = client.wish(number, name, ranges=each.ranges_text, states=each.states, **more)
             say(f"batch {number}: {changed_text(answer, said, at_nodes)}")
         return 0
 
+    for option in options:
+        command = option(command)
     return command
 
 
@@ -48,6 +53,8 @@ def changed_text(answer: Mapping[str, Any], said: str, at_nodes: str) -> str:
         parts.append(f"{_jobs(done)} {said}")
     if sent:
         parts.append(f"{_jobs(sent)} at nodes {'is' if sent == 1 else 'are'} {at_nodes}")
+    if stay := answer.get("stay", 0):
+        parts.append(f"{_jobs(stay)} {'stays' if stay == 1 else 'stay'} held, by an operator")
     if running:
         parts.append(f"{_jobs(running)} {'runs' if running == 1 else 'run'} on")
     return ", ".join(parts)

@@ -22,6 +22,7 @@ BATCHES: Final = Listing(
     key="batch",
     columns=(
         *("batch", "state", "jobs", *COUNTS, "name", "user", "priority", "max_running", "labels", "cwd", "reason"),
+        *("account", "service", "reservation", "start_after_at"),
         *("submitted_at", "ended_at", "mean_run_s", "first_line", "title"),
     ),
     shown=("batch", "state", "jobs", *COUNTS, "title"),

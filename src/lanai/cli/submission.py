@@ -6,6 +6,7 @@ The options are the same for both verbs. Values that cannot be understood are re
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -71,6 +72,13 @@ _OPTIONS: Final = (
         default=None,
         help="All lines through /bin/sh, or none (default: as GNU make does, those that need it).",
     ),
+    click.option("--account", metavar="NAME", help="The account that its use is charged to (default: your own)."),
+    click.option("--service", metavar="NAME", help="Its class of service (default: normal)."),
+    click.option("--reservation", metavar="NAME", help="Run its jobs in this reservation."),
+    click.option(
+        "--start-after", metavar="WHEN", help="Start none before: 2026-12-01T08:00, 08:00 (the next), or +2h from now."
+    ),
+    click.option("--features", metavar="A,B", help="What each node of a job must have."),
     click.option("--key", metavar="KEY", help="Submitting again with the same key gives the same batch."),
 )
 
@@ -94,7 +102,18 @@ def settings_of(options: Mapping[str, Any], defaults: SubmitSettings, *, is_sing
         error=_pattern(options["error"]),
         shell=_shell(_or(options["shell"], defaults.shell), is_single=is_single),
         shape=_shape(options, defaults),
+        account=_or(options["account"], defaults.account) or "",
+        service=_or(options["service"], defaults.service) or "",
+        start_after_us=moment_of("--start-after", options["start_after"]) if options["start_after"] else 0,
+        reservation=options["reservation"] or "",
     )
+
+
+def moment_of(option: str, text: str) -> int:
+    """The moment that an option names, in microseconds since 1970. Raises UserError."""
+    from lanai.model.moments import parse_moment
+
+    return understood(option, text, lambda text: parse_moment(text, time.time_ns() // 1000))
 
 
 def environment(options: Mapping[str, Any]) -> dict[bytes, bytes]:
@@ -162,7 +181,13 @@ def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
         gpu_milli=1000 * understood("--gpus", _or(options["gpus"], defaults.gpus) or 0, parse_count),
         named=tuple(sorted((name, count) for name, count in named.items() if count)),
         time_limit_us=round(time_limit_s * 1_000_000),
+        features=_features(options["features"]),
     )
+
+
+def _features(text: str | None) -> tuple[str, ...]:
+    """`a,b`, in order and each once."""
+    return tuple(sorted({name.strip() for name in (text or "").split(",")} - {""}))
 
 
 def _given(value: T | None, default: T) -> T:

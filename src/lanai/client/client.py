@@ -210,22 +210,32 @@ class Client:
         """Verdict and facts: why a batch, or one job of it, stands where it does."""
         return self._get(f"/v1/batches/{batch}/why" if index is None else f"/v1/jobs/{batch}/{index}/why")
 
-    def wish(self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = ()) -> dict[str, Any]:
-        """Cancel, hold, release or retry jobs; `ranges` None is the whole batch.
+    def wish(
+        self, batch: Batch, verb: str, *, ranges: str | None = None, states: Sequence[str] = (), until_us: int = 0
+    ) -> dict[str, Any]:
+        """Cancel, hold, release or retry jobs; `ranges` None is the whole batch. `until_us` is for hold alone.
 
         Returns:
             `changed`: how many jobs the wish reaches; `at_nodes`: those of them at nodes, where it may come too late;
-            `running`: those that hold leaves running; `resumed`: whether a paused batch goes on.
+            `running`: those that hold leaves running; `resumed`: whether a paused batch goes on;
+            `stay`: held jobs that are not the caller's to release.
         """
-        return self._post(f"/v1/batches/{batch}/{verb}", {"ranges": ranges, "states": list(states)})
+        body = {"ranges": ranges, "states": list(states), **({"until_us": until_us} if until_us else {})}
+        return self._post(f"/v1/batches/{batch}/{verb}", body)
 
     def cancel(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
         """Cancel jobs; returns how many were not at their end. `ranges` None is the whole batch."""
         return self._change(batch, "cancel", ranges, states)
 
-    def hold(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
-        """Keep waiting jobs from starting; returns how many, those at nodes included that may have begun already."""
-        return self._change(batch, "hold", ranges, states)
+    def hold(
+        self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = (), until_us: int = 0
+    ) -> int:
+        """Keep waiting jobs from starting; returns how many, those at nodes included that may have begun already.
+
+        `until_us` is a time in microseconds since 1970; 0: until they are released.
+        """
+        changed: int = self.wish(batch, "hold", ranges=ranges, states=states, until_us=until_us)["changed"]
+        return changed
 
     def release(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = ()) -> int:
         """Let held jobs start; returns how many."""
@@ -235,9 +245,21 @@ class Client:
         """Queue failed or cancelled jobs again; returns how many."""
         return self._change(batch, "retry", ranges, states)
 
-    def set(self, batch: Batch, *, priority: int | None = None, max_running: int | None = None) -> None:
-        """Change what may change of a batch; None leaves it."""
-        self._post(f"/v1/batches/{batch}/set", {"priority": priority, "max_running": max_running})
+    def set(
+        self,
+        batch: Batch,
+        *,
+        priority: int | None = None,
+        max_running: int | None = None,
+        account: str | None = None,
+        service: str | None = None,
+        start_after_us: int | None = None,
+    ) -> None:
+        """Change what may change of a batch; None leaves it. An empty account or service is the user's own."""
+        body: dict[str, object] = {"priority": priority, "max_running": max_running}
+        more = {"account": account, "service": service, "start_after_us": start_after_us}
+        body |= {name: value for name, value in more.items() if value is not None}
+        self._post(f"/v1/batches/{batch}/set", body)
 
     # -- jobs
 

@@ -160,7 +160,14 @@ def _policy_facts(world: World) -> Facts:
 
 def _batch_facts(batch: Batch, event: Wish) -> Facts:
     if isinstance(event, BatchChanged):
-        return {"priority": batch.priority, "max_running": batch.max_running}
+        settings = batch.settings
+        changed: dict[str, tuple[object, str | int]] = {
+            "account": (event.account, settings.account),
+            "service": (event.service, settings.service),
+            "start_after_us": (event.start_after_us, settings.start_after_us),
+        }
+        named = {name: now for name, (wished, now) in changed.items() if wished is not None}
+        return {"priority": batch.priority, "max_running": batch.max_running, **named}
     counts = {name: getattr(batch.counts, name) for name in batch.counts.__struct_fields__}
     return {"state": batch.state, **{name: count for name, count in counts.items() if count}}
 

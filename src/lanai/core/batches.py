@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from lanai.core.queue import Span, Spans
+from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
 from lanai.model.batch import BatchSettings, Counts, Retries
@@ -74,6 +75,16 @@ class Stall(NamedTuple):
     why: str
 
 
+class Hold(NamedTuple):
+    """Who holds those of `spans` that are held: `kind` as in `core/holds.py`; until 0 it does not end by itself."""
+
+    kind: str
+    by: str
+    since_us: int
+    until_us: int
+    spans: Spans
+
+
 class Batch:
     """One unfinished batch. `user_leaf` is what its user has in all in the account that the batch belongs to."""
 
@@ -106,6 +117,7 @@ class Batch:
         self.lines: dict[tuple[ShapeId, NodeId], Line] = {}
         self.tries: dict[Index, Tries] = {}
         self.held = Spans()
+        self.holds: list[Hold] = []
         self.failed = Spans()
         self.cancelled = Spans()
         self.delayed: set[Index] = set()
@@ -126,6 +138,12 @@ class Batch:
         self.has_begun = False
         """It has had its first turn: something was started, or way was made for it."""
         self.sent = 0
+        self.counters: tuple[Counter, ...] = ()
+        """Those limits that its attempts at nodes count in,"""
+        self.queues: tuple[Counter, ...] = ()
+        """and those on how many waiting jobs are considered."""
+        self.is_early = False
+        """None of its jobs is to start yet: its date is still to come."""
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._layout = layout
 
@@ -143,6 +161,11 @@ class Batch:
     def waiting(self) -> int:
         """Jobs in lines: neither held nor delayed nor at a node."""
         return sum(line.waiting.count for line in self.lines.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its jobs may start: it is not paused, and not early."""
+        return self.state == "open" and not self.is_early
 
     def is_barred(self, node: NodeId) -> bool:
         """Whether nothing of it goes to that node now, whatever is free there."""

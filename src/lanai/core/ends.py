@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.core import explain
+from lanai.core import explain, holds
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
 from lanai.core.effects import BatchMoved, ForgetResults
 from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
@@ -76,8 +76,10 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
         world.touch(batch)
         finish_if_over(world, batch, event.wall_us)
     refill(world, node, list(gone))
-    if node.free != free_before and not world.needs_pass:
-        world.needs_pass = any(batch.state == "open" and batch.waiting for batch in world.batches.values())
+    # A limit may have kept back what fits on another node, even where a surplus has taken all the room on this one.
+    has_room = node.free != free_before or any(batch.counters for batch in touched.values())
+    if has_room and not world.needs_pass:
+        world.needs_pass = any(batch.is_open and batch.waiting for batch in world.batches.values())
 
 
 def _by_grant(world: World, node: Node, results: list[AttemptResult]) -> Iterator[tuple[Grant, list[AttemptResult]]]:
@@ -171,6 +173,7 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
     walls_us = [result.wall_us for result in results[-RECENT:]]
     grant.line.observe(walls_us)
     batch.observe(walls_us)
+    world.observe(batch.user, walls_us)
     if batch.node_failures or batch.failed_in_row:
         batch.node_failures.pop(grant.node.id, None)
         batch.failed_in_row.clear()
@@ -395,6 +398,7 @@ def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> 
             f"`lanai release {batch.id}` lets it go on"
         )
         world.keep(batch.standing())
+        holds.pause(world, batch)
         world.tell("batch_paused", str(batch.id), batch.reason)
         recall(world, batch)
 

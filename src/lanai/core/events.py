@@ -167,6 +167,7 @@ class JobsCancelled(Event, frozen=True):
 class JobsHeld(Event, frozen=True):
     """Somebody wants waiting jobs to wait on; with `states` only those that are in one of them.
 
+    `until_us`: so long, by the clock on the wall; 0: until they are released.
     `has_more`: the wish goes on in the next event, and is kept with the last of them.
     """
 
@@ -177,6 +178,7 @@ class JobsHeld(Event, frozen=True):
     states: tuple[str, ...] = ()
     has_more: bool = False
     caller: Caller | None = None
+    until_us: int = 0
 
 
 class JobsReleased(Event, frozen=True):
@@ -203,7 +205,7 @@ class JobsRetried(Event, frozen=True):
 
 
 class BatchChanged(Event, frozen=True):
-    """New priority or limit; None leaves it."""
+    """New priority, limit, account, service or start date; None leaves it."""
 
     request: int
     batch: BatchId
@@ -211,6 +213,9 @@ class BatchChanged(Event, frozen=True):
     max_running: int | None
     wall_us: int = 0
     caller: Caller | None = None
+    account: str | None = None
+    service: str | None = None
+    start_after_us: int | None = None
 
 
 class NodeWished(Event, frozen=True):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lanai.core.batches import Batch
+from lanai.core import holds
+from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
+from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells
 from lanai.core.world import World
@@ -54,10 +56,11 @@ def text_of(world: World, batch: Batch, line: Line) -> str:
     return line.reason_text
 
 
-def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
-    """These lines wait because of their batch's own limit."""
-    for line in lines:
-        set_reason(world, line, "max_running", f"its batch already runs its limit of {batch.max_running} jobs at once")
+def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:
+    """The line waits because of a limit."""
+    found = limits.blocked_by(world, line, considered)
+    if found is not None:
+        set_reason(world, line, *found)
 
 
 def too_large(world: World, shape: Shape) -> str:
@@ -94,6 +97,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     ]
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
+    facts += [*holds.facts(batch), *limits.facts(world, batch)]
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)
@@ -109,14 +113,26 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     if line is not None and index is not None and index in line.waiting:
         position = line.waiting.before(index) + 1
         facts.append(f"number {position} of {line.waiting.count} in its line")
-    return {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
+    answer = {"code": code, "verdict": text, "facts": facts, "since_us": since_us, "position": position}
+    hold = holds.of_pause(batch) if code == "paused" else _hold_of(batch, index) if code == "held" else None
+    if hold is not None:
+        who = {"kind": hold.kind, "by": hold.by, "since_us": hold.since_us, "until_us": hold.until_us}
+        answer["hold"] = who
+    return answer
+
+
+def _hold_of(batch: Batch, index: Index | None) -> Hold | None:
+    """Who holds a job that is held; of a batch as a whole its first."""
+    return holds.of_job(batch, Index(batch.held.head()) if index is None else index)
 
 
 def _verdict(world: World, batch: Batch, line: Line | None, index: Index | None) -> tuple[str, str, int]:
     if batch.state == "paused":
-        return "paused", f"the batch is paused: {batch.reason}", 0
+        paused = holds.of_pause(batch)
+        return "paused", f"the batch is paused: {batch.reason}", paused.since_us if paused else 0
     if index in batch.held if index is not None else batch.held and not batch.waiting:
-        return "held", f"held; `lanai release {batch.id}` lets it run", 0
+        hold = _hold_of(batch, index)
+        return "held", holds.words(batch, hold), hold.since_us if hold else 0
     if index is not None and index in batch.delayed:
         return "delayed", "its last attempt met a fault of the node; it is tried again shortly", 0
     if line is not None and line.waiting:

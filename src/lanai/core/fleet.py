@@ -149,7 +149,7 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     node.is_in_step = True
     node.ended_us = world.now_us
     for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
-        if batch.hold_wishes or batch.state != "open":
+        if batch.hold_wishes or not batch.is_open:
             recall(world, batch, node=node)  # it was asked for while the node could not hear
     world.reindex(node)
     world.needs_pass = True
@@ -160,7 +160,7 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     missing = grant.members - has.keys()
     batch = grant.batch
     back = missing & (batch.cancel_wishes | batch.hold_wishes)
-    if node.is_drained or batch.is_barred(node.id) or batch.state != "open":
+    if node.is_drained or batch.is_barred(node.id) or not batch.is_open:
         back = set(missing)
     missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):

@@ -12,7 +12,21 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, ends, explain, fleet, history, intake, policy, stalls, sync, tokens, wishes
+from lanai.core import (
+    audit,
+    dates,
+    ends,
+    explain,
+    fleet,
+    history,
+    holds,
+    intake,
+    policy,
+    stalls,
+    sync,
+    tokens,
+    wishes,
+)
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -44,6 +58,7 @@ from lanai.core.events import (
     TokensRevoked,
 )
 from lanai.core.schedule import decide as scheduler
+from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
 from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
@@ -77,6 +92,10 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     history.look(world)
     tokens.look_at_expiry(world)
     policy.look_at_use(world)
+    limits.wake_for_time(world)
+    for batch in dates.due(world):
+        dates.settle(world, batch)
+        holds.release_due(world, batch)
     for batch in world.batches.values():
         if batch.progress_is_due(world.now_us):
             batch.recorded_us = world.now_us
@@ -207,7 +226,7 @@ class HubCore:
     def recover(self, now_us: int, wall_us: int, found: Recovered) -> Decision:
         """Take over what the store holds. Every node's lease begins anew now."""
         world = self._begin(now_us)
-        world.wall_us = wall_us
+        world.wall_us, world.wall_seen_us = wall_us, now_us
         world.last_batch = found.last_batch
         world.last_row = max(found.last_row, int(found.meta.get("row", "0")))
         world.grants_set_aside = int(found.meta.get("grant", "0"))
@@ -236,7 +255,7 @@ class HubCore:
                     continue
                 fleet.hear(world, node)
             if isinstance(event, (AttemptsEnded, TimePassed)):
-                world.wall_us = event.wall_us
+                world.wall_us, world.wall_seen_us = event.wall_us, now_us
             _HANDLERS[type(event)](world, event)
         return self._end()
 
@@ -254,11 +273,12 @@ class HubCore:
         return self._end()
 
     def next_due_us(self) -> int | None:
-        """When the next back-off or promise is due, by the clock of `handle`; None where nothing waits for one."""
+        """When a back-off, a promise or a date is due, by the clock of `handle`; None where nothing waits for one."""
         world = self.world
         due = [first[0][0] for first in (world.delayed, world.stalls) if first]
         due += [promise.at_us for promise in world.promises.values() if promise.at_us > world.now_us]
-        return min(due, default=None)
+        date_us = dates.next_due_us(world)
+        return min(due if date_us is None else [*due, date_us], default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.
@@ -341,6 +361,13 @@ class HubCore:
             if paused or line.reason_text
             for low, high in line.waiting.within(first, last)
         ]
+        found += [
+            (low, high, holds.words(batch, hold))
+            for hold in batch.holds
+            if hold.kind != holds.SYSTEM
+            for within in hold.spans.within(first, last)
+            for low, high in batch.held.within(*within)
+        ]
         return sorted(found)[:most]
 
     def nodes(self, now_us: int, avoided_most: int | None = None) -> list[NodeStanding]:
@@ -398,6 +425,7 @@ class HubCore:
         for grant in world.grants.values():
             assert grant.members, grant.id
             assert grant.node.grants[grant.id] is grant
+        limits.check(world)
 
     def _begin(self, now_us: int) -> World:
         world = self.world

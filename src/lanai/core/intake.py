@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from lanai.core import credentials, dates, holds
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, Spans
+from lanai.core.schedule import limits
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
-from lanai.model.errors import LanaiError, NothingThere, TooMany, UserError
+from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, TooMany, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.records import (
@@ -31,10 +33,12 @@ BATCHES_EACH = 100_000
 
 def open_batch(world: World, event: BatchOpened) -> None:
     """Give it a number."""
-    if _has_too_many(world, event.user):
-        what = f"{BATCHES_EACH} batches of {event.user} have not ended, which is the most"
-        hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
-        world.do(Answer(event.request, error=TooMany(what, code="too_many_batches", hint=hint).body()))
+    settings = event.settings
+    refused = _too_many(world, event.user) or credentials.refusal(
+        world.policy, event.user, account=settings.account, service=settings.service
+    )
+    if refused is not None:
+        world.do(Answer(event.request, error=refused.body()))
         return
     world.last_batch += 1
     batch = BatchId(world.last_batch)
@@ -42,6 +46,14 @@ def open_batch(world: World, event: BatchOpened) -> None:
     world.keep(SaveEnv(event.env, event.env_blob))
     world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
     world.do(Answer(event.request, {"batch": batch}))
+
+
+def _too_many(world: World, user: str) -> LanaiError | None:
+    if not _has_too_many(world, user):
+        return None
+    what = f"{BATCHES_EACH} batches of {user} have not ended, which is the most"
+    hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
+    return TooMany(what, code="too_many_batches", hint=hint)
 
 
 def _has_too_many(world: World, user: str) -> bool:
@@ -80,6 +92,9 @@ def close_batch(world: World, event: BatchClosed) -> None:
     elif arriving.next != event.total + 1 or not event.total:
         error = UserError(f"batch {event.batch} has {arriving.next - 1} jobs, not {event.total}", code="bad_total")
         world.keep(DropBatch(event.batch))
+    elif never := limits.never(arriving.opened):
+        error = ImpossibleRequest(f"{never}; nothing was submitted", hint="ask for less, or name another --service")
+        world.keep(DropBatch(event.batch))
     if error is not None or arriving is None:
         world.do(Answer(event.request, error=error.body() if error else None))
         return
@@ -87,6 +102,9 @@ def close_batch(world: World, event: BatchClosed) -> None:
     batch.submitted_at_us = event.wall_us
     batch.counts.queued = event.total
     world.batches[batch.id] = batch
+    if event.wall_us > world.wall_us:
+        world.wall_us, world.wall_seen_us = event.wall_us, world.now_us
+    dates.settle(world, batch)
     world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
     world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"batch": batch.id, "jobs": event.total}))
@@ -169,12 +187,16 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     counts.failed, counts.cancelled = batch.failed.count, batch.cancelled.count
     counts.done = found.total - counts.waiting() - counts.failed - counts.cancelled
     batch.has_begun = bool(batch.sent or counts.done or counts.failed)
+    dates.settle(world, batch)
+    holds.recover(world, batch, found.holds)
     return batch
 
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
     account = world.policy.account_of(user, settings.account)
-    return Batch(batch, user, settings, env, world.layout, world.leaf_of(account, user), at_us, account)
+    made = Batch(batch, user, settings, env, world.layout, world.leaf_of(account, user), at_us, account)
+    limits.attach(world, made)
+    return made
 
 
 def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:
@@ -203,7 +225,6 @@ def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us, was_stacked=True)
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)
-    line.sent += count
-    batch.sent += count
+    world.book(batch, line, count)
     batch.counts.locked += count
     node.stack(line, count)

@@ -12,6 +12,7 @@ from typing import Final
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer
 from lanai.core.events import PolicyChanged
+from lanai.core.schedule import limits
 from lanai.core.world import SECOND_US, World
 from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.policy_text import differs, policy_from_json, policy_to_json
@@ -55,6 +56,7 @@ def _put(world: World, policy: Policy) -> None:
         if account != batch.account:
             _move(world, batch, account)
         batch.leaf.hang(batch.user_leaf)
+    limits.rebuild(world)
 
 
 def _move(world: World, batch: Batch, account: str) -> None:

@@ -6,22 +6,28 @@ A wish is answered once it is kept. Jobs at nodes follow later: what has not beg
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
-from lanai.core import ends
+import msgspec
+
+from lanai.core import credentials, dates, ends, holds
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, size
+from lanai.core.queue import Spans as Waiting
 from lanai.core.recall import recall
+from lanai.core.schedule import limits
 from lanai.core.world import World
 from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from lanai.model.errors import NothingThere, Refusal, UserError
+from lanai.model.errors import LanaiError, NotAllowed, NothingThere, Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
-from lanai.model.records import DropOverrides, ReopenJobs
+from lanai.model.moments import format_moment
+from lanai.model.records import DropOverrides, ReopenJobs, SaveSettings
 
 _first_of: Final = itemgetter(0)
 
@@ -65,12 +71,21 @@ def _kill(world: World, batch: Batch, spans: Spans | None, states: set[str]) -> 
 
 
 def on_held(world: World, event: JobsHeld) -> None:
-    """Waiting jobs wait on until released; granted ones that have not begun are recalled for it."""
+    """Waiting jobs wait on until released; granted ones that have not begun are recalled for it.
+
+    Held ones are held by whoever holds them last, but for what an operator holds, which is not its user's to hold.
+    """
     batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
+    if event.until_us and event.until_us <= event.wall_us:
+        over = UserError(f"{format_moment(event.until_us)} is over", code="moment_is_over", hint="--until a later one")
+        world.do(Answer(event.request, error=over.body()))
+        return
     spans: list[Span] = []
-    wanted = set(event.states) or {JobState.QUEUED, JobState.LOCKED}
+    wanted = set(event.states) or {JobState.QUEUED, JobState.LOCKED, JobState.HELD}
+    wish = holds.Wish(event.caller, event.wall_us, event.until_us)
+    anew = holds.put(world, batch, event.spans or ((1, batch.total),), wish, anew=JobState.HELD in wanted)
     for first, last in (event.spans or ((1, batch.total),)) if JobState.QUEUED in wanted else ():
         late = [index for index in batch.delayed if first <= index <= last]
         batch.delayed.difference_update(late)
@@ -89,7 +104,7 @@ def on_held(world: World, event: JobsHeld) -> None:
     recall(world, batch)
     if not event.has_more:
         world.keep(batch.progress(world.last_row))
-    world.do(Answer(event.request, _told(changed + at_nodes, at_nodes=at_nodes, running=running)))
+    world.do(Answer(event.request, _told(changed + anew + at_nodes, at_nodes=at_nodes, running=running)))
     world.touch(batch)
 
 
@@ -98,16 +113,13 @@ def on_released(world: World, event: JobsReleased) -> None:
     batch = _batch(world, event.request, event.batch, {"changed": 0})
     if batch is None:
         return
-    spans: list[Span] = []
     wanted = set(event.states) or {JobState.HELD, JobState.LOCKED}
-    for first, last in (event.spans or ((1, batch.total),)) if JobState.HELD in wanted else ():
-        spans += batch.held.remove(first, last)
-    batch.enqueue(spans)
-    changed = size(spans)
-    batch.counts.held -= changed
-    batch.counts.queued += changed
-    if JobState.LOCKED in wanted:
-        batch.hold_wishes = {i for i in batch.hold_wishes if event.spans and not _in_spans(i, event.spans)}
+    meant = event.spans or ((1, batch.total),)
+    mine = holds.releasable(batch, meant, event.caller)
+    changed = holds.let_go(
+        world, batch, mine.spans(), held=JobState.HELD in wanted, at_nodes=JobState.LOCKED in wanted
+    )
+    stay = sum(size(batch.held.within(first, last)) for first, last in meant) if JobState.HELD in wanted else 0
     is_resumed = batch.state == "paused" and event.spans is None and not event.states
     if is_resumed:
         batch.state, batch.reason = "open", ""
@@ -116,9 +128,13 @@ def on_released(world: World, event: JobsReleased) -> None:
         batch.node_failures.clear()
         batch.avoided.clear()
         world.keep(batch.standing())
+        holds.resume(world, batch)
     if not event.has_more:
         world.keep(batch.progress(world.last_row))
-    world.do(Answer(event.request, _told(changed, is_resumed=is_resumed)))
+    if stay and not changed and not is_resumed:
+        world.do(Answer(event.request, error=_operators(batch, stay).body()))
+        return
+    world.do(Answer(event.request, _told(changed, is_resumed=is_resumed, stay=stay)))
     world.touch(batch)
     world.needs_pass = True
 
@@ -141,9 +157,13 @@ def on_retried(world: World, event: JobsRetried) -> None:
             spans.append((low, high))
             world.keep(ReopenJobs(batch.id, low, high))
             world.keep(DropOverrides(batch.id, low, high, "cancelled"))
-    batch.enqueue(sorted(spans))
+    spans.sort()
+    held = holds.still_held(batch, spans, event.caller)
+    batch.held.merge(held)
+    batch.enqueue(_without(spans, held))
     changed = size(spans)
-    batch.counts.queued += changed
+    batch.counts.held += size(held)
+    batch.counts.queued += changed - size(held)
     batch.counts.failed -= before[0] - batch.failed.count
     batch.counts.cancelled -= before[1] - batch.cancelled.count
     if changed:
@@ -156,6 +176,15 @@ def on_retried(world: World, event: JobsRetried) -> None:
     world.needs_pass = True
 
 
+def _without(spans: list[Span], others: list[Span]) -> Iterable[Span]:
+    if not others:
+        return spans
+    left = Waiting.of(spans)
+    for first, last in others:
+        left.remove(first, last)
+    return left
+
+
 def _forgive_cancelled(batch: Batch, spans: Spans | None) -> None:
     """Those that were cancelled on their way may have been charged; who has failed is charged with nothing."""
     if batch.cancelled:
@@ -165,7 +194,7 @@ def _forgive_cancelled(batch: Batch, spans: Spans | None) -> None:
 
 
 def on_changed(world: World, event: BatchChanged) -> None:
-    """A new priority or limit."""
+    """A new priority, limit, account, service or start date."""
     batch = _batch(world, event.request, event.batch)
     if batch is None:
         return
@@ -177,6 +206,9 @@ def on_changed(world: World, event: BatchChanged) -> None:
         error = UserError(f"max_running {event.max_running} is not between 0, which is without limit, and {COUNT_MAX}")
         world.do(Answer(event.request, error=error.body()))
         return
+    if (refused := _resettle(world, batch, event)) is not None:
+        world.do(Answer(event.request, error=refused.body()))
+        return
     batch.leaf.priority = batch.priority if event.priority is None else event.priority
     batch.max_running = batch.max_running if event.max_running is None else event.max_running
     world.keep(batch.standing())
@@ -186,7 +218,38 @@ def on_changed(world: World, event: BatchChanged) -> None:
     world.needs_pass = True
 
 
-def _told(changed: int, *, at_nodes: int = 0, running: int = 0, is_resumed: bool = False) -> dict[str, object]:
+def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | None:
+    """Change those of the batch's settings that the event names; why not, where the batch's user may not have them."""
+    wished = {"account": event.account, "service": event.service, "start_after_us": event.start_after_us}
+    changes = {name: value for name, value in wished.items() if value is not None}
+    if not changes:
+        return None
+    if not 0 <= (event.start_after_us or 0) <= COUNT_MAX:
+        return UserError(f"start_after_us {event.start_after_us} is not between 0, which is now, and {COUNT_MAX}")
+    settings = msgspec.structs.replace(batch.settings, **changes)
+    refused = credentials.refusal(world.policy, batch.user, account=settings.account, service=settings.service)
+    if refused is not None and (event.account, event.service) != (None, None):
+        return refused
+    batch.settings = settings
+    world.keep(SaveSettings(batch.id, settings))
+    limits.attach(world, batch)
+    world.wall_us, world.wall_seen_us = max(world.wall_us, event.wall_us), world.now_us
+    dates.settle(world, batch)
+    return None
+
+
+def _operators(batch: Batch, count: int) -> NotAllowed:
+    return NotAllowed(
+        f"{count} jobs are held by an operator, and stay so",
+        code="held_by_operator",
+        hint=f"lanai why {batch.id}  says by whom",
+        facts={"batch": batch.id, "jobs": count},
+    )
+
+
+def _told(
+    changed: int, *, at_nodes: int = 0, running: int = 0, is_resumed: bool = False, stay: int = 0
+) -> dict[str, object]:
     """What is known when a wish is kept; what is nought is left out.
 
     Args:
@@ -194,8 +257,9 @@ def _told(changed: int, *, at_nodes: int = 0, running: int = 0, is_resumed: bool
         at_nodes: those of them that are at nodes, where it shows only later whether it came in time.
         running: jobs that are known to run and that it does not touch.
         is_resumed: a paused batch goes on.
+        stay: held jobs that are not the caller's to release.
     """
-    rest = {"at_nodes": at_nodes, "running": running, "resumed": is_resumed}
+    rest = {"at_nodes": at_nodes, "running": running, "resumed": is_resumed, "stay": stay}
     return {"changed": changed, **{name: value for name, value in rest.items() if value}}
 
 

@@ -6,7 +6,9 @@ what a call is to return: records are kept first, then effects are carried out.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from heapq import heappush
 from itertools import chain
 from typing import Final, NamedTuple, cast
 
@@ -17,6 +19,7 @@ from lanai.core.effects import Effect, StartAttempts
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.counters import Counter, Key
 from lanai.core.schedule.leaf import Leaf
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.tree import ShareTree
@@ -97,6 +100,12 @@ class World:
         self.grants: dict[GrantId, Grant] = {}
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
         self.policy = policy
+        self.counters: dict[Key, Counter] = {}
+        """What the policy limits, but for each batch by itself."""
+        self.is_limited = False
+        """Whether attempts of any batch count in a limit."""
+        self.last_runs: dict[str, deque[int]] = {}
+        """The last two run times of each user."""
         self.kept = kept
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
@@ -104,6 +113,10 @@ class World:
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
+        self.dates: list[tuple[int, BatchId]] = []
+        """When batches are to be looked at, by the clock on the wall; the first is the next."""
+        self.wall_seen_us = 0
+        """When that clock showed `wall_us`, by the core's own."""
         self.stalls: list[tuple[int, BatchId, NodeId]] = []
         self.tokens: dict[TokenId, SaveToken] = {}
         self.token_of: dict[bytes, SaveToken] = {}
@@ -175,6 +188,10 @@ class World:
         self.now_us = now_us
         self.tree.set(now_us, (batch.leaf for batch in self.every_batch()))
 
+    def wake_at(self, batch: BatchId, at_us: int) -> None:
+        """The batch wants to be looked at then, by the clock on the wall."""
+        heappush(self.dates, (at_us, batch))
+
     # -- cells
 
     def cell_of(self, node: Node) -> Cell:
@@ -212,12 +229,34 @@ class World:
         self.last_row += 1
         return self.last_row
 
+    def book(self, batch: Batch, line: Line, count: int) -> None:
+        """So many more attempts of a line of the batch are at nodes, the surplus included; fewer where negative."""
+        line.sent += count
+        batch.sent += count
+        for counter in batch.counters:
+            counter.book(line, count)
+
+    def observe(self, user: str, walls_us: list[int]) -> None:
+        """So many more jobs of the user ran for so long."""
+        runs = self.last_runs.get(user)
+        if runs is None:
+            runs = self.last_runs[user] = deque(maxlen=2)
+        runs += walls_us
+
     def give(
-        self, node: Node, line: Line, spans: list[Span], *, is_urgent: bool, was_stacked: bool = False
+        self,
+        node: Node,
+        line: Line,
+        spans: list[Span],
+        *,
+        is_urgent: bool,
+        was_stacked: bool = False,
+        is_booked: bool = False,
     ) -> None:
         """Make grants for jobs already taken out of the line's waiting spans: one for each attempt number among them.
 
-        The caller has booked the room on the node, or (`was_stacked`) that they wait there for room.
+        The caller has booked the room on the node, or (`was_stacked`) that they wait there for room; where `is_booked`,
+        he has also called `book`.
         """
         batch = self.batches[line.batch]
         batch.has_begun = True
@@ -230,8 +269,8 @@ class World:
             self.records.append(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
             self.effects.append(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent))
             count = len(members)
-            line.sent += count
-            batch.sent += count
+            if not is_booked:
+                self.book(batch, line, count)
             counts.queued -= count
             counts.locked += count
         self.touch(batch)
@@ -258,8 +297,7 @@ class World:
         else:
             counts.running -= 1
         counts.queued += 1
-        grant.line.sent -= 1
-        grant.batch.sent -= 1
+        self.book(grant.batch, grant.line, -1)
         if not grant.members:
             self.drop_grant(grant)
 
@@ -269,8 +307,7 @@ class World:
         running = sum(started.pop(result.index, None) is not None for result in results) if started else 0
         grant.batch.counts.running -= running
         grant.batch.counts.locked -= count - running
-        grant.line.sent -= count
-        grant.batch.sent -= count
+        self.book(grant.batch, grant.line, -count)
         if not grant.members:
             self.drop_grant(grant)
 

@@ -73,6 +73,7 @@ class OfBatch(msgspec.Struct, frozen=True):
     ranges: tuple[tuple[int, int], ...] | None = None
     states: tuple[str, ...] = ()
     has_more: bool = False
+    until_us: int = 0
 
 
 class OfJob(msgspec.Struct, frozen=True):
@@ -102,6 +103,9 @@ class OfSettings(msgspec.Struct, frozen=True):
     batch: BatchId
     priority: int | None = None
     max_running: int | None = None
+    account: str | None = None
+    service: str | None = None
+    start_after_us: int | None = None
 
 
 class OfBatches(msgspec.Struct, frozen=True):
@@ -279,7 +283,7 @@ class Commands:
     def hold(self, command: messages.Command) -> dict[str, Any] | None:
         """Let jobs wait on."""
         asked = _arguments(command, OfBatch)
-        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more, _caller(command)
+        which = asked.batch, asked.ranges, wall_us(), asked.states, asked.has_more, _caller(command), asked.until_us
         return self._wish(command, asked, lambda number: JobsHeld(number, *which))
 
     def release(self, command: messages.Command) -> dict[str, Any] | None:
@@ -340,7 +344,8 @@ class Commands:
                 raise _no_batch(asked.batch)
             raise has_ended(asked.batch)
         changes = asked.batch, asked.priority, asked.max_running, wall_us(), _caller(command)
-        self._post(BatchChanged(self._number(command), *changes))
+        settings = asked.account, asked.service, asked.start_after_us
+        self._post(BatchChanged(self._number(command), *changes, *settings))
         return None
 
     def node_wish(self, command: messages.Command) -> dict[str, Any] | None:

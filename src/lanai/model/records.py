@@ -15,6 +15,7 @@ from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
 Ranges = tuple[tuple[int, int], ...]
+HoldRow = tuple[str, int, int, int, int]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +93,13 @@ class SetBatch(Record, frozen=True):
     ended_at_us: int = 0
 
 
+class SaveSettings(Record, frozen=True):
+    """The batch's settings, in which its account, its service and its start date have changed."""
+
+    batch: BatchId
+    settings: BatchSettings
+
+
 class SaveProgress(Record, frozen=True):
     """The batch's waiting jobs, none of them granted, as of attempt row `upto`, and its counts then."""
 
@@ -103,7 +111,9 @@ class SaveProgress(Record, frozen=True):
 
 
 class SaveOverride(Record, frozen=True):
-    """One thing that differs for some jobs of a batch: `cancelled` or `shape` (value: the shape's id).
+    """One thing that differs for some jobs of a batch: `cancelled`, `shape` (value: the shape's id) or `hold KIND BY`.
+
+    The value of the last is when it ends, 0 where it does not; `at_us` is since when.
 
     Overrides of the same `what` replace each other where they overlap.
     """
@@ -332,6 +342,7 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         grants: with their members that have no attempt row of that grant yet.
         cancelled: ranges cancelled while waiting.
         reshaped: (first, last, shape) of memory retries.
+        holds: (what, first, last, value, at_us) of overrides that say who holds jobs, by what and first.
     """
 
     batch: BatchId
@@ -350,3 +361,4 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     grants: list[SaveGrant]
     cancelled: Ranges
     reshaped: list[tuple[int, int, ShapeId]]
+    holds: list[HoldRow] = []

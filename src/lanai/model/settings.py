@@ -56,6 +56,8 @@ class SubmitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     priority: Priority | None = None
     max_running: Count | None = None
     shell: bool | None = None
+    account: str | None = None
+    service: str | None = None
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

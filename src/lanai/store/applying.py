@@ -37,6 +37,7 @@ from lanai.model.records import (
     SaveOverride,
     SaveProgress,
     SaveReason,
+    SaveSettings,
     SaveShape,
     SaveTail,
     SaveToken,
@@ -183,6 +184,11 @@ def _settings(db: sqlite3.Connection, records: list[SetBatch]) -> None:
         db.execute(SQL["set_batch"], (*values, r.batch))
 
 
+def _resettings(db: sqlite3.Connection, records: list[SaveSettings]) -> None:
+    for r in {r.batch: r for r in records}.values():
+        db.execute(SQL["save_settings"], (pack(r.settings), r.batch))
+
+
 def _shapes(db: sqlite3.Connection, records: list[SaveShape]) -> None:
     execute_rows(db, SQL["save_shape"], [(r.batch, r.shape, pack(r.request)) for r in records])
 
@@ -279,6 +285,7 @@ _WRITES: Final[dict[type[Record], _Write]] = {
     OpenBatch: _opens,
     CloseBatch: _closes,
     SetBatch: _settings,
+    SaveSettings: _resettings,
     SaveShape: _shapes,
     SaveChunk: _chunks,
     SaveAttempts: _attempts,

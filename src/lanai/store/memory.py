@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Final, assert_never
 
+import msgspec
+
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
 from lanai.model.ranges import Ranges, canonical, from_indices, iterate
@@ -19,6 +21,7 @@ from lanai.model.records import (
     DropBatch,
     DropGrant,
     DropOverrides,
+    HoldRow,
     OpenBatch,
     PruneBatch,
     PruneRows,
@@ -37,6 +40,7 @@ from lanai.model.records import (
     SaveOverride,
     SaveProgress,
     SaveReason,
+    SaveSettings,
     SaveShape,
     SaveTail,
     SaveToken,
@@ -217,7 +221,7 @@ def _apply(kept: Tables, records: Iterable[Record], tails_bytes: int) -> None:
 _AnyRecord = (
     SaveMeta | SaveEnv | OpenBatch | CloseBatch | SetBatch | DropBatch | SaveShape | SaveChunk | SaveProgress
     | SaveOverride | DropOverrides | SaveGrant | DropGrant | SaveAttempts | SaveNode | SaveReason | SaveTail | SaveEvent
-    | ReopenJobs | PruneBatch | PruneRows | SaveAudit | SaveToken
+    | ReopenJobs | PruneBatch | PruneRows | SaveAudit | SaveToken | SaveSettings
 )  # fmt: skip
 
 
@@ -232,6 +236,8 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             kept.last_batch = max(kept.last_batch, record.batch)
         case CloseBatch():
             kept.closed[record.batch] = record
+        case SaveSettings():
+            kept.opened[record.batch] = msgspec.structs.replace(kept.opened[record.batch], settings=record.settings)
         case SetBatch():
             kept.settings[record.batch] = record
         case DropBatch():
@@ -387,7 +393,14 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         grants=[_with_ranges(kept.grants[grant], left[grant]) for grant in sorted(left) if left[grant]],
         cancelled=canonical((each.first, each.last) for each in kept.overrides.get((batch, "cancelled"), [])),
         reshaped=_reshaped(kept, batch),
+        holds=_holds(kept, batch),
     )
+
+
+def _holds(kept: Tables, batch: BatchId) -> list[HoldRow]:
+    of_holds = (some for (of, what), some in kept.overrides.items() if of == batch and what.startswith("hold "))
+    found = (each for some in of_holds for each in some)
+    return sorted((each.what, each.first, each.last, each.value, each.at_us) for each in found)
 
 
 def _with_ranges(grant: SaveGrant, ranges: Ranges) -> SaveGrant:

@@ -50,6 +50,7 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
         grants=[grant for grant in _grants(db, batch) if grant.ranges],
         cancelled=tuple((first, last) for first, last, _ in _overrides(db, batch, "cancelled")),
         reshaped=[(first, last, ShapeId(value)) for first, last, value in _overrides(db, batch, "shape")],
+        holds=db.execute(SQL["holds"], (batch,)).fetchall(),
     )
 
 

@@ -1,6 +1,8 @@
-"""Change a batch's priority, or how many of its jobs run at once."""
+"""Change what may change of a batch: its priority, how many of its jobs run at once, account, service, start date."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -12,20 +14,32 @@ from lanai.cli.context import Asked
 @click.argument("batch", metavar="BATCH")
 @click.option("--priority", metavar="P", help="1 (most) to 10000, or high, medium, low.")
 @click.option("--max-running", type=click.IntRange(min=0), metavar="N", help="At most N jobs at once; 0: no limit.")
+@click.option("--account", metavar="NAME", help="The account that its use is charged to from now on.")
+@click.option("--service", metavar="NAME", help="Its class of service.")
+@click.option(
+    "--start-after", metavar="WHEN", help="Start none before: 2026-12-01T08:00, 08:00 (the next), +2h, or now."
+)
 @click.pass_obj
-def command(asked: Asked, batch: str, priority: str | None, max_running: int | None) -> int:
-    """Change a batch's priority, or how many of its jobs run at once.
+def command(asked: Asked, /, batch: str, start_after: str | None, **changes: Any) -> int:
+    """Change a batch's priority, how many of its jobs run at once, its account, its service or its start date.
 
     \b
     Examples:
       lanai set 417 --priority high
       lanai set last --max-running 4
+      lanai set 417 --service long --start-after 20:00
+      lanai set 417 --start-after now
     """
-    from lanai.cli.submission import priority_of
+    from lanai.cli.submission import moment_of, priority_of
 
-    if priority is None and max_running is None:
-        raise click.UsageError("nothing to change: give --priority or --max-running")
-    number = choose_batch([batch])
-    wanted = None if priority is None else priority_of(priority)
-    asked.connect().set(number, priority=wanted, max_running=max_running)
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    if "priority" in wanted:
+        wanted["priority"] = priority_of(wanted["priority"])
+    if start_after is not None:
+        wanted["start_after_us"] = 0 if start_after == "now" else moment_of("--start-after", start_after)
+    if not wanted:
+        raise click.UsageError(
+            "nothing to change: give --priority, --max-running, --account, --service or --start-after"
+        )
+    asked.connect().set(choose_batch([batch]), **wanted)
     return 0

@@ -4,7 +4,7 @@
    of its line takes its place. A line whose head finds no room is done for this pass; the first `depth` of them are
    promised a time (`promises`).
 2. Once so many promises are held, the rest is *backfill*: it is looked at in backfill order and starts where it fits
-   beside the promises.
+   beside the promises. Who is at a soft limit is put aside, and tried under the hard one where that leaves room.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
 A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts and asks to be called again, so
@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lanai.core import explain
+from lanai.core import dates, explain
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, recall_surplus
-from lanai.core.schedule import bans, heads, tickets
+from lanai.core.schedule import bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
-from lanai.model.ids import BatchId, NodeId
+from lanai.model.ids import NodeId
 from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
@@ -38,16 +38,17 @@ def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     bans.lift_vain_bans(world)
     _forget_reasons(world)
+    dates.note(world)
     total = world.total()
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.state == "open" and batch.waiting]
+    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting]
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
     sweep.give()
     if sweep.starts >= MOST_STARTS:
         return False
-    tickets.deal(world, total)
+    tickets.deal(world, total, sweep.considered)
     return True
 
 
@@ -65,6 +66,7 @@ class Sweep:
 
     def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
+        self.considered = limits.Considered(world)
         self._world = world
         self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
         self._order = heads.in_order(world, waiting, self._left, total)
@@ -74,25 +76,28 @@ class Sweep:
         self._before = lift_all(world)
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
-        self._taken: dict[BatchId, int] = {}
+        self._aside: list[tuple[Batch, Line]] = []
         self._asked: set[NodeId] = set()
 
     def run(self) -> None:
         """Look at all lines, or at as many as a pass may start jobs of."""
         while self.starts < MOST_STARTS and (each := self._order.next()) is not None:
             batch, line = each
+            if not self._is_allowed(batch, line, hard=False):
+                self._order.done()
+                self._put_aside(batch, line)
+                continue
             if self._start(batch, line):
                 self._order.started()
                 continue
             self._order.done()
-            if self._room(batch) < 1:
-                continue
             if not self._depth:
                 break  # the first that finds no room blocks all behind it
             self._promise(batch, line)
             if self._held >= self._depth:
                 self._backfill()
                 break
+        self._try_those_aside()
         if self.starts >= MOST_STARTS:
             self._keep_promises()
 
@@ -101,7 +106,7 @@ class Sweep:
         for (nodes, line), count in self._booked.items():
             for node in nodes:
                 node.booked.clear()
-            self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True)
+            self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True, is_booked=True)
 
     # -- steps
 
@@ -112,20 +117,37 @@ class Sweep:
             rest = heads.by_length(world, rest)
         for batch, line in rest:
             service = world.policy.service(batch.settings.service)
-            while service.may_backfill and self.starts < MOST_STARTS and self._start(batch, line):
-                if not self._left[line]:
-                    break
+            if service.may_backfill:
+                self._start_all(batch, line, hard=False)
             if self.starts >= MOST_STARTS:
                 return
-            if service.reserves_always and self._left[line] and self._room(batch) > 0:
+            if self._left[line] and not self._is_allowed(batch, line, hard=False):
+                self._put_aside(batch, line)
+            elif self._left[line] and service.reserves_always:
                 self._promise(batch, line)
 
+    def _try_those_aside(self) -> None:
+        """Within the soft limits nobody else can start: those that only these hold back may have what is left."""
+        for batch, line in self._aside:
+            self._start_all(batch, line, hard=True)
+            if self._left[line] and not self._is_allowed(batch, line, hard=True):
+                explain.limit_reached(self._world, line, self.considered)
+
+    def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> None:
+        """Start the line's jobs until one has no room, or may not."""
+        while self.starts < MOST_STARTS and self._left[line] and self._is_allowed(batch, line, hard=hard):
+            if not self._start(batch, line):
+                return
+
+    def _put_aside(self, batch: Batch, line: Line) -> None:
+        """A limit holds the line; where that is a soft one only, it may be tried once more."""
+        explain.limit_reached(self._world, line, self.considered)
+        if self._is_allowed(batch, line, hard=True):
+            self._aside.append((batch, line))
+
     def _start(self, batch: Batch, line: Line) -> bool:
-        """Start the head of the line if it has room; else say why not."""
+        """Start the head of the line, which no limit holds, if it has room; else say why not."""
         world = self._world
-        if self._room(batch) < 1:
-            explain.limit_reached(world, batch, [line])
-            return False
         length_us = estimate_us(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
         nodes = None if self._is_dominated(asked) else find(world, batch, line, length_us)
@@ -143,7 +165,7 @@ class Sweep:
             world.reindex(node)
         key = tuple(nodes), line
         self._booked[key] = self._booked.get(key, 0) + 1
-        self._taken[batch.id] = self._taken.get(batch.id, 0) + 1
+        world.book(batch, line, 1)
         self._left[line] -= 1
         self.starts += 1
         return True
@@ -182,8 +204,15 @@ class Sweep:
 
     # -- questions
 
-    def _room(self, batch: Batch) -> int:
-        return batch.room() - self._taken.get(batch.id, 0)
+    def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
+        """Whether limits let one more of the line start."""
+        if batch.room() < 1:
+            return False
+        if not batch.counters and not batch.queues:
+            return True
+        taken = line.waiting.count - self._left[line]
+        is_considered = self.considered.admit(line, line.waiting.count, hard=hard) > taken
+        return is_considered and limits.room(self._world, line, hard=hard) > 0
 
     def _is_dominated(self, asked: Refusal) -> bool:
         guard = self._world.layout.guard

@@ -1,4 +1,8 @@
-"""How long an attempt is expected to run. Estimates decide when things start; requests decide what is killed."""
+"""How long a job is thought to run. Estimates decide when something starts; requested limits decide when it is killed.
+
+Predictions are those of Tsafrir, Etsion and Feitelson (Backfilling using system-generated predictions rather than user
+runtime estimates, 2007): the mean of the user's last two run times, and no more than what the job asks for.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,20 @@ OVERRUN_US: Final = 60_000_000
 
 
 def estimate_us(world: World, line: Line) -> int:
-    """Of one attempt of the line, at least 1."""
-    asked = line.shape.time_limit_us
-    if asked or line.mean_run_us:
-        return asked or line.mean_run_us
-    return world.policy.service(world.batches[line.batch].settings.service).estimate_us
+    """The estimated run time of a job of the line, at least 1.
+
+    It is what the job asks for; else the mean of the last run times of its line; else what its service says. Where the
+    service predicts, it is the user's last two run times' mean, once there are any.
+    """
+    batch = world.batches[line.batch]
+    service = world.policy.service(batch.settings.service)
+    request_us = line.shape.time_limit_us
+    if service.estimates == "predicted":
+        runs_us = world.last_runs.get(batch.user)
+        if runs_us:
+            mean_us = max(1, sum(runs_us) // len(runs_us))
+            return min(mean_us, request_us) if request_us else mean_us
+    return request_us or line.mean_run_us or max(1, service.estimate_us)
 
 
 def end_of(start_us: int, estimate: int, now_us: int) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node
-from lanai.core.schedule import heads
+from lanai.core.schedule import heads, limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
@@ -67,31 +67,36 @@ LINES: Final = 256
 """So many lines have tickets of one cell at most. Where none of them fits into what an end makes free, a pass comes."""
 
 
-def deal(world: World, total: Vector) -> None:
+def deal(world: World, total: Vector, considered: limits.Considered) -> None:
     """Leave tickets on all cells: who is looked at first, where an attempt ends, until the next pass.
 
     Each line has one, so that none is left out because those before it do not fit into what becomes free. Then turns
     are dealt on with virtual charges, twice as many as attempts ended in the cell since the last pass. A batch at its
-    own limit has tickets too: the next end may be one of its own. `total` is all capacity.
+    own limit has tickets too: the next end may be one of its own; a line that is not considered has none. `total` is
+    all capacity.
     """
     for cell in world.cells.values():
         cell.tickets = {}
     if has_rules(world) or not world.has_fast_path:
         return  # who may be on a node together is looked at by passes only
-    lines = _lines_in_order(world, total)
+    lines = _lines_in_order(world, total, considered)
     for cell in world.cells.values():
         _deal(world, cell, lines)
 
 
-def _lines_in_order(world: World, total: Vector) -> list[tuple[Batch, Line]]:
-    batches = [batch for batch in world.batches.values() if batch.state == "open"]
+def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> list[tuple[Batch, Line]]:
+    batches = [batch for batch in world.batches.values() if batch.is_open]
     if world.policy.preset == "tight":
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
         lines = heads.in_order(world, batches, left, total).rest()
     else:
         batches.sort(key=lambda batch: (-heads.tier(world, batch), batch.leaf.claim()))
         lines = [(batch, line) for batch in batches for line in by_head(batch)]
-    return [(batch, line) for batch, line in lines if line.shape.nodes == 1]
+    return [
+        (batch, line)
+        for batch, line in lines
+        if line.shape.nodes == 1 and (not batch.queues or considered.admit(line, 1, hard=True) > 0)
+    ]
 
 
 def by_head(batch: Batch) -> list[Line]:
@@ -213,12 +218,24 @@ def _rival(line: Line, lines: list[Line]) -> Line | None:
 
 
 def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[Line]:
-    """Lines that may start on the node now or when an attempt ends there, in the order of their turns."""
+    """Lines that may start on the node now or when an attempt ends there, in the order of their turns.
+
+    Of those within their soft limits; where none is, however far one looks, those that only a soft limit holds back.
+    """
+    lines = _within_limits(world, cell, node, own, hard=False)
+    if not lines and world.is_limited and len(cell.tickets) <= PASSED_OVER:
+        lines = _within_limits(world, cell, node, own, hard=True)
+    return lines
+
+
+def _within_limits(world: World, cell: Cell, node: Node, own: list[Line], *, hard: bool) -> list[Line]:
     guard = world.layout.guard
     rooms = {node.free, *(node.free + ending.vector for ending in node.active)}
 
     def could_go(line: Line) -> bool:
-        return any(not (room - line.vector) & guard for room in rooms) and _may_start(world, node, line)
+        if not any(not (room - line.vector) & guard for room in rooms) or not _may_start(world, node, line):
+            return False
+        return (line in tickets or not world.batches[line.batch].queues) and limits.room(world, line, hard=hard) > 0
 
     tickets = cell.tickets
     lines: list[Line] = []
@@ -241,11 +258,10 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
     batch: Batch | None = world.batches.get(line.batch)
     return (
         batch is not None
-        and batch.state == "open"
+        and batch.is_open
         and line.waiting.count > 0
         and node.id != line.not_on
         and not batch.is_barred(node.id)
-        and batch.room() > 0
         and line.shape.nodes == 1
         and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))
     )
@@ -260,7 +276,8 @@ def _is_over_in_time(world: World, node: Node, line: Line, wait_us: int = 0) -> 
 
 
 def _most(world: World, line: Line) -> int:
-    return min(line.waiting.count, world.batches[line.batch].room())
+    """How many of a candidate may go; one that is not within its soft limits is none before others have had theirs."""
+    return min(line.waiting.count, limits.room(world, line, hard=False) or limits.room(world, line, hard=True))
 
 
 def _send(
@@ -270,7 +287,7 @@ def _send(
     if line in world.promises:
         world.lift(world.promises.pop(line))
         world.needs_pass = True  # it was this head's, and not the next one's
-    if line.waiting and world.batches[line.batch].room() <= 0:
+    if line.waiting and limits.room(world, line, hard=False) <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
     # Who was served goes behind those who were not: where claims are equal turns go round.
     left = cell.tickets[line] = cell.tickets.pop(line, 0) - count

@@ -18,6 +18,9 @@ UPDATE batch SET is_whole = 1, total = ?, digest = ?, submitted_at_us = ? WHERE 
 UPDATE batch SET is_set = 1, state = ?, priority = ?, max_running = ?, reason = ?, avoided_pack = ?, ended_at_us = ?
 WHERE batch = ?
 
+-- name: save_settings
+UPDATE batch SET settings_pack = ? WHERE batch = ?
+
 -- name: save_shape
 INSERT INTO shape (batch, shape, request_pack) VALUES (?, ?, ?)
 ON CONFLICT (batch, shape) DO UPDATE SET request_pack = excluded.request_pack

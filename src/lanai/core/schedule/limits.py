@@ -1,0 +1,295 @@
+"""Limits: how many more attempts of a line may go to nodes, and which limit holds it where none may.
+
+A batch counts in the counters of its user, the user's group, its account, its service, itself and the hub, as far as
+the policy limits these. Where its service has a limit of its own on a thing, that one counts instead of those of user,
+group and account, and the batch does not count in theirs. A sent attempt counts from its grant on.
+
+The soft limit holds while others wait that are within theirs, the hard one always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from lanai.core.batches import Batch
+from lanai.core.schedule.counters import AMOUNTS, CPU_SECONDS, MILLI_US, WAITING, Counter
+from lanai.core.schedule.estimate import estimate_us
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED, Bound, Limits
+from lanai.model.units import format_bytes
+
+THINGS: Final = (*AMOUNTS, CPU_SECONDS, WAITING)
+OVERRIDDEN: Final = ("user", "group", "account")
+"""Whose limits give way to those of a service."""
+RECOUNT_US: Final = 100_000
+"""Outstanding cpu-seconds are counted anew when the last count is so old: it costs by the grants."""
+_NONE: Final = Bound()
+
+
+def attach(world: World, batch: Batch) -> None:
+    """Have the batch count where it belongs, with what it has at nodes; also when it belonged elsewhere before."""
+    for counter in batch.counters:
+        _book_all(batch, counter, -1)
+    found = list(_counters(world, batch))
+    batch.counters = tuple(counter for counter in found if counter.thing != WAITING)
+    batch.queues = tuple(counter for counter in found if counter.thing == WAITING)
+    for counter in batch.counters:
+        _book_all(batch, counter, 1)
+        world.is_limited = True
+
+
+def rebuild(world: World) -> None:
+    """Make all counters anew: the policy is another one."""
+    world.counters.clear()
+    world.is_limited = False
+    for batch in (*world.batches.values(), *(arriving.opened for arriving in world.arriving.values())):
+        batch.counters = ()
+        attach(world, batch)
+    world.needs_pass = True
+
+
+def room(world: World, line: Line, *, hard: bool) -> int:
+    """How many more attempts of the line may go to nodes now, 0 or more: by its batch's own limit and all others.
+
+    `hard`: by the hard limits; else by the soft ones, which never allow more.
+    """
+    batch = world.batches[line.batch]
+    most = batch.room()
+    for counter in batch.counters:
+        most = min(most, _more(world, counter, line, hard=hard))
+    return max(0, most)
+
+
+def blocked_by(world: World, line: Line, considered: Considered | None = None) -> tuple[str, str] | None:
+    """Which limit holds the line, as a code and in words with numbers; None where none does.
+
+    Hard limits are named first. `considered` is the pass's, where those on waiting jobs are to be looked at as well.
+    """
+    batch = world.batches[line.batch]
+    if batch.room() <= 0:
+        return "max_running", f"its batch already runs its limit of {batch.max_running} jobs at once"
+    for hard in (True, False):
+        for counter in batch.counters:
+            if _more(world, counter, line, hard=hard) < 1:
+                return _code(counter), _words(world, counter, line, hard=hard)
+        full = considered.full(line, hard=hard) if considered else None
+        if full is not None:
+            which = f"of the waiting jobs of {_whose(full)} the first {full.most(hard=hard)} are considered"
+            return _code(full), f"{which} ({_bounds(full)}), and this one comes later"
+    return None
+
+
+def never(batch: Batch) -> str:
+    """Why some job of the batch could not start even if nothing else ran; empty where each could.
+
+    Outstanding cpu-seconds are left out: an estimate is no promise.
+    """
+    for line in batch.lines.values():
+        for counter in batch.counters:
+            amount = AMOUNTS.get(counter.thing)
+            if amount is not None and amount(line.shape) > counter.bound.hard:
+                needs, most = (_shown(counter, each) for each in (amount(line.shape), counter.bound.hard))
+                return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
+    return ""
+
+
+def facts(world: World, batch: Batch) -> list[str]:
+    """How the counters stand that the batch counts in."""
+    found = []
+    for counter in batch.counters:
+        used = _shown(counter, _used(world, counter))
+        found.append(f"{_whose(counter)} has {used}{_unit(counter)}{_still(counter)} ({_bounds(counter)})")
+    return found
+
+
+def wake_for_time(world: World) -> None:
+    """What is outstanding falls as time passes, without anything else happening: then a pass is wanted."""
+    for batch in world.batches.values():
+        if batch.counters and batch.waiting and any(counter.thing == CPU_SECONDS for counter in batch.counters):
+            world.needs_pass = True
+            return
+
+
+def check(world: World) -> None:
+    """Raise AssertionError where a counter differs from what the grants say. For tests."""
+    counted = {counter: 0 for batch in world.batches.values() for counter in batch.counters}
+    counted.update(dict.fromkeys(world.counters.values(), 0))
+    for grant in world.grants.values():
+        for counter in grant.batch.counters:
+            if counter.thing in AMOUNTS:
+                counted[counter] += len(grant.members) * AMOUNTS[counter.thing](grant.line.shape)
+    for counter, count in counted.items():
+        assert counter.thing not in AMOUNTS or counter.used == count, (counter.kind, counter.name, counter.thing)
+
+
+class Considered:
+    """Which waiting jobs a pass considers: of each limited credential the first so many, in the order of the pass.
+
+    Made anew for each pass, and asked as it comes to each line.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen: dict[Counter, int] = {}
+        self._admitted: dict[Line, int] = {}
+
+    def admit(self, line: Line, most: int, *, hard: bool = False) -> int:
+        """How many of the line's first `most` jobs are considered. What it has said once holds for the whole pass."""
+        queues = self._world.batches[line.batch].queues
+        if not queues:
+            return most
+        before = self._admitted.get(line, 0)
+        more = most - before
+        for counter in queues:
+            more = min(more, counter.most(hard=hard) - self._seen.get(counter, 0))
+        if more > 0:
+            self._admitted[line] = before + more
+            for counter in queues:
+                self._seen[counter] = self._seen.get(counter, 0) + more
+        return min(most, before + max(0, more))
+
+    def full(self, line: Line, *, hard: bool) -> Counter | None:
+        """The limit that lets no further job of the line be considered; None where there is none."""
+        for counter in self._world.batches[line.batch].queues:
+            if self._seen.get(counter, 0) >= counter.most(hard=hard):
+                return counter
+        return None
+
+
+# -- who counts where
+
+
+def _counters(world: World, batch: Batch) -> Iterator[Counter]:
+    own = world.policy.service(batch.settings.service).limits
+    for kind, name, limits in _credentials(world, batch):
+        for thing in THINGS:
+            bound = _bound(limits, thing)
+            if bound != _NONE and not (kind in OVERRIDDEN and _bound(own, thing) != _NONE):
+                yield _counter(world, kind, name, thing, bound)
+
+
+def _counter(world: World, kind: str, name: str, thing: str, bound: Bound) -> Counter:
+    if kind == "batch":
+        return Counter(kind, name, thing, bound)  # goes with the batch
+    found = world.counters.get((kind, name, thing))
+    if found is None:
+        found = world.counters[kind, name, thing] = Counter(kind, name, thing, bound)
+    return found
+
+
+def _credentials(world: World, batch: Batch) -> Iterator[tuple[str, str, Limits]]:
+    policy, settings = world.policy, batch.settings
+    yield "batch", str(batch.id), policy.batch_limits
+    yield "user", batch.user, policy.user(batch.user).limits
+    group = policy.group_of(batch.user)
+    if group:
+        yield "group", group, policy.groups[group].limits
+    account = policy.account_of(batch.user, settings.account)
+    yield "account", account, policy.account(account).limits
+    yield "service", settings.service or DEFAULT_SERVICE, policy.service(settings.service).limits
+    yield "hub", "", policy.limits
+
+
+def _bound(limits: Limits, thing: str) -> Bound:
+    bound: Bound = getattr(limits, thing)
+    return bound
+
+
+def _book_all(batch: Batch, counter: Counter, sign: int) -> None:
+    counter.counted_us = -1
+    for line in batch.lines.values():
+        if line.sent:
+            counter.book(line, sign * line.sent)
+
+
+# -- what is left
+
+
+def _more(world: World, counter: Counter, line: Line, *, hard: bool) -> int:
+    """How many more of the line the counter allows; a job that has nothing of the thing is not limited by it."""
+    each = _each(world, counter, line)
+    return (counter.most(hard=hard) - _used(world, counter)) // each if each else UNLIMITED
+
+
+def _each(world: World, counter: Counter, line: Line) -> int:
+    amount = AMOUNTS.get(counter.thing)
+    if amount is not None:
+        return amount(line.shape)
+    return AMOUNTS["cpus"](line.shape) * estimate_us(world, line)
+
+
+def _used(world: World, counter: Counter) -> int:
+    if counter.thing != CPU_SECONDS:
+        return counter.used
+    if counter.counted_us < 0 or world.now_us - counter.counted_us >= RECOUNT_US:
+        counter.used = outstanding(world, counter)
+        counter.counted_us = world.now_us
+        counter.since.clear()
+    since = ((line, count) for line, count in counter.since.items() if line.batch in world.batches)
+    return counter.used + sum(count * _each(world, counter, line) for line, count in since)
+
+
+def outstanding(world: World, counter: Counter) -> int:
+    """Thousandths of a cpu times microseconds that the attempts which count here are still thought to take.
+
+    One that is not known to have begun is still to take all of its estimate.
+    """
+    total = 0
+    for grant in world.grants.values():
+        if counter not in grant.batch.counters:
+            continue
+        estimated_us = estimate_us(world, grant.line)
+        left_us = (len(grant.members) - len(grant.started)) * estimated_us
+        for began_us in grant.started.values():
+            left_us += max(0, estimated_us - max(0, world.wall_us - began_us))
+        total += AMOUNTS["cpus"](grant.line.shape) * left_us
+    return total
+
+
+# -- in words
+
+
+def _code(counter: Counter) -> str:
+    return f"limit_{counter.kind}_{counter.thing}"
+
+
+def _whose(counter: Counter) -> str:
+    return f"{counter.kind} {counter.name}" if counter.name else "the hub"
+
+
+def _words(world: World, counter: Counter, line: Line, *, hard: bool) -> str:
+    used, most = _shown(counter, _used(world, counter)), _shown(counter, counter.most(hard=hard))
+    if counter.thing == "jobs":
+        return f"{_whose(counter)} runs {used} of at most {most} jobs ({_bounds(counter)})"
+    needs = _shown(counter, _each(world, counter, line))
+    has = f"{_whose(counter)} has {used} of at most {most}{_unit(counter)}{_still(counter)}"
+    return f"{has} ({_bounds(counter)}), and this needs {needs}"
+
+
+def _unit(counter: Counter) -> str:
+    return " cpu-seconds" if counter.thing == CPU_SECONDS else f" {counter.thing}"
+
+
+def _still(counter: Counter) -> str:
+    return " still to take" if counter.thing == CPU_SECONDS else " at nodes"
+
+
+def _bounds(counter: Counter) -> str:
+    return ", ".join(
+        f"{name} {_shown(counter, counter.most(hard=hard)) if bound < UNLIMITED else 'none'}"
+        for name, bound, hard in (("soft", counter.bound.soft, False), ("hard", counter.bound.hard, True))
+    )
+
+
+def _shown(counter: Counter, amount: int) -> str:
+    match counter.thing:
+        case "memory":
+            return format_bytes(amount << 20)
+        case "cpus" | "gpus":
+            return f"{amount / 1000:g}"
+        case "cpu_seconds":
+            return str(-(-amount // MILLI_US))
+        case _:
+            return str(amount)

@@ -233,7 +233,11 @@ def _grants(db: sqlite3.Connection, records: list[SaveGrant | DropGrant]) -> Non
     newest = {r.grant: r for r in records}.values()
     saved = [(r.grant, r.node, r.batch, r.attempt, pack(r.ranges)) for r in newest if isinstance(r, SaveGrant)]
     execute_rows(db, SQL["save_grant"], saved)
-    execute_rows(db, SQL["drop_grant"], [(r.grant,) for r in newest if isinstance(r, DropGrant)])
+    wide = [(r.grant, pack(r.others), r.broken) for r in newest if isinstance(r, SaveGrant) and r.others]
+    execute_rows(db, SQL["save_wide_grant"], wide)
+    dropped = [r for r in newest if isinstance(r, DropGrant)]
+    execute_rows(db, SQL["drop_grant"], [(r.grant,) for r in dropped])
+    execute_rows(db, SQL["drop_wide_grant"], [(r.grant,) for r in dropped if r.is_wide])
 
 
 def _nodes(db: sqlite3.Connection, records: list[SaveNode]) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
+from lanai.model.records import DropGrant, Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,
@@ -68,10 +68,11 @@ def set_batch(
     )
 
 
-def used_up_grants(db: sqlite3.Connection) -> list[GrantId]:
-    """Grants all of whose members have an attempt row of that grant."""
+def used_up_grants(db: sqlite3.Connection) -> list[DropGrant]:
+    """Grants all of whose members have an attempt row of that grant, as records that drop them."""
     batches = db.execute(SQL["granted_batches"]).fetchall()
-    return [grant.grant for (batch,) in batches for grant in _grants(db, batch) if not grant.ranges]
+    grants = [grant for (batch,) in batches for grant in _grants(db, batch) if not grant.ranges]
+    return [DropGrant(grant.grant, bool(grant.others)) for grant in grants]
 
 
 def read_nodes(db: sqlite3.Connection) -> list[SaveNode]:
@@ -149,11 +150,12 @@ def _fresh_attempts(
 
 
 def _grants(db: sqlite3.Connection, batch: BatchId) -> list[SaveGrant]:
-    found = db.execute(SQL["grants"], (batch,)).fetchall()
-    return [
-        SaveGrant(grant, node, batch, attempt, _open_members(db, batch, grant, unpack_ranges(packed)))
-        for grant, node, attempt, packed in found
-    ]
+    found: list[SaveGrant] = []
+    for grant, node, attempt, packed, others, broken in db.execute(SQL["grants"], (batch,)).fetchall():
+        members = _open_members(db, batch, grant, unpack_ranges(packed))
+        wide = () if others is None else (unpack_nodes(others), broken)
+        found.append(SaveGrant(grant, node, batch, attempt, members, *wide))
+    return found
 
 
 def _open_members(db: sqlite3.Connection, batch: BatchId, grant: GrantId, ranges: Ranges) -> Ranges:

@@ -139,7 +139,7 @@ class SqliteWriter:
 
     def _clear_leftovers(self) -> None:
         leftovers: list[Record] = [DropBatch(batch) for (batch,) in self._db.execute(SQL["arriving"]).fetchall()]
-        leftovers += [DropGrant(grant) for grant in used_up_grants(self._db)]
+        leftovers += used_up_grants(self._db)
         if leftovers:
             self._db.execute("BEGIN IMMEDIATE")
             apply(self._db, leftovers)

@@ -89,6 +89,12 @@ CREATE TABLE grant (
 
 CREATE INDEX grant_batch ON grant (batch);
 
+CREATE TABLE wide_grant (
+    grant INTEGER PRIMARY KEY,
+    others_pack BLOB NOT NULL,
+    broken TEXT NOT NULL
+);
+
 CREATE TABLE attempt (
     row INTEGER PRIMARY KEY,
     batch INTEGER NOT NULL,

@@ -55,6 +55,12 @@ ON CONFLICT (grant) DO UPDATE SET node = excluded.node, batch = excluded.batch, 
 -- name: drop_grant
 DELETE FROM grant WHERE grant IN (VALUES (?))
 
+-- name: save_wide_grant
+INSERT OR REPLACE INTO wide_grant (grant, others_pack, broken) VALUES (?, ?, ?)
+
+-- name: drop_wide_grant
+DELETE FROM wide_grant WHERE grant IN (VALUES (?))
+
 -- name: add_attempt
 INSERT OR REPLACE INTO attempt (row, batch, idx, attempt, grant, node, state, outcome, exit_code, signal, started_at_us,
     ended_at_us, wall_us, cpu_user_us, cpu_system_us, memory_peak_bytes, reason)

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wishes
+from lanai.core import audit, ends, explain, fleet, history, intake, stalls, sync, tokens, wide, wishes
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
 from lanai.core.events import (
     AttemptsEnded,
@@ -37,6 +37,7 @@ from lanai.core.events import (
     NodeWished,
     Noted,
     OldFound,
+    RoomClaimed,
     TailArrived,
     TimePassed,
     TokenCreated,
@@ -51,7 +52,7 @@ from lanai.model.node import NodeState
 from lanai.model.records import Record, Recovered
 from lanai.model.resources import Amounts, Capacity, Shape
 
-_FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock)
+_FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock, RoomClaimed)
 
 
 def _on_revived(world: World, event: BatchRevived) -> None:
@@ -70,6 +71,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     ends.release_delayed(world)
     stalls.lift_stalls(world)
     sync.look_at_deadlines(world)
+    wide.look_at_claims(world)
     history.look(world)
     tokens.look_at_expiry(world)
     for batch in world.batches.values():
@@ -105,6 +107,7 @@ _HANDLERS: Final = dict(
         _takes(AttemptsEnded, ends.on_ended),
         _takes(AttemptsStarted, ends.on_started),
         _takes(JobsReturned, ends.on_returned),
+        _takes(RoomClaimed, wide.on_claimed),
         _takes(NodeHeard, fleet.on_heard),
         _takes(NodeJoined, fleet.on_joined),
         _takes(NodeTookStock, fleet.on_took_stock),
@@ -172,6 +175,8 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     escaped: int
     facts: dict[str, str]
+    claims: list[str]
+    """Jobs that other nodes run and that have room here: BATCH/INDEX."""
 
 
 class HubCore:
@@ -240,7 +245,7 @@ class HubCore:
         They go on without an end from then on, so nothing of theirs may be given to others before they are back.
         """
         world = self.world
-        told = {node.id for node in world.nodes.values() if node.connection and node.grants}
+        told = {node.id for node in world.nodes.values() if node.connection and (node.grants or node.claims)}
         if told <= world.suspended:
             return []
         world.suspended |= told
@@ -287,14 +292,26 @@ class HubCore:
         """For each shape why no node can ever hold it, or empty."""
         return [explain.too_large(self.world, shape) for shape in shapes]
 
-    def in_flight(self, batch_id: BatchId, first: int, last: int) -> list[tuple[Index, int, str, int, int]]:
-        """Attempts at nodes: (index, try, node, grant, wall time of the start; 0 where not known to have begun)."""
+    def in_flight(
+        self, batch_id: BatchId, first: int, last: int
+    ) -> list[tuple[Index, int, str, int, int, list[str]]]:
+        """Attempts at nodes: (index, try, node, grant, wall time of the start, further nodes).
+
+        The time is 0 where it is not known to have begun.
+        """
         batch = self.world.batches.get(batch_id)
         if batch is None:
             return []
         wanted = frozenset(range(max(first, 1), min(last, batch.total) + 1))
         found = [
-            (Index(index), grant.attempt, grant.node.name, int(grant.id), grant.started.get(Index(index), 0))
+            (
+                Index(index),
+                grant.attempt,
+                grant.node.name,
+                int(grant.id),
+                grant.started.get(Index(index), 0),
+                [node.name for node in grant.others],
+            )
             for grant in self.world.grants.values()
             if grant.batch is batch
             for index in grant.members & wanted
@@ -344,6 +361,7 @@ class HubCore:
                 version=node.version,
                 escaped=node.escaped,
                 facts=dict(node.facts),
+                claims=[f"{grant.batch.id}/{min(grant.members)}" for grant in node.claims.values()],
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED
@@ -364,12 +382,20 @@ class HubCore:
         for node in world.nodes.values():
             booked.update({(line, True): count for line, count in node.active.items()})
             booked.update({(line, False): count for line, count in node.surplus.items()})
+            booked.update((grant.line, True) for grant in node.claims.values())
         for batch in world.batches.values():
             for line in batch.lines.values():
                 assert (line.active, line.stacked) == (booked[line, True], booked[line, False]), batch.id
         for grant in world.grants.values():
             assert grant.members, grant.id
             assert grant.node.grants[grant.id] is grant
+            assert all(node.claims[grant.id] is grant for node in grant.others), grant.id
+            assert bool(grant.awaited) <= (grant.id in world.claiming), grant.id
+        for node in world.nodes.values():
+            assert all(world.grants[grant] is claim for grant, claim in node.claims.items()), node.name
+            used = sum(line.vector * count for line, count in node.active.items())
+            used += sum(claim.line.vector for claim in node.claims.values())
+            assert node.free == node.total - used, node.name
 
     def _begin(self, now_us: int) -> World:
         world = self.world

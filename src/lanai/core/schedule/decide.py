@@ -16,6 +16,7 @@ from lanai.core.nodes import Node
 from lanai.core.recall import make_way
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
+from lanai.core.schedule.several import are_enough, find_several
 from lanai.core.schedule.shares import Turns, price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
@@ -55,6 +56,9 @@ def _start(world: World, waiting: list[Batch]) -> int:
             turns.leave(batch)
             continue
         line = lines[0]
+        if line.shape.nodes > 1:
+            starts += _start_several(world, batch, lines, turns, asked)
+            continue
         node = None if _is_dominated(line, refused, world.layout.guard) else find(world, batch, line)
         if node is None:
             if not batch.avoided and not batch.stalls and line.not_on == ANYWHERE:
@@ -79,6 +83,26 @@ def _start(world: World, waiting: list[Batch]) -> int:
     for (node, line), count in booked.items():
         world.give(node, line, line.waiting.take(count), is_urgent=True)
     return starts
+
+
+def _start_several(world: World, batch: Batch, lines: list[Line], turns: Turns, asked: set[NodeId]) -> int:
+    """Try the first of a batch's lines, whose jobs need several nodes; returns how many starts it came to."""
+    line = lines[0]
+    nodes = find_several(world, batch, line)
+    if nodes is None:
+        explain.no_room(world, batch, line)
+        if not batch.has_begun:
+            batch.has_begun = True
+            make_way(world, batch, line.vector, asked)
+        lines.pop(0)
+    else:
+        world.give_wide(nodes, line, line.waiting.take(1)[0])
+        turns.charge(line, line.shape.nodes)
+        if not line.waiting:
+            lines.pop(0)
+    if not lines:
+        turns.leave(batch)
+    return 0 if nodes is None else 1
 
 
 def find(world: World, batch: Batch, line: Line) -> Node | None:
@@ -122,7 +146,8 @@ def _lift_vain_bans(world: World) -> None:
         for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
             others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
             others = [node for node in others if not batch.is_stuck(node.id)]
-            if open_nodes and not any(not (node.total - line.vector) & world.layout.guard for node in others):
+            able = (node.id for node in others if not (node.total - line.vector) & world.layout.guard)
+            if open_nodes and not are_enough(line, able):
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
                     home.waiting.add(first, last)
@@ -132,7 +157,7 @@ def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
     for line in [line for line in batch.lines.values() if line.waiting]:
         able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
         banned = able & batch.avoided
-        if banned and not any(node not in banned and not batch.is_stuck(node) for node in able):
+        if banned and not are_enough(line, (node for node in able - banned if not batch.is_stuck(node))):
             batch.avoided -= banned
             for node in banned:
                 batch.node_failures.pop(node, None)
@@ -154,7 +179,9 @@ def _deal(world: World, cell: Cell) -> None:
     """
     guard = world.layout.guard
     lines = {
-        batch.id: [line for line in _by_head(batch) if not (cell.total - line.vector) & guard]
+        batch.id: [
+            line for line in _by_head(batch) if line.shape.nodes == 1 and not (cell.total - line.vector) & guard
+        ]
         for batch in world.batches.values()
         if batch.state == "open"
     }

@@ -165,6 +165,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and batch.state == "open"
         and line.waiting.count > 0
         and node.id != line.not_on
+        and line.shape.nodes == 1
         and not batch.is_barred(node.id)
         and batch.room() > 0
     )

@@ -309,6 +309,35 @@ def test_a_hub_that_was_killed_before_it_had_sent_the_command_gives_it_anew(thre
     three.take_all()
 
 
+def test_an_inventory_that_comes_twice_gives_nothing_back(three: Recorder) -> None:
+    """The grant was on its way when the second one left: it was given once more, and ran twice."""
+    batch = give(three)
+    three.feed(NodeTookStock(NodeId(1), []))
+    assert three.take(StartAttempts) == [StartAttempts(NodeId(1), grant(1), batch, 0, 1, ((1, 1),), True, (2, 3))]
+    assert three.counts(batch) == {"locked": 1}
+    three.take_all()
+    late = three.submit(1, shape=WIDE)
+    three.decide()
+    three.take_all()
+    three.feed(NodeTookStock(NodeId(1), [(grant(1), Index(1), "running")]))
+    assert three.take(StartAttempts) == [] and three.counts(late) == {"locked": 1}
+    three.take_all()
+
+
+def test_the_command_is_not_sent_to_a_node_that_has_not_taken_stock(three: Recorder) -> None:
+    """The last claim is confirmed between its hello and its inventory, which lacks the grant: it is given back."""
+    batch = three.submit(1, shape=WIDE)
+    three.decide()
+    three.take_all()
+    three.feed(NodeDisconnected(NodeId(1), 1))
+    three.hello("a")
+    three.feed(RoomClaimed(NodeId(2), [grant(1)]), RoomClaimed(NodeId(3), [grant(1)]))
+    assert three.take(StartAttempts) == []
+    three.feed(NodeTookStock(NodeId(1), []))
+    assert three.take(StartAttempts) == [] and three.counts(batch) == {"queued": 1}
+    three.take_all()
+
+
 def test_a_job_that_failed_on_its_first_node_needs_as_many_others(three: Recorder) -> None:
     """Three nodes and no fourth: the ban of the one that it failed on would keep it waiting for ever."""
     batch = give(three)

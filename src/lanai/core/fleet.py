@@ -162,9 +162,13 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     missing = grant.members - has.keys()
     batch = grant.batch
     back = missing & (batch.cancel_wishes | batch.hold_wishes)
-    # A job over several nodes is given anew: whether all of them still keep its room is not known.
-    if node.is_drained or batch.is_barred(node.id) or batch.state != "open" or grant.others:
+    if node.is_drained or batch.is_barred(node.id) or batch.state != "open":
         back = set(missing)
+    if grant.others:
+        # It is given anew: whether all its nodes still keep its room is not known. Where the inventory comes twice,
+        # though, the grant may be on its way here.
+        back = set() if node.is_in_step else set(missing)
+        missing = set() if grant.id in world.claiming else missing
     missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):
         if index not in grant.started:
@@ -172,11 +176,9 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
             grant.batch.counts.locked -= 1
             grant.batch.counts.running += 1
     if missing:
-        world.do(
-            StartAttempts(
-                node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt, spans_of(missing), is_urgent=True
-            )
-        )
+        about = node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt
+        others = tuple(other.id for other in grant.others)
+        world.do(StartAttempts(*about, spans_of(missing), is_urgent=True, others=others))
     kept = grant.members - back
     if kept and grant.broken:
         world.do(KillAttempts(node.id, [(grant.id, i) for i in sorted(kept)], batch.settings.grace_us, grant.broken))

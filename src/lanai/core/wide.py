@@ -2,7 +2,7 @@
 
 Theory of operation. `World.give_wide` books the room on all nodes in one record and asks all but the first to keep it,
 so that none of them starts a surplus in it. The grant goes to the first node when all have answered; where one does not
-within `CLAIM_US`, or is drained meanwhile, the job comes back unbegun. From then on the first node's word about the
+within `CLAIM_US`, or is drained meanwhile, or the first one connects anew, the job comes back unbegun. From then on the first node's word about the
 attempt counts as for any other; the room of the others is free when the grant has no member left. A further node that
 is lost ends the attempt everywhere, see `ends.break_off`.
 """
@@ -38,7 +38,8 @@ def _confirm(world: World, grant: Grant, node: Node) -> None:
     grant.awaited.discard(node.id)
     if grant.batch.stall_waits_us:
         has_begun(world, grant.batch, node)
-    if grant.awaited or grant.is_withheld:
+    # Where the first node is about to take stock it is given back then: it must not be on its way meanwhile.
+    if grant.awaited or grant.is_withheld or not grant.node.is_in_step:
         return
     del world.claiming[grant.id]
     others = tuple(other.id for other in grant.others)

@@ -143,9 +143,9 @@ class World:
 
     def _widened(self, shapes: list[Shape]) -> list[Shape]:
         """Some of them over several nodes, each so small that any node holds one."""
-        rng, small = self.rng, {"memory_bytes": 1 << 30, "named": ()}
+        rng = self.rng
         return [
-            msgspec.structs.replace(shape, nodes=rng.randint(2, NODES_OF_WIDE), cpu_milli=rng.choice((500, 1000)), **small)
+            Shape(nodes=rng.randint(2, NODES_OF_WIDE), cpu_milli=rng.choice((500, 1000)), memory_bytes=GIB)
             if self._wide and rng.random() < self._wide
             else shape
             for shape in shapes

@@ -117,4 +117,4 @@ def test_an_agent_of_one_hub_leaves_although_that_has_left_a_claim_behind() -> N
     made = joined(end_with_hub_us=5 * S)
     made.tell(wire.Claim(G1, ONE_CPU), ev.HubLost())
     made.pass_s(6)
-    assert made.tell(ev.HubRefused(made.now_us)) == [ev.SetLease(made.now_us + LEASE), ev.Leave("the hub is gone and nothing runs")]
+    assert ev.Leave("the hub is gone and nothing runs") in made.tell(ev.HubRefused(made.now_us))

@@ -178,13 +178,8 @@ class Machine:
                 self._on_recall(items, out)
             case wire.Kill(items, grace_us, why):
                 self._on_kill(items, grace_us, why, out)
-            case wire.Claim(grant, shape):
-                if self.roster.claim(grant, shape):
-                    out.append(Send(wire.Claimed([grant])))
-                self._fill(now_us, out)
-            case wire.Unclaim(grants):
-                self.roster.unclaim(grants)
-                self._fill(now_us, out)
+            case wire.Claim() | wire.Unclaim():
+                self._on_claim(now_us, message, out)
             case wire.Welcome():
                 self._on_welcome(now_us, message, out)
             case wire.Drain(is_draining, leave):
@@ -197,7 +192,7 @@ class Machine:
             case wire.Suspend():
                 self.lease.suspend()
             case wire.Refused(error):
-                hint = f" ({error.hint})" if error.hint else ""
+                hint = error.hint and f" ({error.hint})"
                 out.append(ev.Reconnect(f"the hub refuses: {error.message}{hint}"))
             case wire.Fetch() | wire.Credit() | wire.Unfetch() | wire.Input():
                 pass  # the loop gives these to whoever reads outputs and writes inputs
@@ -304,6 +299,14 @@ class Machine:
     def _must_return(self, now_us: int) -> bool:
         """Whether nothing may be taken up. After the lease the hub may have given it to others already."""
         return self._is_draining or bool(self._trouble) or not self.lease.is_good(now_us)
+
+    def _on_claim(self, now_us: int, message: wire.Claim | wire.Unclaim, out: list[Effect]) -> None:
+        """Also while nothing new begins here: what it is for is another node's."""
+        if isinstance(message, wire.Unclaim):
+            self.roster.unclaim(message.grants)
+        elif self.roster.claim(message.grant, message.shape):
+            out.append(Send(wire.Claimed([message.grant])))
+        self._fill(now_us, out)
 
     def _on_recall(self, items: list[tuple[GrantId, int, int]], out: list[Effect]) -> None:
         returned: list[Member] = []

@@ -249,7 +249,8 @@ class StarterLink:
         """Queues attempts: rows of (index, attempt, command[, extra]).
 
         A command is a list of words, or a string for /bin/sh; extra may hold ``env`` (added to the spec's),
-        ``checks`` (rows of when, kind, path) and ``hosts`` (``names`` of nodes, ``tasks`` on each). Attempts that the starter knows already are left as they are.
+        ``checks`` (rows of when, kind, path) and ``hosts`` (``names`` of nodes, ``tasks`` on each). Attempts that the
+        starter knows already are left as they are.
         """
         return _frame({"m": "run", "lane": lane, "spec": spec, "grant": grant, "items": items})
 

@@ -90,7 +90,7 @@ class StarterPort:
         output_bytes: int = 0,
         node: str = "",
     ) -> None:
-        """`output_bytes`: how much is kept of either output of an attempt; 0 for all. `node`: what this one is called."""
+        """`output_bytes`: how much is kept of either output of an attempt; 0 for all. `node`: what this is called."""
         self.owner = "" if account is None else account.user
         self.directory = place.directory
         self.due_us = 0

@@ -36,7 +36,7 @@ _ENDED_AS: Final[dict[str, JobState]] = {Outcome.OK: JobState.DONE, Outcome.CANC
 
 
 class InFlight(msgspec.Struct, frozen=True):
-    """An attempt at a node; `started_at_us` is 0 while it is not known to have begun. `others` are its further nodes."""
+    """An attempt at a node; `started_at_us` is 0 until it is known to have begun. `others` are its further nodes."""
 
     index: int
     attempt: int

@@ -44,7 +44,7 @@ def limit_reached(world: World, batch: Batch, lines: list[Line]) -> None:
 
 
 def too_large(world: World, shape: Shape) -> str:
-    """Why no nodes, drained or away included, can hold one job of this shape; empty where they can, or there is none."""
+    """Why no nodes, drained or away included, can hold one job of this shape; empty where some can, or none is."""
     nodes = _nodes(world)
     request = world.layout.request(shape)
     able = sum(not (node.total - request) & world.layout.guard for node in nodes)

@@ -1,10 +1,10 @@
 """Jobs over several nodes: their room is claimed on all of them before the command is sent to the first.
 
 Theory of operation. `World.give_wide` books the room on all nodes in one record and asks all but the first to keep it,
-so that none of them starts a surplus in it. The grant goes to the first node when all have answered; where one does not
-within `CLAIM_US`, or is drained meanwhile, or the first one connects anew, the job comes back unbegun. From then on the first node's word about the
-attempt counts as for any other; the room of the others is free when the grant has no member left. A further node that
-is lost ends the attempt everywhere, see `ends.break_off`.
+so that none of them starts a surplus in it. The grant goes to the first node when all have answered. Where one does not
+within `CLAIM_US`, or is drained meanwhile, or the first one connects anew, the job comes back unbegun. Once the grant
+is sent the first node's word about the attempt counts as for any other; the room of the others is free when the grant
+has no member left. A further node that is lost ends the attempt everywhere, see `ends.break_off`.
 """
 
 from __future__ import annotations

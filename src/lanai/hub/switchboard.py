@@ -375,10 +375,8 @@ class Switchboard:
                 self._to_node(effect.node, messages.Recall(effect.items))
             case do.KillAttempts():
                 self._to_node(effect.node, messages.Kill(effect.items, effect.grace_us, effect.why))
-            case do.ClaimRoom():
-                self._to_node(effect.node, messages.Claim(effect.grant, effect.shape))
-            case do.UnclaimRoom():
-                self._unclaim(effect)
+            case do.ClaimRoom() | do.UnclaimRoom():
+                self._claim(effect)
             case do.AckChunk():
                 api = self._apis.get(effect.connection)
                 if api is not None:
@@ -394,12 +392,15 @@ class Switchboard:
             case do.LookForOld() | do.TokensChanged() | do.EndHub():
                 self._perform_here(effect)
             case do.DismissNode():
-                peer = self._agents.pop(effect.node, None)
-                if peer is not None:
-                    self._streams.lost_node(effect.node)
-                    peer.leave()
+                self._dismiss(effect.node)
             case _:
                 raise AssertionError(f"cannot perform {type(effect).__name__}")
+
+    def _dismiss(self, node: NodeId) -> None:
+        peer = self._agents.pop(node, None)
+        if peer is not None:
+            self._streams.lost_node(node)
+            peer.leave()
 
     def _perform_here(self, effect: do.LookForOld | do.TokensChanged | do.EndHub) -> None:
         """What is about the hub itself."""
@@ -447,11 +448,15 @@ class Switchboard:
         peer.send_as_read(self._grants(effect, spec))
         self._streams.granted(effect.node, effect.grant, effect.batch, effect.spans)
 
-    def _unclaim(self, effect: do.UnclaimRoom) -> None:
-        """An agent that does not know the word has no claim either."""
-        node = self._core.world.nodes.get(effect.node)
-        if node is not None and node.takes_claims:
-            self._to_node(effect.node, messages.Unclaim(effect.grants))
+    def _claim(self, effect: do.ClaimRoom | do.UnclaimRoom) -> None:
+        """An agent that does not know the words gets none of them: it would drop the connection."""
+        peer = self._agents.get(effect.node)
+        if peer is None or peer.protocol < messages.CLAIMS_PROTOCOL:
+            return
+        if isinstance(effect, do.ClaimRoom):
+            peer.send(messages.Claim(effect.grant, effect.shape))
+        else:
+            peer.send(messages.Unclaim(effect.grants))
 
     def _grants(self, effect: do.StartAttempts, spec: int) -> Iterator[messages.Grant]:
         """The grant in as many messages as it takes. Lines are read when a message is asked for."""

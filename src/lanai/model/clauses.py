@@ -31,7 +31,7 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 """What a named resource may be called."""
 
 ACCEPTED_RESOURCE: Final = (
-    "the name of a resource (a letter, then letters, digits, _ . -); cpus, memory, gpus, time and nodes are no such names"
+    "the name of a resource (a letter, then letters, digits, _ . -); cpus, memory, gpus, time and nodes are none"
 )
 
 _CLAUSE: Final = re.compile(rb"\{(check|use)(?=[\s}])([^}]*)\}")
@@ -199,8 +199,8 @@ def named_resource(name: str) -> str:
 
 
 def _accepted_name(name: str) -> str:
-    meant = _MISTAKEN.get(name)
-    return meant if meant else "cpu, ram, gpu, time, nodes or the name of a resource (a letter, then letters, digits, _ . -)"
+    any_other = "cpu, ram, gpu, time, nodes or the name of a resource (a letter, then letters, digits, _ . -)"
+    return _MISTAKEN.get(name) or any_other
 
 
 def parse_nodes(text: str) -> int:

@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 
-
 NODES_MAX: Final = 4096
 """Most nodes that one job may have."""
 TASKS_MAX: Final = 1024

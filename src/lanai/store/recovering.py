@@ -10,7 +10,16 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import DropGrant, Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
+from lanai.model.records import (
+    DropGrant,
+    Ranges,
+    RecoveredBatch,
+    SaveGrant,
+    SaveNode,
+    SaveProgress,
+    SaveToken,
+    SetBatch,
+)
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,

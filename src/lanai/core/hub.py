@@ -52,6 +52,7 @@ from lanai.model.node import NodeState
 from lanai.model.records import Record, Recovered
 from lanai.model.resources import Amounts, Capacity, Shape
 
+OTHERS_MOST: Final = 20_000
 _FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock, RoomClaimed)
 
 
@@ -297,25 +298,21 @@ class HubCore:
     ) -> list[tuple[Index, int, str, int, int, list[str]]]:
         """Attempts at nodes: (index, try, node, grant, wall time of the start, further nodes).
 
-        The time is 0 where it is not known to have begun.
+        The time is 0 where it is not known to have begun. Of the further nodes at most `OTHERS_MOST` are named in all,
+        so that the answer fits a message: those of whole attempts, as far as that goes.
         """
         batch = self.world.batches.get(batch_id)
         if batch is None:
             return []
         wanted = frozenset(range(max(first, 1), min(last, batch.total) + 1))
-        found = [
-            (
-                Index(index),
-                grant.attempt,
-                grant.node.name,
-                int(grant.id),
-                grant.started.get(Index(index), 0),
-                [node.name for node in grant.others],
-            )
-            for grant in self.world.grants.values()
-            if grant.batch is batch
-            for index in grant.members & wanted
-        ]
+        found: list[tuple[Index, int, str, int, int, list[str]]] = []
+        left = OTHERS_MOST
+        for grant in self.world.grants.values():
+            members = grant.members & wanted if grant.batch is batch else ()
+            others = [node.name for node in grant.others] if members and len(grant.others) <= left else []
+            left -= len(others)
+            about = grant.attempt, grant.node.name, int(grant.id)
+            found += [(Index(index), *about, grant.started.get(Index(index), 0), others) for index in members]
         return sorted(found)
 
     def reasons(self, batch_id: BatchId, first: int, last: int, most: int) -> list[tuple[int, int, str]]:
@@ -361,7 +358,7 @@ class HubCore:
                 version=node.version,
                 escaped=node.escaped,
                 facts=dict(node.facts),
-                claims=[f"{grant.batch.id}/{min(grant.members)}" for grant in node.claims.values()],
+                claims=[f"{one.batch.id}/{min(one.members)}" for one in node.claims.values()][:avoided_most],
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED

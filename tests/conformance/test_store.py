@@ -330,11 +330,8 @@ def test_a_grant_over_several_nodes_comes_back_with_all_of_them(store: Store) ->
     store.commit([wide, SaveGrant(GRANT + 1, 7, 1, 1, ((5, 5),), (8,)), SaveGrant(GRANT + 2, 7, 1, 1, ((6, 6),))])
     store.commit([broken])
     assert store.recover().batches[0].grants == [wide, broken, SaveGrant(GRANT + 2, 7, 1, 1, ((6, 6),))]
-    store.commit([DropGrant(GRANT, is_wide=True)])
-    store.commit([SaveGrant(GRANT, 7, 1, 2, ((4, 4),))])
-    assert store.recover().batches[0].grants[0] == SaveGrant(GRANT, 7, 1, 2, ((4, 4),))
-    store.commit([SaveAttempts([row(1, 1, 5, grant=GRANT + 1)])])
-    assert [grant.grant for grant in store.recover().batches[0].grants] == [GRANT, GRANT + 2]
+    store.commit([DropGrant(GRANT), SaveAttempts([row(1, 1, 5, grant=GRANT + 1)])])
+    assert [grant.grant for grant in store.recover().batches[0].grants] == [GRANT + 2]
 
 
 def test_the_last_word_about_a_grant_counts(store: Store) -> None:

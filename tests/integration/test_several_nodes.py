@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_killed_node_ends_the_attempt_everywhere_and_it_is_tried_again(site: S
     assert len(site.await_lines("began", 2)) == 2
     shown = json.loads(site.lanai("job", "show", f"{batch}/1", "--format", "json").stdout)["job"]
     first, second = shown["attempts_list"]
-    assert first["outcome"] == "lost" and "(n3)" in first["reason"]
+    assert first["outcome"] == "lost" and "(n3)" in first["reason"] and first["nodes"] == list(NAMES)
     assert second["state"] in ("locked", "running") and shown["nodes"] == list(NAMES)
     site.lanai("cancel", str(batch))
 
@@ -115,4 +116,5 @@ def test_it_goes_on_while_hub_and_agents_are_killed_and_started_again(site: Site
     (site.work / "go").touch()
     site.wait(batch)
     assert len(site.lines_of("began")) == 1
+    assert re.search(r"^nodes: +.*n1.*n2.*n3", site.lanai("job", "show", f"{batch}/1").stdout, re.MULTILINE)
     assert [node(site, name)["free"]["cpus"] for name in NAMES] == [2, 2, 2]

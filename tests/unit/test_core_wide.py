@@ -88,7 +88,7 @@ def test_the_room_is_freed_on_all_nodes_when_the_attempt_ends(three: Recorder) -
     batch = give(three)
     three.end(NodeId(1), 1, 1)
     assert [type(one) for one in three.take_all()][:3] == [UnclaimRoom, UnclaimRoom, ForgetResults]
-    assert three.take_kept(DropGrant) == [DropGrant(grant(1), is_wide=True)]
+    assert three.take_kept(DropGrant) == [DropGrant(grant(1))]
     assert frees(three) == [2, 2, 2]
     assert three.counts(batch) == {"done": 1}
 

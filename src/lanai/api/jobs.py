@@ -119,9 +119,10 @@ class Jobs:
         job = shown(detail.job, await self._live(caller, row, [detail.job]))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
-            attempts.append(
-                {"attempt": job["attempts"], **{name: job[name] for name in ("state", "node", "started_at")}}
-            )
+            names = [name for name in ("state", "node", "nodes", "started_at") if name in job]
+            attempts.append({"attempt": job["attempts"], **{name: job[name] for name in names}})
+        elif attempts and "nodes" in attempts[-1]:
+            job["nodes"] = attempts[-1]["nodes"]
         return job, attempts
 
     async def failures(self, row: BatchRow, limit: int) -> dict[str, Any]:
@@ -218,7 +219,9 @@ def _is_current(job: JobView, flying: InFlight) -> bool:
 
 
 def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
+    nodes = {"nodes": [attempt["node"], *attempt["others"]]} if attempt["others"] else {}
     return {
+        **nodes,
         "attempt": attempt["attempt"],
         "state": _ENDED_AS.get(attempt["outcome"] or "", JobState.FAILED),
         "outcome": attempt["outcome"],

@@ -267,7 +267,7 @@ class World:
         """The grant has no members left."""
         del self.grants[grant.id]
         grant.node.grants.pop(grant.id, None)
-        self.keep(DropGrant(grant.id, bool(grant.others)))
+        self.keep(DropGrant(grant.id))
         if grant.others:
             self._free_others(grant)
 

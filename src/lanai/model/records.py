@@ -143,10 +143,9 @@ class SaveGrant(Record, frozen=True):
 
 
 class DropGrant(Record, frozen=True):
-    """All members have attempt rows or were returned. `is_wide`: it was saved with `others`."""
+    """All members have attempt rows or were returned. Which `others` it had is kept with its attempts."""
 
     grant: GrantId
-    is_wide: bool = False
 
 
 AttemptRow = tuple[

@@ -104,9 +104,8 @@ class MemoryStore:
         """See `port.Writer`."""
         kept = self.kept
         _apply(kept, [DropBatch(batch) for batch in sorted(kept.opened) if batch not in kept.closed], self._tails_bytes)
-        used_up = [grant for grant in kept.grants.values() if not _open_members(kept, grant)]
-        drops = [DropGrant(grant.grant, bool(grant.others)) for grant in used_up]
-        _apply(kept, drops, self._tails_bytes)
+        used_up = [grant.grant for grant in kept.grants.values() if not _open_members(kept, grant)]
+        _apply(kept, [DropGrant(grant) for grant in used_up], self._tails_bytes)
         unfinished = [batch for batch in sorted(kept.closed) if not _is_ended(kept, batch)]
         return Recovered(
             meta=dict(sorted(kept.meta.items())),

@@ -10,16 +10,7 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import (
-    DropGrant,
-    Ranges,
-    RecoveredBatch,
-    SaveGrant,
-    SaveNode,
-    SaveProgress,
-    SaveToken,
-    SetBatch,
-)
+from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,
@@ -77,11 +68,10 @@ def set_batch(
     )
 
 
-def used_up_grants(db: sqlite3.Connection) -> list[DropGrant]:
-    """Grants all of whose members have an attempt row of that grant, as records that drop them."""
+def used_up_grants(db: sqlite3.Connection) -> list[GrantId]:
+    """Grants all of whose members have an attempt row of that grant."""
     batches = db.execute(SQL["granted_batches"]).fetchall()
-    grants = [grant for (batch,) in batches for grant in _grants(db, batch) if not grant.ranges]
-    return [DropGrant(grant.grant, bool(grant.others)) for grant in grants]
+    return [grant.grant for (batch,) in batches for grant in _grants(db, batch) if not grant.ranges]
 
 
 def read_nodes(db: sqlite3.Connection) -> list[SaveNode]:

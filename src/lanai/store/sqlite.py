@@ -16,7 +16,7 @@ from typing import Final
 
 from lanai.model.errors import NothingThere, StoreError, StoreFull
 from lanai.model.ids import BatchId, GrantId, Index
-from lanai.model.records import DropBatch, Record, Recovered, RecoveredBatch, SaveChunk
+from lanai.model.records import DropBatch, DropGrant, Record, Recovered, RecoveredBatch, SaveChunk
 from lanai.store.applying import apply
 from lanai.store.ground import has_no_room, refuse_network_filesystem, release_ballast, restore_ballast
 from lanai.store.packing import unpack_checks, unpack_runs
@@ -139,7 +139,7 @@ class SqliteWriter:
 
     def _clear_leftovers(self) -> None:
         leftovers: list[Record] = [DropBatch(batch) for (batch,) in self._db.execute(SQL["arriving"]).fetchall()]
-        leftovers += used_up_grants(self._db)
+        leftovers += [DropGrant(grant) for grant in used_up_grants(self._db)]
         if leftovers:
             self._db.execute("BEGIN IMMEDIATE")
             apply(self._db, leftovers)

@@ -94,6 +94,14 @@ def test_after_the_lease_nothing_is_kept() -> None:
     assert ev.Send(wire.Inventory([], True)) in made.connect()
 
 
+def test_a_claim_that_never_fits_keeps_nothing_waiting() -> None:
+    """The agent was started anew with fewer cpus, or without a resource, while the job went on."""
+    made = joined()
+    assert made.tell(wire.Claim(G1, Shape(cpu_milli=3000)), wire.Claim(G3, Shape(named=(("unknown", 1),)))) == []
+    assert hand(1, G2, 1, 2) in made.tell(grant(G2, (1, 2)))
+    assert made.tell(wire.Unclaim([G1])) == []
+
+
 def test_a_claim_has_gpus_to_itself() -> None:
     made = joined(gpus=("0", "1"))
     shape = Shape(gpu_milli=1000)

@@ -364,6 +364,7 @@ def test_agents_of_before_claims_are_left_out(three: Recorder) -> None:
     batch = three.submit(1, shape=WIDE)
     three.decide()
     assert three.take_all() == [] and three.counts(batch) == {"queued": 1}
+    assert "the agent of c is of a version" in str(three.core.why(batch, Index(1))["verdict"])
 
 
 def test_what_no_nodes_could_ever_hold_is_said_with_numbers(three: Recorder) -> None:

@@ -170,13 +170,16 @@ class Roster:
     def claim(self, number: GrantId, shape: Shape) -> bool:
         """Wait for room for an attempt of another node's, behind what was granted; whether it is kept already.
 
-        What never fits waits for ever: it is the hub's to see.
+        What would not even fit into the empty node is not waited for, lest it keeps all else waiting: it has no answer.
         """
         known = self.claims.get(number)
-        if known is None:
-            known = self.claims[number] = Claim(number, self._layout.request(shape), shape.gpu_milli)
-            self._queue.append(known)
-        return not known.pending
+        if known is not None:
+            return not known.pending
+        need = self._layout.request(shape)
+        if not (self._capacity - need) & self._layout.guard:
+            claim = self.claims[number] = Claim(number, need, shape.gpu_milli)
+            self._queue.append(claim)
+        return False
 
     def unclaim(self, numbers: Iterable[GrantId]) -> None:
         """No room is needed for these any more. Those that are not known are left out."""

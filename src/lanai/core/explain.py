@@ -147,6 +147,10 @@ def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     if is_barred:
         lately = f"{len(usable) - len(allowed)} of" if allowed else "all"
         return "avoided", f"{lately} {len(usable)} open nodes that are large enough have failed it lately"
+    old = [node for node in allowed if not node.takes_claims] if line.shape.nodes > 1 else []
+    if len(allowed) - len(old) < line.shape.nodes:
+        which = f"the agent of {old[0].name} is of a version that knows nothing of this"
+        return "old_agent", f"needs {describe(line.shape)}; {which}"
     if line.shape.nodes > 1:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"

@@ -324,6 +324,17 @@ def test_grants_come_back_without_members_that_ended_under_them(store: Store) ->
     ]
 
 
+def test_a_grant_over_several_nodes_comes_back_with_all_of_them(store: Store) -> None:
+    store.commit(whole(1))
+    wide = SaveGrant(GRANT, 7, 1, 1, ((4, 4),), (8, 9))
+    broken = SaveGrant(GRANT + 1, 7, 1, 1, ((5, 5),), (8,), "n8 was removed")
+    store.commit([wide, SaveGrant(GRANT + 1, 7, 1, 1, ((5, 5),), (8,)), SaveGrant(GRANT + 2, 7, 1, 1, ((6, 6),))])
+    store.commit([broken])
+    assert store.recover().batches[0].grants == [wide, broken, SaveGrant(GRANT + 2, 7, 1, 1, ((6, 6),))]
+    store.commit([DropGrant(GRANT), SaveAttempts([row(1, 1, 5, grant=GRANT + 1)])])
+    assert [grant.grant for grant in store.recover().batches[0].grants] == [GRANT + 2]
+
+
 def test_the_last_word_about_a_grant_counts(store: Store) -> None:
     store.commit(whole(1))
     store.commit([SaveGrant(GRANT, 7, 1, 1, ((1, 9),)), SaveGrant(GRANT, 7, 1, 1, ((2, 3),)), DropGrant(GRANT + 1)])

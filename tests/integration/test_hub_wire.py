@@ -13,6 +13,7 @@ import pytest
 
 from lanai.model.ids import GrantId, Index
 from lanai.model.job import AttemptResult
+from lanai.model.resources import Shape
 from lanai.wire import messages
 from lanai.wire.framing import frame
 from services.processes import Process, eventually, start_hub
@@ -60,6 +61,29 @@ def test_a_batch_goes_from_submission_to_its_last_result(hub: Process, home: Pat
     assert api.command("progress", batch=batch) == {"progress": None}
     api.close()
     agent.close()
+
+
+def test_room_is_claimed_before_a_job_over_two_nodes_is_sent(hub: Process, home: Path) -> None:
+    """An agent of before that hears no word of it: it would not know what to make of it."""
+    api = WirePeer.local(home / "hub")
+    api.hello_api()
+    old, first, second = (WirePeer.tls(home) for _ in range(3))
+    assert old.hello_agent("old", token=join_token(home)).protocol == 1
+    assert first.hello_agent("n1", token=join_token(home), protocol=7).protocol == messages.PROTOCOL_MAX
+    second.hello_agent("n2", token=join_token(home), protocol=2)
+    shape = Shape(nodes=2)
+    api.submit([b"true"], shape=shape)
+    claim = second.expect(messages.Claim)
+    assert claim.shape == shape
+    second.send(messages.Claimed([claim.grant, GrantId(5)]))
+    grant = first.expect(messages.Grant)
+    assert (grant.grant, grant.ranges, grant.nodes) == (claim.grant, [(1, 1)], ("n1", "n2"))
+    first.send(messages.Ended(1, [AttemptResult(grant.grant, Index(1), "ok", 0, started_at_us=1, wall_us=1)]))
+    assert second.expect(messages.Unclaim).grants == [claim.grant]
+    api.submit([b"true"] * 8)
+    assert old.expect(messages.Grant).nodes == ()
+    for peer in (api, old, first, second):
+        peer.close()
 
 
 def test_lines_arrive_at_the_node_as_they_were_submitted(hub: Process, home: Path) -> None:

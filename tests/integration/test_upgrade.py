@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lanai
+from lanai.wire import messages
 from services.machine import Machine
 from services.processes import eventually
 from services.users import made_users, open_directory
@@ -30,16 +31,19 @@ def machine() -> Iterator[Machine]:
         yield made
 
 
-def _another(directory: Path, version: str, *, protocol: int = 1) -> dict[str, str]:
-    """A tree of the package with another version; what the environment has to say so that it is the one that runs."""
+def _another(directory: Path, version: str, *, protocol: int | None = None) -> dict[str, str]:
+    """A tree of the package with another version; what the environment has to say so that it is the one that runs.
+
+    With `protocol` it speaks that one only.
+    """
     tree = directory / "packages" / version
     package = Path(lanai.__file__).parent
     shutil.copytree(package, tree / "lanai", ignore=shutil.ignore_patterns("__pycache__"))
     tree.parent.chmod(0o755)
     _change(tree / "lanai" / "__init__.py", f'"{lanai.__version__}"', f'"{version}"')
-    messages = tree / "lanai" / "wire" / "messages.py"
-    for end in ("MIN", "MAX"):
-        _change(messages, f"PROTOCOL_{end}: Final = 1\n", f"PROTOCOL_{end}: Final = {protocol}\n")
+    file = tree / "lanai" / "wire" / "messages.py"
+    for end, now in (("MIN", messages.PROTOCOL_MIN), ("MAX", messages.PROTOCOL_MAX)) if protocol else ():
+        _change(file, f"PROTOCOL_{end}: Final = {now}\n", f"PROTOCOL_{end}: Final = {protocol}\n")
     return {"PYTHONPATH": str(tree)}
 
 
@@ -122,11 +126,11 @@ def test_a_hub_that_does_not_speak_an_agents_protocol_any_more_says_so_and_its_c
     """The agent is turned away, with words that name both; what runs has the lease's time until another agent comes."""
     hub, agent = machine.start_hub(), machine.start_agent()
     command = Command(machine, anna)
-    machine.environ |= _another(machine.root, NEW, protocol=2)
+    machine.environ |= _another(machine.root, NEW, protocol=9)
     hub.stop()
     machine.start_hub()
     told = eventually(lambda: [line for line in agent.log.read_text().splitlines() if "protocol" in line])
-    assert "the hub speaks protocols 2 to 2" in told[0]
+    assert "the hub speaks protocols 9 to 9" in told[0]
     assert agent.child.poll() is None and command.is_running()
     agent.stop()
     machine.start_agent()

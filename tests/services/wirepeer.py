@@ -82,11 +82,18 @@ class WirePeer:
         return self.expect(messages.Welcome)
 
     def hello_agent(
-        self, name: str, *, token: str = "", key: str = "k", boot_id: str = "b1", cpu_milli: int = 2000
+        self,
+        name: str,
+        *,
+        token: str = "",
+        key: str = "k",
+        boot_id: str = "b1",
+        cpu_milli: int = 2000,
+        protocol: int = 1,
     ) -> messages.Welcome:
         """Join as an agent with an empty inventory."""
         capacity = Capacity(cpu_milli=cpu_milli, memory_bytes=8 << 30)
-        self.send(messages.Hello("agent", 1, 1, "test", token, name, key, boot_id, 1, 0, capacity))
+        self.send(messages.Hello("agent", 1, protocol, "test", token, name, key, boot_id, 1, 0, capacity))
         welcome: messages.Welcome = self.expect(messages.Welcome)
         self.send(messages.Inventory([], is_last=True))
         return welcome
@@ -98,14 +105,16 @@ class WirePeer:
         assert reply.error is None, reply.error
         return msgspec.msgpack.decode(reply.result)
 
-    def submit(self, lines: list[bytes], *, key: str = "", settings: BatchSettings | None = None) -> BatchId:
+    def submit(
+        self, lines: list[bytes], *, key: str = "", settings: BatchSettings | None = None, shape: Shape | None = None
+    ) -> BatchId:
         """A whole batch of lines of one shape."""
         settings = settings or BatchSettings(cwd="/")
         self.send(messages.Open(1, key, "tester", settings, {b"PATH": b"/usr/bin:/bin"}))
         batch: BatchId = self.expect(messages.Opened).batch
         for first in range(0, len(lines), 1000):
             part = lines[first : first + 1000]
-            shapes = [] if first else [(ShapeId(0), Shape())]
+            shapes = [] if first else [(ShapeId(0), shape or Shape())]
             runs = [(len(part), ShapeId(0))]
             self.send(messages.Chunk(batch, first + 1, len(part), runs, shapes, b"\0".join(part)))
             self.expect(messages.ChunkTaken, batch=batch)

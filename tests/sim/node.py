@@ -291,7 +291,7 @@ class Agent:
             messages.Hello(
                 kind="agent",
                 protocol_min=1,
-                protocol_max=1,
+                protocol_max=messages.PROTOCOL_MAX,
                 version="sim",
                 name=node.name,
                 key=f"key of {node.name}",

@@ -47,6 +47,8 @@ class Promises:
         self._picture: dict[str, object] | None = None
         self._layout = Layout()
         self.executions = 0
+        self.wide_executions = 0
+        """Commands that began beside claims."""
         self.comparisons = 0
 
     # -- commands
@@ -68,6 +70,11 @@ class Promises:
         for shape in shapes:
             free -= self._layout.request(shape)
         require(not free & self._layout.guard, f"{node.name} runs more than fits: {len(shapes)} commands")
+        claims = node.agent.machine.roster.claims.values() if node.agent is not None else ()
+        kept = sum(claim.need for claim in claims if not claim.pending)
+        is_kept = not (free - kept) & self._layout.guard
+        require(is_kept, f"{node.name} runs {len(shapes)} commands in room that it keeps for others")
+        self.wide_executions += len(claims) > 0
 
     def ended(self, node: Node, member: Member, batch: BatchId) -> None:
         """A command has ended."""
@@ -178,7 +185,8 @@ def picture(core: HubCore) -> dict[str, object]:
         for name, value in _of_batch(batch).items():
             found[f"batch {batch.id} {name}"] = value
     for grant in world.grants.values():
-        found[f"grant {grant.id}"] = (grant.node.id, grant.batch.id, grant.attempt, spans_of(grant.members))
+        about = (grant.node.id, grant.batch.id, grant.attempt, spans_of(grant.members))
+        found[f"grant {grant.id}"] = (*about, tuple(node.id for node in grant.others), grant.broken)
     for node in world.nodes.values():
         found[f"node {node.name}"] = (node.id, node.is_drained, node.boot_id, node.state == "removed", node.capacity)
     return found

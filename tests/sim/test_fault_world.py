@@ -23,8 +23,8 @@ LIMIT_S = 60.0
 SOAK_S = float(os.environ.get("LANAI_SOAK_S", "0"))
 
 
-def live(seed: int, lived: dict[str, int], shortages: float = 0.0) -> None:
-    world = World(seed, shortages)
+def live(seed: int, lived: dict[str, int], shortages: float = 0.0, wide: float = 0.0) -> None:
+    world = World(seed, shortages, wide)
     try:
         world.run()
     except Exception as error:
@@ -32,6 +32,7 @@ def live(seed: int, lived: dict[str, int], shortages: float = 0.0) -> None:
     for what, count in (
         ("worlds", 1),
         ("attempts", world.promises.executions),
+        ("attempts beside claims", world.promises.wide_executions),
         ("comparisons of store and core", world.promises.comparisons),
         ("faults and wishes", sum(world.happened.values())),
     ):
@@ -61,6 +62,14 @@ def test_worlds_short_of_something(shortages: float, lived: dict[str, int]) -> N
     """Nodes that cannot begin the jobs of a batch for a while, beside all else that goes wrong."""
     for seed in range(SHORT_SEEDS):
         live(seed, lived, shortages)
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("shortages", "wide"), [(0.0, 0.3), (0.0, 1.0), (0.3, 0.5)])
+def test_worlds_with_jobs_over_several_nodes(shortages: float, wide: float, lived: dict[str, int]) -> None:
+    """Nodes are lost before, while and after room is claimed on them for what others run."""
+    for seed in range(SHORT_SEEDS):
+        live(seed, lived, shortages, wide)
 
 
 @pytest.mark.timeout(0)

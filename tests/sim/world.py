@@ -13,7 +13,7 @@ from unittest import mock
 import msgspec
 
 from lanai.model.ids import BatchId, Index
-from lanai.model.resources import Capacity
+from lanai.model.resources import Capacity, Shape
 from lanai.store.memory import MemoryStore
 from sim.hub import Hub
 from sim.node import Node
@@ -31,6 +31,7 @@ FAULTS = (
 )  # fmt: skip
 """Each comes with a rate of its own, per second of virtual time."""
 
+NODES_OF_WIDE = 3
 SHORTAGE_US = 5 * SECOND_US
 USERS = ("ann", "bob", "cid")
 OUTCOMES = ("exit", "signal", "time", "memory", "check", "notfound", "node")
@@ -47,11 +48,13 @@ class World:
     """Made from a seed; `run` raises Broken, or whatever the code under test raises.
 
     `shortages`: how often, of all spans of a few seconds, a node lacks what a batch's jobs need to begin.
+    `wide`: which part of all shapes asks for several nodes.
     """
 
-    def __init__(self, seed: int, shortages: float = 0.0) -> None:
+    def __init__(self, seed: int, shortages: float = 0.0, wide: float = 0.0) -> None:
         self.seed = seed
         self._shortages = shortages
+        self._wide = wide
         self.rng = rng = Random(seed)
         self.loop = Loop()
         self.lease_us = rng.choice((20, 60)) * SECOND_US
@@ -128,14 +131,25 @@ class World:
     def _begin(self) -> None:
         rng = self.rng
         self._start_hub()
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(max(rng.randint(1, 4), NODES_OF_WIDE if self._wide else 0)):
             self._add_node()
         for number in range(rng.randint(1, 5)):
             settings, shapes = some_settings(self)
+            shapes = self._widened(shapes)
             size = rng.choice((1, 5, 20, 20, 60))
             jobs = sorted(rng.randrange(len(shapes)) for _ in range(size))
             submission = Submission(f"key {number}", rng.choice(USERS), settings, shapes, jobs)
             self.loop.later(rng.randrange(60 * SECOND_US), self._submits(submission))
+
+    def _widened(self, shapes: list[Shape]) -> list[Shape]:
+        """Some of them over several nodes, each so small that any node holds one."""
+        rng = self.rng
+        return [
+            Shape(nodes=rng.randint(2, NODES_OF_WIDE), cpu_milli=rng.choice((500, 1000)), memory_bytes=GIB)
+            if self._wide and rng.random() < self._wide
+            else shape
+            for shape in shapes
+        ]
 
     def _submits(self, submission: Submission) -> Callable[[], None]:
         return lambda: self.users.submit(submission)

@@ -39,6 +39,12 @@ def test_without_options_a_job_has_one_cpu_and_this_directory() -> None:
     assert found.umask == mask
 
 
+def test_several_nodes() -> None:
+    assert settings("--nodes", "3", "--tasks-per-node", "2").shape == Shape(nodes=3, tasks_per_node=2)
+    with pytest.raises(click.BadParameter):
+        settings("--nodes", "0")
+
+
 def test_amounts() -> None:
     found = settings("--cpus", "0.5", "--memory", "2G", "--gpus", "1", "--time", "1h30m", "--resource", "lic=2")
     assert found.shape == Shape(

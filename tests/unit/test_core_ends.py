@@ -348,7 +348,7 @@ def test_running_is_shown_once_it_is_known(hub: Recorder) -> None:
     hub.start()
     hub.feed(AttemptsStarted(node, [(grant(1), 1, 5), (grant(1), 1, 5), (grant(1), 9, 5), (grant(7), 1, 5)]))
     assert hub.counts(batch) == {"locked": 1, "running": 1}
-    assert hub.core.in_flight(batch, 1, 9) == [(1, 1, "n", grant(1), 5), (2, 1, "n", grant(1), 0)]
+    assert hub.core.in_flight(batch, 1, 9) == [(1, 1, "n", grant(1), 5, []), (2, 1, "n", grant(1), 0, [])]
 
 
 def test_a_stopped_batch_tries_nothing_again(hub: Recorder) -> None:

@@ -19,6 +19,11 @@ def test_what_a_job_asks_for_replaces_its_batchs_and_zero_takes_away() -> None:
     )
 
 
+def test_a_job_may_ask_for_nodes_of_its_own() -> None:
+    assert JobRequest(nodes=3).over(Shape(tasks_per_node=2)) == Shape(nodes=3, tasks_per_node=2)
+    assert AS_BATCH.over(Shape(nodes=3)).nodes == 3
+
+
 def test_requests_and_checks_travel() -> None:
     request = JobRequest(gpu_milli=0, named=(("arm", 2),))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=JobRequest) == request

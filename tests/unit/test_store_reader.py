@@ -1,6 +1,8 @@
 """What people are shown of the store: jobs by state, failures by cause, pages, single things."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,14 @@ import pytest
 from lanai.model.access import Caller, Origin, Role
 from lanai.model.batch import BatchSettings, Counts
 from lanai.model.errors import NothingThere, StoreError
+from lanai.model.ids import Index
 from lanai.model.records import (
     AttemptRow,
     CloseBatch,
+    DropGrant,
     OpenBatch,
+    PruneBatch,
+    PruneRows,
     Record,
     SaveAttempts,
     SaveAudit,
@@ -124,6 +130,21 @@ def test_a_job_is_shown_with_all_its_fields(writer: SqliteWriter, reader: Sqlite
     unset = {name for name, value in jobs[0].items() if value is None}
     assert jobs[0]["attempts"] == 0
     assert unset == set(jobs[0]) - {"id", "batch", "index", "state", "command", "attempts", "submitted_at_us", "reason"}
+
+
+def test_an_attempt_over_several_nodes_names_them_when_it_has_ended(
+    writer: SqliteWriter, reader: SqliteReader
+) -> None:
+    wide = SaveShape(1, 0, Shape(nodes=3))
+    names = [node(2, "n2"), node(3, "n3"), node(4, "n4")]
+    writer.commit([*batch(1, 2), wide, *names, SaveGrant(GRANT, 2, 1, 1, ((1, 1),), (3, 4))])
+    ended = [row(1, 1, "queued", "lost"), row(2, 1, "done", attempt=2, grant=7)]
+    writer.commit([DropGrant(GRANT), SaveAttempts(ended)])
+    attempts = reader.job(1, Index(1)).attempts
+    assert [(attempt["node"], attempt["others"]) for attempt in attempts] == [("n2", ["n3", "n4"]), ("n2", [])]
+    writer.commit([PruneBatch(1), PruneRows(0, 1000)])
+    with closing(sqlite3.connect(f"file:{reader._file}?mode=ro", uri=True)) as db:
+        assert db.execute("SELECT count(*) FROM wide_grant").fetchone() == (0,)
 
 
 def test_a_granted_job_is_locked_on_its_node(writer: SqliteWriter, reader: SqliteReader) -> None:

@@ -178,12 +178,16 @@ class CloseLane(Value, frozen=True):
 
 
 class Item(Value, frozen=True):
-    """One job for the starter: its index, its command line, its checks, the gpus it has to itself."""
+    """One job for the starter: its index, its command line, its checks, the gpus it has to itself.
+
+    `nodes`: the names of all nodes that it has, where these are several.
+    """
 
     index: Index
     line: bytes
     checks: tuple[Check, ...] = ()
     gpus: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class Hand(Value, frozen=True):

@@ -88,8 +88,9 @@ class Granted:
         indices = [Index(index) for first, last in message.ranges for index in range(first, last + 1)]
         lines = message.lines.split(b"\0")
         checks = message.checks
-        if checks:
-            items = [Item(i, line, checks.get(n, ())) for n, (i, line) in enumerate(zip(indices, lines, strict=True))]
+        if checks or message.nodes:
+            rows = enumerate(zip(indices, lines, strict=True))
+            items = [Item(i, line, checks.get(n, ()), nodes=message.nodes) for n, (i, line) in rows]
         else:
             items = list(map(Item, indices, lines))
         if self.known:
@@ -103,6 +104,18 @@ class Granted:
         if taken:
             self.pending = deque(item for item in self.pending if not first <= item.index <= last)
         return taken
+
+
+class Claim:
+    """Room for an attempt that another node runs. `pending`: there is none yet."""
+
+    __slots__ = ("gpu_milli", "grant", "need", "pending")
+
+    def __init__(self, grant: GrantId, need: Vector, gpu_milli: int) -> None:
+        self.grant = grant
+        self.need = need
+        self.gpu_milli = gpu_milli
+        self.pending = True
 
 
 class Gpus:

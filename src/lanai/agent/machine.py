@@ -178,6 +178,8 @@ class Machine:
                 self._on_recall(items, out)
             case wire.Kill(items, grace_us, why):
                 self._on_kill(items, grace_us, why, out)
+            case wire.Claim() | wire.Unclaim():
+                self._on_claim(now_us, message, out)
             case wire.Welcome():
                 self._on_welcome(now_us, message, out)
             case wire.Drain(is_draining, leave):
@@ -190,7 +192,7 @@ class Machine:
             case wire.Suspend():
                 self.lease.suspend()
             case wire.Refused(error):
-                hint = f" ({error.hint})" if error.hint else ""
+                hint = error.hint and f" ({error.hint})"
                 out.append(ev.Reconnect(f"the hub refuses: {error.message}{hint}"))
             case wire.Fetch() | wire.Credit() | wire.Unfetch() | wire.Input():
                 pass  # the loop gives these to whoever reads outputs and writes inputs
@@ -243,7 +245,8 @@ class Machine:
         items = self.roster.inventory() + [(*member, "ended") for member in ended]
         for first in range(0, max(1, len(items)), FRAME_ITEMS):
             is_last = first + FRAME_ITEMS >= len(items)
-            out.append(Send(wire.Inventory(items[first : first + FRAME_ITEMS], is_last)))
+            claims = self.roster.kept_claims() if is_last else []
+            out.append(Send(wire.Inventory(items[first : first + FRAME_ITEMS], is_last, claims)))
         self._send_results(list(self._unforgotten), out)
         self._fill(now_us, out)
 
@@ -262,6 +265,7 @@ class Machine:
         """The hub was restored from a backup: what an earlier epoch granted is ended, and its results are put aside."""
         for number in [number for number in self.roster.grants if self._is_foreign(number)]:
             self.roster.withdraw(number, 0, NEVER_US)
+        self.roster.unclaim([number for number in self.roster.claims if self._is_foreign(number)])
         running = [member for member in self.roster.live if self._is_foreign(member[0])]
         self._end(running, _GRACE_US, "the hub was restored from a backup", out)
         apart = [result for _, result in self._unforgotten if self._is_foreign(result.grant)]
@@ -295,6 +299,14 @@ class Machine:
     def _must_return(self, now_us: int) -> bool:
         """Whether nothing may be taken up. After the lease the hub may have given it to others already."""
         return self._is_draining or bool(self._trouble) or not self.lease.is_good(now_us)
+
+    def _on_claim(self, now_us: int, message: wire.Claim | wire.Unclaim, out: list[Effect]) -> None:
+        """Also while nothing new begins here: what it is for is another node's."""
+        if isinstance(message, wire.Unclaim):
+            self.roster.unclaim(message.grants)
+        elif self.roster.claim(message.grant, message.shape):
+            out.append(Send(wire.Claimed([message.grant])))
+        self._fill(now_us, out)
 
     def _on_recall(self, items: list[tuple[GrantId, int, int]], out: list[Effect]) -> None:
         returned: list[Member] = []
@@ -347,11 +359,18 @@ class Machine:
 
     def _fill(self, now_us: int, out: list[Effect]) -> None:
         if not self._is_draining and not self._trouble and self.lease.is_good(now_us):
-            self.roster.fill(self._served, out)
+            self._say_claimed(self.roster.fill(self._served, out), out)
             for owner in sorted(self.roster.wanted - self._woken - self._retiring - {OWN}):
                 self._woken.add(owner)
                 out.append(ev.WakeStarter(owner))
+        elif self.roster.claims:
+            self._say_claimed(self.roster.keep_room(), out)
         self.roster.resize(out)
+
+    def _say_claimed(self, claims: list[GrantId], out: list[Effect]) -> None:
+        # Where the hub cannot hear it, the inventory says it again.
+        if claims and self._is_in_step():
+            out.append(Send(wire.Claimed(claims)))
 
     # -- the starters
 
@@ -525,6 +544,7 @@ class Machine:
         if self.lease.has_run_out(now_us):
             # The hub gives these jobs to others now; what runs is ended by the starter itself.
             self._give_all_back(out)
+            self.roster.unclaim(list(self.roster.claims))
             self.lease.end()
             for owner, some in self.roster.by_owner(self.roster.live).items():
                 self._await_ends(some, 0, owner)
@@ -572,7 +592,7 @@ class Machine:
         is_busy = self.roster.live or self.roster.pending or self._being_kept or self._unkept or self._orphans
         if self._is_gone or is_busy:
             return
-        if self._is_leaving and not (self._is_welcome and self._unforgotten):
+        if self._is_leaving and not (self._is_welcome and (self._unforgotten or self.roster.claims)):
             self._is_gone = True
             out.append(ev.Leave("drained, and told to leave"))
         elif self._end_with_hub_us and 0 <= self._gone_since_us <= now_us - self._end_with_hub_us:

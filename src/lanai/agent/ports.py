@@ -52,6 +52,7 @@ class Starters:
         cgroups: the agent's; None for none.
         log: told what is of interest to nobody but who looks into the log.
         output_bytes: how much is kept of either output of an attempt; 0 for all.
+        node: what the hub calls this computer.
 
     Attributes:
         ports: the starters that there are, by owner.
@@ -65,12 +66,14 @@ class Starters:
         *,
         cgroups: Cgroups | None = None,
         output_bytes: int = 0,
+        node: str = "",
         log: Callable[[str], None] = print,
     ) -> None:
         self._state = state
         self._served = served
         self._cgroups = cgroups
         self._output_bytes = output_bytes
+        self._node = node
         self._log = log
         self._lanes: dict[int, StarterPort] = {}
         self.ports: dict[str, StarterPort] = {}
@@ -80,7 +83,7 @@ class Starters:
         if served is None:
             leaves = Leaves(cgroups, _own_name(), log)
             place = link.own_place(state / "starter")
-            self.ports[OWN] = StarterPort(place, leaves=leaves, output_bytes=output_bytes)
+            self.ports[OWN] = StarterPort(place, leaves=leaves, output_bytes=output_bytes, node=node)
             return
         for name, mode in (("doors", 0o700), ("users", 0o711)):
             (state / name).mkdir(mode=mode, exist_ok=True)
@@ -114,7 +117,8 @@ class Starters:
             place = link.Place(self._state / "users" / name, self._state / "doors" / name)
             account = link.Account(owner, self._served.min_uid, self._served.allow_root)
             leaves = Leaves(self._cgroups, owner, self._log)
-            port = self.ports[owner] = StarterPort(place, account, leaves, output_bytes=self._output_bytes)
+            sizes = self._output_bytes
+            port = self.ports[owner] = StarterPort(place, account, leaves, output_bytes=sizes, node=self._node)
         return port
 
     def reading(self, owner: str) -> StarterPort | None:

@@ -7,21 +7,22 @@ Theory of operation. Grants stand in the order in which they came. `fill` goes t
 that fits, again and again. The unit of "fits" is a lane: its width is how many of it may run at once, and is charged to
 the node's free amounts; it shrinks as soon as the starter holds fewer. The starter gets a surplus over the width, so
 that short jobs follow each other without asking, but only from grants that nothing older waits in front of: the order
-stays the hub's.
+stays the hub's. A claim, room for an attempt that another node runs, stands among the grants. While it waits, nothing
+behind it starts: what it waits for has begun, or stands in front of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 from lanai.agent import events as ev
 from lanai.agent.events import Effect, Item, Member
-from lanai.agent.lanes import Gpus, Granted, Lane, is_same_lane
+from lanai.agent.lanes import Claim, Gpus, Granted, Lane, is_same_lane
 from lanai.agent.spool import Handed
 from lanai.model.ids import GrantId, Index
-from lanai.model.resources import Capacity
+from lanai.model.resources import Capacity, Shape
 from lanai.model.vector import Layout
 from lanai.wire import messages as wire
 
@@ -33,6 +34,8 @@ NAMELESS: Final = "-"
 
 IDLE_LANE_US: Final = 30_000_000
 ALL: Final = (0, 1 << 62)
+NOBODY: Final = Index(0)
+"""No job has this number: it stands for the one of another node that gpus are claimed for."""
 
 
 class Roster:
@@ -42,6 +45,7 @@ class Roster:
         live: every job that the starter has, and its lane.
         began: of those, the ones known to run, with the wall time of the start.
         grants: those of which anything is pending or live.
+        claims: room for attempts of other nodes, waited for or kept.
         wanted: starters that `fill` missed.
     """
 
@@ -54,12 +58,13 @@ class Roster:
         self.wanted: set[str] = set()
         self._lanes: dict[int, Lane] = {}
         self._specs: dict[int, Lane] = {}
-        self._queue: deque[Granted] = deque()
+        self._queue: deque[Granted | Claim] = deque()
         self._finished: dict[GrantId, Granted] = {}
         self._finished_jobs = 0
         self._idle_since: dict[Lane, int] = {}
         self._resized: dict[Lane, None] = {}
         self.grants: dict[GrantId, Granted] = {}
+        self.claims: dict[GrantId, Claim] = {}
         self.live: dict[Member, Lane] = {}
         self.began: dict[Member, int] = {}
 
@@ -76,7 +81,7 @@ class Roster:
     @property
     def pending(self) -> int:
         """How many the starter was not given yet."""
-        return sum(len(grant.pending) for grant in self._queue)
+        return sum(len(grant.pending) for grant in self._waiting())
 
     def inventory(self) -> list[tuple[GrantId, Index, str]]:
         """Every job here: (grant, index, `waiting` or `running`)."""
@@ -160,13 +165,78 @@ class Roster:
         grant = self.grants.get(member[0]) or self._finished.get(member[0])
         return grant is not None and member[1] in grant.known
 
+    # -- claims
+
+    def claim(self, number: GrantId, shape: Shape) -> bool:
+        """Wait for room for an attempt of another node's, behind what was granted; whether it is kept already.
+
+        What would not even fit into the empty node is not waited for, lest it keeps all else waiting: it has no answer.
+        """
+        known = self.claims.get(number)
+        if known is not None:
+            return not known.pending
+        need = self._layout.request(shape)
+        if not (self._capacity - need) & self._layout.guard:
+            claim = self.claims[number] = Claim(number, need, shape.gpu_milli)
+            self._queue.append(claim)
+        return False
+
+    def unclaim(self, numbers: Iterable[GrantId]) -> None:
+        """No room is needed for these any more. Those that are not known are left out."""
+        for number in numbers:
+            claim = self.claims.pop(number, None)
+            if claim is None:
+                continue
+            if claim.pending:
+                self._queue.remove(claim)
+            else:
+                self._free += claim.need
+                self._gpus.give_back((number, NOBODY))
+
+    def kept_claims(self) -> list[GrantId]:
+        """Those for which there is room."""
+        return [number for number, claim in self.claims.items() if not claim.pending]
+
+    def keep_room(self) -> list[GrantId]:
+        """Keep room for the claims that now have it, as far as none waits in front of them; those that it was new to.
+
+        For when nothing may begin: then no grant waits here.
+        """
+        kept: list[GrantId] = []
+        for claim in [one for one in self._queue if isinstance(one, Claim)]:
+            if not self._keep_room(claim):
+                break
+            kept.append(claim.grant)
+        self._forget_empty()
+        return kept
+
+    def _keep_room(self, claim: Claim) -> bool:
+        """Whether there is room for it, which is taken then. A claim that has it is out of the queue."""
+        if (self._free - claim.need) & self._layout.guard:
+            return False
+        if claim.gpu_milli and self._gpus.take((claim.grant, NOBODY), claim.gpu_milli) is None:
+            return False
+        self._free -= claim.need
+        claim.pending = False
+        return True
+
     # -- starting
 
-    def fill(self, served: Container[str], out: list[Effect]) -> None:
-        """Start the first that fits, in the order of grants, until none does. Those of starters not `served` wait."""
+    def fill(self, served: Container[str], out: list[Effect]) -> list[GrantId]:
+        """Start the first that fits, in the order of grants, until none does. Those of starters not `served` wait.
+
+        Returns the claims for which there is room since now.
+        """
         is_one_waiting = False
+        kept: list[GrantId] = []
         self.wanted.clear()
         for grant in self._queue:
+            if isinstance(grant, Claim):
+                if grant.pending and not self._keep_room(grant):
+                    is_one_waiting = True
+                    break
+                kept.append(grant.grant)
+                continue
             if grant.lane.owner not in served:
                 if grant.pending:
                     self.wanted.add(grant.lane.owner)
@@ -178,6 +248,7 @@ class Roster:
             is_one_waiting = is_one_waiting or bool(grant.pending)
         if not is_one_waiting or not self._queue[0].pending:
             self._forget_empty()
+        return kept
 
     def resize(self, out: list[Effect]) -> None:
         """Tell the starter of lanes whose width has changed."""
@@ -213,7 +284,7 @@ class Roster:
             if gpus is None:
                 break
             grant.pending.popleft()
-            items.append(Item(item.index, item.line, item.checks, gpus))
+            items.append(Item(item.index, item.line, item.checks, gpus, item.nodes))
             self._free -= lane.need
             lane.width += 1
         if items:
@@ -239,9 +310,12 @@ class Roster:
         out.append(ev.Hand(lane.number, handed, items))
 
     def _forget_empty(self) -> None:
-        for grant in self._queue:
+        for grant in self._waiting():
             grant.is_queued = bool(grant.pending)
         self._queue = deque(grant for grant in self._queue if grant.pending)
+
+    def _waiting(self) -> Iterator[Granted]:
+        return (grant for grant in self._queue if isinstance(grant, Granted))
 
     # -- what the starter says
 
@@ -315,7 +389,7 @@ class Roster:
     def busy(self) -> set[str]:
         """Starters that have anything, or are to get something."""
         owners = {lane.owner for lane in self._lanes.values() if lane.held}
-        return owners | {grant.lane.owner for grant in self._queue if grant.pending}
+        return owners | {grant.lane.owner for grant in self._waiting() if grant.pending}
 
     def by_owner(self, members: Iterable[Member]) -> dict[str, list[Member]]:
         """Live members, by the starter that has them."""
@@ -326,7 +400,7 @@ class Roster:
 
     def close_idle_lanes(self, now_us: int, out: list[Effect]) -> None:
         """The starter keeps an environment per lane; one that nothing came for in a while is opened anew if need be."""
-        awaited = {grant.lane for grant in self._queue if grant.pending}
+        awaited = {grant.lane for grant in self._waiting() if grant.pending}
         named = set(self._specs.values())
         idle = [lane for lane in self._lanes.values() if not lane.held and lane not in awaited]
         self._idle_since = {lane: self._idle_since.get(lane, now_us) for lane in idle}

@@ -8,6 +8,7 @@ from collections import deque
 
 from lanai.agent.starter_cgroups import Leaf
 from lanai.agent.starter_command import Check, CheckResult, Spec, own_variables
+from lanai.agent.starter_hosts import Hosts
 from lanai.agent.starter_output import Record, Slot
 from lanai.agent.starter_reports import Key
 
@@ -64,6 +65,7 @@ class Attempt:
         "deadline_us",
         "extra_environment",
         "gpus",
+        "hosts",
         "is_told",
         "job",
         "key",
@@ -105,6 +107,7 @@ class Attempt:
         self.variables = own_variables(spec.batch_text, index_text, number_text, mark)
         self.extra_environment: dict[str, str] | None = None
         self.checks: tuple[Check, ...] = ()
+        self.hosts: Hosts | None = None
         self.slot: Slot | None = None
         self.leaf: Leaf | None = None
         self.pid = 0

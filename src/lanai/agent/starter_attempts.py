@@ -14,6 +14,7 @@ from lanai.agent import starter_processes as processes
 from lanai.agent.starter_attempt import NEVER, Attempt, Lane
 from lanai.agent.starter_cgroups import Counted, Leaf, LeafGone, Leaves, judge
 from lanai.agent.starter_families import Families
+from lanai.agent.starter_hosts import hosts_of
 from lanai.agent.starter_output import Output, Record
 from lanai.agent.starter_probing import PATIENCE_US, Places, Probing
 from lanai.agent.starter_reports import End, Figures, Key, Reports
@@ -128,6 +129,7 @@ class Attempts:
             attempt = Attempt(spec, lane, key, number, words, mark)
             if len(row) > 3:
                 attempt.extra_environment, attempt.checks = command.parse_extra(row[3])
+                attempt.hosts = hosts_of(row[3])
             waiting[key] = attempt
             queue.append(key)
         self._unfilled.add(lane)
@@ -340,6 +342,7 @@ class Attempts:
         del self.active[attempt.key]
         if attempt.spec.is_limited or attempt.outcome is not None:
             self._families.ended(attempt)
+        self._spawner.ended(attempt)
         assert attempt.waited is not None
         status, usage, ended_us = attempt.waited
         slot = attempt.slot

@@ -248,8 +248,9 @@ class StarterLink:
     def run(self, lane: int, spec: int, grant: int, items: Sequence[Sequence[Any]]) -> bytes:
         """Queues attempts: rows of (index, attempt, command[, extra]).
 
-        A command is a list of words, or a string for /bin/sh; extra may hold ``env`` (added to the spec's) and
-        ``checks`` (rows of when, kind, path). Attempts that the starter knows already are left as they are.
+        A command is a list of words, or a string for /bin/sh; extra may hold ``env`` (added to the spec's),
+        ``checks`` (rows of when, kind, path) and ``hosts`` (``names`` of nodes, ``tasks`` on each). Attempts that the
+        starter knows already are left as they are.
         """
         return _frame({"m": "run", "lane": lane, "spec": spec, "grant": grant, "items": items})
 

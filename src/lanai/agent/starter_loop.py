@@ -19,6 +19,7 @@ from lanai.agent.starter_account import Account
 from lanai.agent.starter_attempt import NEVER
 from lanai.agent.starter_attempts import Attempts, now_us
 from lanai.agent.starter_cgroups import Leaf, Leaves
+from lanai.agent.starter_hosts import FEATURE as HOSTS
 from lanai.agent.starter_input import Inputs
 from lanai.agent.starter_output import Output
 from lanai.agent.starter_peers import BadPeer, Peer, encode
@@ -29,7 +30,7 @@ from lanai.agent.starter_spawn import Spawner
 from lanai.agent.starter_sweeping import outputs_in, sweeping
 
 PROTOCOL = 1
-FEATURES = ("leaves", "read", "sweep")
+FEATURES = (HOSTS, "leaves", "read", "sweep")
 _HOUSE_US = 1_000_000
 _FAREWELL_US = 2_000_000
 _PEERS_AT_MOST = 16

@@ -15,6 +15,7 @@ from lanai.agent import starter_output as output
 from lanai.agent.starter_attempt import Attempt
 from lanai.agent.starter_cgroups import Leaf, LeafGone, Leaves
 from lanai.agent.starter_exec import Environment, Streams, Words, spawn
+from lanai.agent.starter_hosts import HostFiles
 from lanai.agent.starter_probing import GOOD_US
 from lanai.agent.starter_reports import Key
 
@@ -36,9 +37,15 @@ class Spawner:
         self._slots = slots
         self._leaves = leaves
         self._open_input = open_input
+        self._host_files = HostFiles(slots.directory)
         self._words = Words()
         self._entered: command.Spec | None = None
         self._enter_again_us = 0
+
+    def ended(self, attempt: Attempt) -> None:
+        """Removes what was made for it to begin."""
+        if attempt.hosts is not None:
+            self._host_files.remove(attempt.key)
 
     def begin(self, attempt: Attempt, now_us: int) -> None:
         """Starts the attempt's process and fills in what is known of it from then on.
@@ -58,6 +65,9 @@ class Spawner:
             if attempt.checks:
                 _check_inputs(attempt)
             attempt.wall_us = time.time_ns() // 1000
+            if attempt.hosts is not None:
+                variables = self._host_files.make(attempt.key, attempt.hosts)
+                attempt.extra_environment = {**(attempt.extra_environment or {}), **variables}
             if attempt.leaf is None:
                 self._start(attempt)
             else:
@@ -65,6 +75,7 @@ class Spawner:
         except (command.CannotStart, LeafGone):
             if attempt.slot is not None:
                 self._slots.give_back(attempt.slot)
+            self.ended(attempt)
             raise
         attempt.started_us = now_us
 

@@ -88,8 +88,9 @@ class StarterPort:
         leaves: Leaves | None = None,
         *,
         output_bytes: int = 0,
+        node: str = "",
     ) -> None:
-        """`output_bytes`: how much is kept of either output of an attempt; 0 for all."""
+        """`output_bytes`: how much is kept of either output of an attempt; 0 for all. `node`: what this is called."""
         self.owner = "" if account is None else account.user
         self.directory = place.directory
         self.due_us = 0
@@ -98,6 +99,8 @@ class StarterPort:
         self._place = place
         self._account = account
         self._output_bytes = output_bytes
+        self._node = node
+        self._writes_hosts = False
         self._is_wanted = account is None
         self._not_before_us = self._ping_us = self._refused_until_us = 0
         self._refusal = ""
@@ -304,6 +307,7 @@ class StarterPort:
         """Tell the starter what the lane's jobs have in common."""
         self._specs[lane] = spec
         shape = spec.shape
+        env = {_text(name): _text(value) for name, value in spec.env.items()}
         leaf = self._leaves.needed_by(shape)
         if leaf is not None:
             self._in_leaves.add(lane)
@@ -312,7 +316,7 @@ class StarterPort:
                 lane,
                 batch=spec.batch,
                 cwd=spec.cwd,
-                env={_text(name): _text(value) for name, value in spec.env.items()},
+                env=self._with_node(env) if shape.nodes == 1 else env,
                 umask=spec.umask,
                 cpu_milli=shape.cpu_milli,
                 memory_bytes=shape.memory_bytes or None,
@@ -325,6 +329,9 @@ class StarterPort:
                 output_bytes=self._output_bytes or None,
             )
         )
+
+    def _with_node(self, env: dict[str, str]) -> dict[str, str]:
+        return {**env, "LANAI_NODES": self._node, "LANAI_NNODES": "1"} if self._node else env
 
     def close_lane(self, lane: int) -> None:
         """Nothing more comes for the lane."""
@@ -342,17 +349,23 @@ class StarterPort:
 
     def hand(self, lane: int, grant: GrantId, attempt: int, items: list[Item]) -> None:
         """Give it jobs. A line that has no words ends as not found."""
-        shell = self._specs[lane].shell
+        spec = self._specs[lane]
         for some in _portions(items):
-            rows = self._rows(some, grant, attempt, shell)
+            rows = self._rows(some, grant, attempt, spec)
             if rows:
                 self._promised.add(len(rows))
                 if lane in self._in_leaves:
                     self._leaves.promise(len(rows))
                 self._send(self._link.run(lane, lane, grant, rows))
 
-    def _rows(self, items: list[Item], grant: GrantId, attempt: int, shell: str) -> list[tuple[Any, ...]]:
+    def _rows(self, items: list[Item], grant: GrantId, attempt: int, spec: Spec) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
+        shell, tasks = spec.shell, spec.shape.tasks_per_node
+        has_hosts = spec.shape.nodes > 1 or tasks > 1
+        if has_hosts and not self._writes_hosts:
+            why = "the starter is of an earlier version, which knows nothing of host files; it ends when it is idle"
+            self._unstartable += [AttemptResult(grant, item.index, Outcome.NODE, reason=why) for item in items]
+            return rows
         for item in items:
             try:
                 words = [_text(word) for word in argv(item.line, shell)]
@@ -360,7 +373,10 @@ class StarterPort:
                 result = AttemptResult(grant, item.index, Outcome.NOTFOUND, exit_code=127, reason=str(error))
                 self._unstartable.append(result)
                 continue
-            if item.checks or item.gpus:
+            if has_hosts:
+                hosts = {"names": item.nodes or (self._node,), "tasks": tasks}
+                rows.append((item.index, attempt, words, {**_extra(item), "hosts": hosts}))
+            elif item.checks or item.gpus:
                 rows.append((item.index, attempt, words, _extra(item)))
             else:
                 rows.append((item.index, attempt, words))
@@ -497,6 +513,7 @@ class StarterPort:
         self._is_greeted = True
         self._reads.on_hello(hello.features)
         self._can_sweep = "sweep" in hello.features
+        self._writes_hosts = "hosts" in hello.features
         self._say_what_waited()
         self._pass_on(self._leaves.greeted(hello))
 
@@ -582,6 +599,8 @@ def _portions(items: list[Item]) -> Iterator[list[Item]]:
         size = ROW_BYTES + len(item.line)
         if item.checks:
             size += sum(ROW_BYTES + len(check.file) for check in item.checks)
+        if item.nodes:
+            size += sum(map(len, item.nodes)) + 4 * len(item.nodes)
         if size > room and some:
             yield some
             some, room = [], PORTION_BYTES

@@ -36,13 +36,14 @@ _ENDED_AS: Final[dict[str, JobState]] = {Outcome.OK: JobState.DONE, Outcome.CANC
 
 
 class InFlight(msgspec.Struct, frozen=True):
-    """An attempt at a node; `started_at_us` is 0 while it is not known to have begun."""
+    """An attempt at a node; `started_at_us` is 0 until it is known to have begun. `others` are its further nodes."""
 
     index: int
     attempt: int
     node: str
     grant: int
     started_at_us: int
+    others: list[str] = []
 
 
 class Live:
@@ -118,9 +119,10 @@ class Jobs:
         job = shown(detail.job, await self._live(caller, row, [detail.job]))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
-            attempts.append(
-                {"attempt": job["attempts"], **{name: job[name] for name in ("state", "node", "started_at")}}
-            )
+            names = [name for name in ("state", "node", "nodes", "started_at") if name in job]
+            attempts.append({"attempt": job["attempts"], **{name: job[name] for name in names}})
+        elif attempts and "nodes" in attempts[-1]:
+            job["nodes"] = attempts[-1]["nodes"]
         return job, attempts
 
     async def failures(self, row: BatchRow, limit: int) -> dict[str, Any]:
@@ -180,11 +182,13 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
     flying = live.flying(job["index"])
     state, attempts, node, started_at_us = job["state"], job["attempts"], job["node"], job["started_at_us"]
     is_ended = True
+    nodes: list[str] = []
     if flying is not None and _is_current(job, flying):
         state = JobState.RUNNING if flying.started_at_us else JobState.LOCKED
         attempts, node, started_at_us = flying.attempt, flying.node, flying.started_at_us
         is_ended = False
-    return {
+        nodes = [flying.node, *flying.others] if flying.others else []
+    seen = {
         "id": job["id"],
         "batch": job["batch"],
         "index": job["index"],
@@ -204,6 +208,7 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
         "memory_peak_bytes": job["memory_peak_bytes"] if is_ended else None,
         "reason": (live.reason(job["index"]) if state == JobState.QUEUED else "") or job["reason"] or None,
     }
+    return {**seen, "nodes": nodes} if nodes else seen
 
 
 def _is_current(job: JobView, flying: InFlight) -> bool:
@@ -214,7 +219,9 @@ def _is_current(job: JobView, flying: InFlight) -> bool:
 
 
 def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
+    nodes = {"nodes": [attempt["node"], *attempt["others"]]} if attempt["others"] else {}
     return {
+        **nodes,
         "attempt": attempt["attempt"],
         "state": _ENDED_AS.get(attempt["outcome"] or "", JobState.FAILED),
         "outcome": attempt["outcome"],

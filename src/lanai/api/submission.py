@@ -25,6 +25,7 @@ from lanai.model.batch import (
 )
 from lanai.model.clauses import NAME
 from lanai.model.errors import UserError
+from lanai.model.resources import NODES_MAX, TASKS_MAX
 
 HEAD_BYTES: Final = 2 << 20
 """The longest first line: an environment at its limit, written as JSON escapes, and settings."""
@@ -121,6 +122,10 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
         yield f"shape: found an amount of {wrong[0]}, accepted is 0 to {COUNT_MAX}"
     elif not shape.cpu_milli:
         yield "cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)"
+    if not 1 <= shape.nodes <= NODES_MAX:
+        yield f"nodes: found {shape.nodes}, accepted is 1 to {NODES_MAX}"
+    if not 1 <= shape.tasks_per_node <= TASKS_MAX:
+        yield f"tasks per node: found {shape.tasks_per_node}, accepted is 1 to {TASKS_MAX}"
     if shape.gpu_milli % 1000:
         yield f"shape: found {shape.gpu_milli} thousandths of a gpu, accepted are whole ones"
     yield from _text_problems(settings)

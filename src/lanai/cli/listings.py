@@ -36,7 +36,7 @@ JOBS: Final = Listing(
     columns=(
         *("id", "batch", "index", "state", "command", "attempts", "exit_code", "signal", "outcome", "node"),
         *("submitted_at", "started_at", "ended_at", "wall_s", "cpu_user_s", "cpu_system_s", "memory_peak_bytes"),
-        "reason",
+        *("reason", "nodes"),
     ),
     shown=("id", "state", "attempts", "exit_code", "outcome", "node", "wall_s", "memory_peak_bytes", "command"),
     numbers=frozenset(("batch", "index", "attempts", "exit_code", "signal")),
@@ -48,7 +48,7 @@ NODES: Final = Listing(
     key="name",
     columns=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
-        *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped"),
+        *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped", "claims"),
     ),
     shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
     numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),

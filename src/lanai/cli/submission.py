@@ -21,7 +21,7 @@ from lanai.model.batch import (
     Retries,
 )
 from lanai.model.errors import UserError
-from lanai.model.resources import Shape
+from lanai.model.resources import NODES_MAX, TASKS_MAX, Shape
 from lanai.model.settings import SubmitSettings
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 
@@ -45,6 +45,20 @@ _OPTIONS: Final = (
     click.option("--memory", metavar="SIZE", help="Memory per job, e.g. 512M or 8G: request and limit at once."),
     click.option("--gpus", metavar="N", help="Gpus per job."),
     click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource per job."),
+    click.option(
+        "--nodes",
+        type=click.IntRange(1, NODES_MAX),
+        default=1,
+        metavar="N",
+        help="Nodes per job, each with all of the above; the command runs on the first of them. (default 1)",
+    ),
+    click.option(
+        "--tasks-per-node",
+        type=click.IntRange(1, TASKS_MAX),
+        default=1,
+        metavar="T",
+        help="How often a node stands in $LANAI_HOSTFILE, and its slots in $LANAI_MPI_HOSTFILE. (default 1)",
+    ),
     click.option("--time", "time_limit", metavar="T", help="Time limit per attempt, e.g. 90, 20m, 1h30m."),
     click.option(
         "--retries",
@@ -182,6 +196,8 @@ def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
         named=tuple(sorted((name, count) for name, count in named.items() if count)),
         time_limit_us=round(time_limit_s * 1_000_000),
         features=_features(options["features"]),
+        nodes=options["nodes"],
+        tasks_per_node=options["tasks_per_node"],
     )
 
 

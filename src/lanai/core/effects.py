@@ -10,6 +10,7 @@ import msgspec
 
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
+from lanai.model.resources import Shape
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -31,7 +32,10 @@ class RejectNode(Effect, frozen=True):
 
 
 class StartAttempts(Effect, frozen=True):
-    """Send a grant. After a reconnect the node may have it already, which changes nothing there."""
+    """Send a grant. After a reconnect the node may have it already, which changes nothing there.
+
+    `others` are the further nodes of a job over several.
+    """
 
     node: NodeId
     grant: GrantId
@@ -40,6 +44,22 @@ class StartAttempts(Effect, frozen=True):
     attempt: int
     spans: tuple[tuple[int, int], ...]
     is_urgent: bool = True
+    others: tuple[NodeId, ...] = ()
+
+
+class ClaimRoom(Effect, frozen=True):
+    """Have the node keep room for an attempt that another one runs. Answered by `RoomClaimed`; a repeat is harmless."""
+
+    node: NodeId
+    grant: GrantId
+    shape: Shape
+
+
+class UnclaimRoom(Effect, frozen=True):
+    """These grants need no room on the node any more."""
+
+    node: NodeId
+    grants: list[GrantId]
 
 
 class RecallJobs(Effect, frozen=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from lanai.core import explain, holds
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
-from lanai.core.effects import BatchMoved, ForgetResults
+from lanai.core.effects import BatchMoved, ForgetResults, KillAttempts
 from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
@@ -222,6 +222,8 @@ def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> A
     """One attempt failed: decide what becomes of the job, book it, and return the row to keep."""
     batch, index = grant.batch, result.index
     attempt = grant.attempt
+    if grant.broken:
+        result = msgspec.structs.replace(result, outcome=str(Outcome.LOST), reason=grant.broken)
     world.leave_grant(grant, index)
     batch.counts.queued -= 1
     if batch.stall_waits_us and result.started_at_us:
@@ -261,6 +263,8 @@ def lose_everything(world: World, node: Node, why: str) -> None:
             )
             rows.append(settle(world, grant, lost, world.wall_us))
     node.clear()
+    for grant in list(node.claims.values()):
+        break_off(world, grant, f"{why} ({node.name})")
     if rows:
         world.keep(SaveAttempts(rows))
         world.tell("attempts_lost", node.name, f"{len(rows)} attempts: {why}")
@@ -268,6 +272,23 @@ def lose_everything(world: World, node: Node, why: str) -> None:
         world.touch(batch)
         finish_if_over(world, batch, world.wall_us)
     world.needs_pass = True
+
+
+def break_off(world: World, grant: Grant, why: str) -> None:
+    """One of the further nodes of a job is lost: its attempt is to end on all of them, at the node's charge.
+
+    The rest of them are free, and the job waits again, when the first node says that the attempt has ended, or its own
+    lease is over: until then it may run. What was not sent yet comes back without having begun.
+    """
+    members = [(grant.id, index) for index in sorted(grant.members)]
+    if grant.id in world.claiming:
+        take_back(world, grant.node, members)
+    elif not grant.broken:
+        grant.broken = why
+        world.keep(grant.record())
+        world.tell("attempts_lost", grant.node.name, f"an attempt over {len(grant.others) + 1} nodes: {why}")
+        if grant.node.is_in_step:
+            world.do(KillAttempts(grant.node.id, members, grant.batch.settings.grace_us, why))
 
 
 def finish_if_over(world: World, batch: Batch, wall_us: int) -> None:
@@ -404,9 +425,9 @@ def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> 
 
 
 def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
-    """Whether an open node other than this one could take the line's jobs."""
+    """Whether open nodes other than this one, as many as it needs, could take one of the line's jobs."""
     guard = world.layout.guard
-    return any(
+    able = (
         other is not node
         and other.is_open()
         and not batch.is_barred(other.id)
@@ -414,6 +435,7 @@ def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
         and not (other.total - line.vector) & guard
         for other in world.nodes.values()
     )
+    return any(able) if line.shape.nodes == 1 else sum(able) >= line.shape.nodes
 
 
 def has_stopped(batch: Batch) -> bool:

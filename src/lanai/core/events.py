@@ -28,6 +28,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class NodeJoined(Event, frozen=True):
     """An agent that the shell has authenticated says hello. `key_hash` tells whether it is the one of that name.
 
+    `takes_claims`: it can be one of the nodes of a job over several; agents of before that cannot.
+
     `facts` are what it can do on its computer, for people; nothing is decided by them. `token` is the one that it has
     shown, 0 where it is of the hub's machine and needs none.
     """
@@ -43,13 +45,25 @@ class NodeJoined(Event, frozen=True):
     version: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     token: TokenId = TokenId(0)
+    takes_claims: bool = True
 
 
 class NodeTookStock(Event, frozen=True):
-    """The agent's whole inventory, all frames of it together: (grant, index, state)."""
+    """The agent's whole inventory, all frames of it together: (grant, index, state).
+
+    `claims` are the grants that it keeps room for because another node runs their attempt.
+    """
 
     node: NodeId
     items: list[tuple[GrantId, Index, str]]
+    claims: tuple[GrantId, ...] = ()
+
+
+class RoomClaimed(Event, frozen=True):
+    """The node keeps room for the attempts of these grants, which other nodes run. A repeat is harmless."""
+
+    node: NodeId
+    grants: list[GrantId]
 
 
 class NodeHeard(Event, frozen=True):

@@ -14,7 +14,7 @@ from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells
+from lanai.core.schedule.placing import able_cells, are_enough
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
@@ -46,7 +46,12 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
 def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
     """Whether some open node could take it, if it were empty, and nothing keeps the batch from nodes."""
     is_free_to_go = not batch.avoided and not batch.stalls and not line.not_on
-    return is_free_to_go and next(able_cells(world, line), None) is not None
+    if not is_free_to_go:
+        return False
+    if line.shape.nodes == 1:
+        return next(able_cells(world, line), None) is not None
+    taking = (node.id for cell in able_cells(world, line) for node in cell.nodes() if node.takes_claims)
+    return are_enough(line, taking)
 
 
 def text_of(world: World, batch: Batch, line: Line) -> str:
@@ -64,11 +69,14 @@ def limit_reached(world: World, line: Line, considered: limits.Considered) -> No
 
 
 def too_large(world: World, shape: Shape) -> str:
-    """Why no node, drained or away included, can hold one job of this shape; empty where one can, or there is none."""
+    """Why no nodes, drained or away included, can hold one job of this shape; empty where some can, or none is."""
     nodes = _nodes(world)
     request = world.layout.request(shape)
-    if not nodes or any(not (node.total - request) & world.layout.guard for node in nodes):
+    able = sum(not (node.total - request) & world.layout.guard for node in nodes)
+    if not nodes or able >= shape.nodes:
         return ""
+    if able:
+        return f"needs {shape.nodes} nodes with {_each(shape)}, {able} could take it"
     for asked, most, show in _amounts(shape, [node.capacity for node in nodes]):
         if asked > most:
             return f"needs {show(asked)}, the largest node has {show(most)}"
@@ -77,6 +85,10 @@ def too_large(world: World, shape: Shape) -> str:
 
 def describe(shape: Shape) -> str:
     """A shape in words."""
+    return _each(shape) if shape.nodes == 1 else f"{shape.nodes} nodes with {_each(shape)}"
+
+
+def _each(shape: Shape) -> str:
     parts = [_cpus(shape.cpu_milli)]
     if shape.memory_bytes:
         parts.append(f"{format_bytes(shape.memory_bytes)} memory")
@@ -159,18 +171,27 @@ def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     if large:
         return "too_large", large
     guard = world.layout.guard
-    able = [node for node in nodes if not (node.total - line.vector) & guard]
+    able = [node for node in nodes if not (node.total - line.vector) & guard and _has(node, line.shape)]
     usable = [node for node in able if node.is_open()]
-    if not usable:
+    if len(usable) < line.shape.nodes:
         return "no_open_node", f"needs {describe(line.shape)}; {_closed(able)}"
     allowed = [node for node in usable if not batch.is_barred(node.id) and node.id != line.not_on]
     stalled = [node for node in usable if node.id in batch.stalls]
-    if not allowed and stalled:
+    is_barred = len(allowed) < line.shape.nodes
+    if is_barred and stalled:
         first, others = stalled[0], len(stalled) - 1
         more = f" (and {others} more)" if others else ""
         return "stalled", f"{first.name}{more} cannot begin it now, and is tried again: {batch.stalls[first.id].why}"
-    if not allowed:
-        return "avoided", f"all {len(usable)} open nodes that are large enough have failed it lately"
+    if is_barred:
+        lately = f"{len(usable) - len(allowed)} of" if allowed else "all"
+        return "avoided", f"{lately} {len(usable)} open nodes that are large enough have failed it lately"
+    old = [node for node in allowed if not node.takes_claims] if line.shape.nodes > 1 else []
+    if len(allowed) - len(old) < line.shape.nodes:
+        which = f"the agent of {old[0].name} is of a version that knows nothing of this"
+        return "old_agent", f"needs {describe(line.shape)}; {which}"
+    if line.shape.nodes > 1:
+        free = sum(not (node.free - line.vector) & guard for node in allowed)
+        return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
     return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"
 
 
@@ -188,15 +209,16 @@ def _free_text(node: Node) -> str:
 
 
 def _closed(nodes: list[Node]) -> str:
-    drained = sum(node.is_drained for node in nodes)
-    troubled = [node for node in nodes if node.trouble]
+    closed = [node for node in nodes if not node.is_open()]
+    drained = sum(node.is_drained for node in closed)
+    troubled = [node for node in closed if node.trouble]
     if troubled:
         return f"{troubled[0].name} takes nothing new: {troubled[0].trouble}"
     if drained:
         return f"{drained} of {len(nodes)} nodes that are large enough are drained"
-    away = sum(node.state is not NodeState.UP for node in nodes)
+    away = sum(node.state is not NodeState.UP for node in closed)
     if not away:
-        return f"{nodes[0].name} is connecting"
+        return f"{closed[0].name} is connecting"
     return f"{away} of {len(nodes)} nodes that are large enough are away"
 
 

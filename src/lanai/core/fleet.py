@@ -6,7 +6,7 @@ killed, grants that it has lost are sent again.
 
 from __future__ import annotations
 
-from lanai.core import ends
+from lanai.core import ends, wide
 from lanai.core.effects import AcceptNode, Answer, DismissNode, DrainNode, KillAttempts, RejectNode, StartAttempts
 from lanai.core.events import NodeDisconnected, NodeHeard, NodeJoined, NodeTookStock, NodeWished
 from lanai.core.nodes import Grant, Node
@@ -102,6 +102,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     node.started_by = event.started_by
     node.version = event.version
     node.facts = event.facts
+    node.takes_claims = event.takes_claims
     node.total = world.layout.capacity(event.capacity)
     if is_new_to_lines:
         world.measure_lines()
@@ -145,6 +146,7 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     for grant in list(node.grants.values()):
         unwanted += _grant_again(world, node, grant, has.get(grant.id, {}))
     _rebook(world, node)
+    wide.compare(world, node, event.claims)
     ends.take_back(world, node, unwanted)
     node.is_in_step = True
     node.ended_us = world.now_us
@@ -162,6 +164,11 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     back = missing & (batch.cancel_wishes | batch.hold_wishes)
     if node.is_drained or batch.is_barred(node.id) or not batch.is_open:
         back = set(missing)
+    if grant.others:
+        # It is given anew: whether all its nodes still keep its room is not known. Where the inventory comes twice,
+        # though, the grant may be on its way here.
+        back = set() if node.is_in_step else set(missing)
+        missing = set() if grant.id in world.claiming else missing
     missing -= back
     for index in sorted(index for index, state in has.items() if state == "running" and index in grant.members):
         if index not in grant.started:
@@ -169,12 +176,13 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
             grant.batch.counts.locked -= 1
             grant.batch.counts.running += 1
     if missing:
-        world.do(
-            StartAttempts(
-                node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt, spans_of(missing), is_urgent=True
-            )
-        )
-    unwanted = sorted((grant.members - back) & grant.batch.cancel_wishes)
+        about = node.id, grant.id, grant.batch.id, grant.line.shape_id, grant.attempt
+        others = tuple(other.id for other in grant.others)
+        world.do(StartAttempts(*about, spans_of(missing), is_urgent=True, others=others))
+    kept = grant.members - back
+    if kept and grant.broken:
+        world.do(KillAttempts(node.id, [(grant.id, i) for i in sorted(kept)], batch.settings.grace_us, grant.broken))
+    unwanted = sorted(kept & grant.batch.cancel_wishes)
     if unwanted:
         items = [(grant.id, index) for index in unwanted]
         world.do(KillAttempts(node.id, items, grant.batch.settings.grace_us, "cancelled"))
@@ -238,8 +246,8 @@ def on_wished(world: World, event: NodeWished) -> None:
         world.do(Answer(event.request, error=error.body()))
         return
     is_given_up = node.state is NodeState.AWAY or (node.id in world.suspended and not node.connection)
-    if event.wish == "remove" and node.grants and not is_given_up:
-        held = sum(len(grant.members) for grant in node.grants.values())
+    held = sum(len(grant.members) for grant in node.grants.values()) + len(node.claims)
+    if event.wish == "remove" and held and not is_given_up:
         refusal = Refusal(
             f"{node.name} still has {held} attempts",
             code="node_busy",
@@ -268,6 +276,7 @@ def _apply_wish(world: World, node: Node, wish: str) -> None:
         if node.is_drained:
             for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
                 recall(world, batch, node=node)
+            wide.call_off(world, node)
     world.tell(f"node_{wish}", node.name, "by a person")
     world.reindex(node)
 

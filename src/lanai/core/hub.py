@@ -25,6 +25,7 @@ from lanai.core import (
     stalls,
     sync,
     tokens,
+    wide,
     wishes,
 )
 from lanai.core.effects import Answer, BatchMoved, Effect, EndHub
@@ -52,6 +53,7 @@ from lanai.core.events import (
     Noted,
     OldFound,
     PolicyChanged,
+    RoomClaimed,
     TailArrived,
     TimePassed,
     TokenCreated,
@@ -68,7 +70,8 @@ from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.records import Record, Recovered
 from lanai.model.resources import Amounts, Capacity, Shape
 
-_FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock)
+OTHERS_MOST: Final = 20_000
+_FROM_NODES: Final = (AttemptsEnded, NodeHeard, AttemptsStarted, JobsReturned, NodeTookStock, RoomClaimed)
 
 
 def _on_revived(world: World, event: BatchRevived) -> None:
@@ -89,6 +92,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     sync.look_at_deadlines(world)
     if any(promise.at_us <= world.now_us for promise in world.promises.values()):
         world.needs_pass = True  # what was to end by now runs on
+    wide.look_at_claims(world)
     history.look(world)
     tokens.look_at_expiry(world)
     policy.look_at_use(world)
@@ -129,6 +133,7 @@ _HANDLERS: Final = dict(
         _takes(AttemptsEnded, ends.on_ended),
         _takes(AttemptsStarted, ends.on_started),
         _takes(JobsReturned, ends.on_returned),
+        _takes(RoomClaimed, wide.on_claimed),
         _takes(NodeHeard, fleet.on_heard),
         _takes(NodeJoined, fleet.on_joined),
         _takes(NodeTookStock, fleet.on_took_stock),
@@ -197,6 +202,8 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     escaped: int
     facts: dict[str, str]
+    claims: list[str]
+    """Jobs that other nodes run and that have room here: BATCH/INDEX."""
 
 
 class HubCore:
@@ -288,7 +295,7 @@ class HubCore:
         world = self.world
         use = policy.use_record(world)
         records: list[Record] = [] if use is None else [use]
-        told = {node.id for node in world.nodes.values() if node.connection and node.grants}
+        told = {node.id for node in world.nodes.values() if node.connection and (node.grants or node.claims)}
         if not told <= world.suspended:
             world.suspended |= told
             records.append(world.suspension())
@@ -335,18 +342,26 @@ class HubCore:
         """For each shape why no node can ever hold it, or empty."""
         return [explain.too_large(self.world, shape) for shape in shapes]
 
-    def in_flight(self, batch_id: BatchId, first: int, last: int) -> list[tuple[Index, int, str, int, int]]:
-        """Attempts at nodes: (index, try, node, grant, wall time of the start; 0 where not known to have begun)."""
+    def in_flight(
+        self, batch_id: BatchId, first: int, last: int
+    ) -> list[tuple[Index, int, str, int, int, list[str]]]:
+        """Attempts at nodes: (index, try, node, grant, wall time of the start, further nodes).
+
+        The time is 0 where it is not known to have begun. Of the further nodes at most `OTHERS_MOST` are named in all,
+        so that the answer fits a message: those of whole attempts, as far as that goes.
+        """
         batch = self.world.batches.get(batch_id)
         if batch is None:
             return []
         wanted = frozenset(range(max(first, 1), min(last, batch.total) + 1))
-        found = [
-            (Index(index), grant.attempt, grant.node.name, int(grant.id), grant.started.get(Index(index), 0))
-            for grant in self.world.grants.values()
-            if grant.batch is batch
-            for index in grant.members & wanted
-        ]
+        found: list[tuple[Index, int, str, int, int, list[str]]] = []
+        left = OTHERS_MOST
+        for grant in self.world.grants.values():
+            members = grant.members & wanted if grant.batch is batch else ()
+            others = [node.name for node in grant.others] if members and len(grant.others) <= left else []
+            left -= len(others)
+            about = grant.attempt, grant.node.name, int(grant.id)
+            found += [(Index(index), *about, grant.started.get(Index(index), 0), others) for index in members]
         return sorted(found)
 
     def reasons(self, batch_id: BatchId, first: int, last: int, most: int) -> list[tuple[int, int, str]]:
@@ -399,6 +414,7 @@ class HubCore:
                 version=node.version,
                 escaped=node.escaped,
                 facts=dict(node.facts),
+                claims=[f"{one.batch.id}/{min(one.members)}" for one in node.claims.values()][:avoided_most],
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED
@@ -419,12 +435,20 @@ class HubCore:
         for node in world.nodes.values():
             booked.update({(line, True): count for line, count in node.active.items()})
             booked.update({(line, False): count for line, count in node.surplus.items()})
+            booked.update((grant.line, True) for grant in node.claims.values())
         for batch in world.batches.values():
             for line in batch.lines.values():
                 assert (line.active, line.stacked) == (booked[line, True], booked[line, False]), batch.id
         for grant in world.grants.values():
             assert grant.members, grant.id
             assert grant.node.grants[grant.id] is grant
+            assert all(node.claims[grant.id] is grant for node in grant.others), grant.id
+            assert bool(grant.awaited) <= (grant.id in world.claiming), grant.id
+        for node in world.nodes.values():
+            assert all(world.grants[grant] is claim for grant, claim in node.claims.items()), node.name
+            used = sum(line.vector * count for line, count in node.active.items())
+            used += sum(claim.line.vector for claim in node.claims.values())
+            assert node.free == node.total - used, node.name
         limits.check(world)
 
     def _begin(self, now_us: int) -> World:

@@ -213,10 +213,14 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
                 batch.hold_wishes.add(index)
             if batch.cancelled.remove(index, index):
                 batch.cancel_wishes.add(index)
-        _adopt(world, batch, saved.grant, node.id, saved.attempt, members)
+        adopted = _adopt(world, batch, saved.grant, node.id, saved.attempt, members)
+        adopted.others = tuple(world.nodes[other] for other in saved.others if other in world.nodes)
+        adopted.broken = saved.broken
+        for other in adopted.others:
+            other.claim(adopted)
 
 
-def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> None:
+def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> Grant:
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
     shape = batch.shape_of(min(members))
@@ -228,3 +232,4 @@ def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int
     world.book(batch, line, count)
     batch.counts.locked += count
     node.stack(line, count)
+    return adopted

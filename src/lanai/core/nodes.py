@@ -39,10 +39,27 @@ class Step(NamedTuple):
 class Grant:
     """Leave given to a node. Members leave it as they end or come back; without members it is gone.
 
+    A grant for a job over several nodes has one member, which `node` runs, and the same room on each of `others`. It is
+    sent when none of these is `awaited` any more.
+
     `was_stacked`: its members were sent to wait there for room, so when they began is not known from the grant.
     """
 
-    __slots__ = ("attempt", "batch", "granted_at_us", "id", "line", "members", "node", "started", "was_stacked")
+    __slots__ = (
+        "attempt",
+        "awaited",
+        "batch",
+        "broken",
+        "granted_at_us",
+        "id",
+        "is_withheld",
+        "line",
+        "members",
+        "node",
+        "others",
+        "started",
+        "was_stacked",
+    )
 
     def __init__(
         self,
@@ -65,10 +82,23 @@ class Grant:
         self.started: dict[Index, int] = {}
         self.granted_at_us = at_us
         self.was_stacked = was_stacked
+        self.others: tuple[Node, ...] = ()
+        self.awaited: set[NodeId] = set()
+        """Of `others`, those that have not said yet that the room is theirs to give."""
+        self.is_withheld = False
+        """It was asked back before it was sent, and so is never sent."""
+        self.broken = ""
+        """Why its attempt is to end before its time: one of `others` was lost. Empty: it is whole."""
 
     def record(self) -> SaveGrant:
         """The grant as a record, with the members it has now."""
-        return SaveGrant(self.id, self.node.id, self.batch.id, self.attempt, spans_of(self.members))
+        others = tuple(node.id for node in self.others)
+        about = self.id, self.node.id, self.batch.id, self.attempt
+        return SaveGrant(*about, spans_of(self.members), others, self.broken)
+
+    def withhold(self) -> None:
+        """It is asked back. What has not been sent until now is not sent, lest the answer is overtaken by it."""
+        self.is_withheld = self.is_withheld or bool(self.awaited)
 
 
 class Node:
@@ -107,6 +137,10 @@ class Node:
         self.is_in_step = False
         """It has taken stock on this connection, so that grants may be sent."""
         self.grants: dict[GrantId, Grant] = {}
+        self.claims: dict[GrantId, Grant] = {}
+        """Of attempts that other nodes run: they have room here."""
+        self.takes_claims = True
+        """Its agent knows what a claim is."""
         self.active: dict[Line, int] = {}
         self.surplus: dict[Line, int] = {}
         self.surplus_count = 0
@@ -138,6 +172,22 @@ class Node:
         self.free -= line.vector * count
         self.active[line] = self.active.get(line, 0) + count
         line.book(count, 0)
+
+    def claim(self, grant: Grant) -> None:
+        """An attempt that another node runs takes room here too. Its line is charged for it as for one more."""
+        self.claims[grant.id] = grant
+        self.changes += 1
+        self.free -= grant.line.vector
+        grant.line.book(1, 0)
+
+    def unclaim(self, grant: Grant, guard: int) -> None:
+        """That attempt is over; surplus moves up into the room. Harmless where it has none."""
+        if self.claims.pop(grant.id, None) is not None:
+            self.changes += 1
+            self.free += grant.line.vector
+            grant.line.book(-1, 0)
+            if self.surplus_count:
+                self._move_up(guard)
 
     def stack(self, line: Line, count: int) -> None:
         """`count` attempts of the line wait at the agent."""
@@ -175,7 +225,7 @@ class Node:
             self.vacate(line, count - waiting, guard)
 
     def clear(self) -> None:
-        """Nothing is there any more."""
+        """None of its own attempts is there any more. Claims end with those whose they are."""
         for line, count in self.active.items():
             line.book(-count, 0)
         for line, count in self.surplus.items():
@@ -186,7 +236,7 @@ class Node:
         self._stacked.clear()
         self.surplus_count = 0
         self.changes += 1
-        self.free = self.total
+        self.free = self.total - sum(grant.line.vector for grant in self.claims.values())
 
     def lay(self, step: Step) -> None:
         """Keep an amount of the node from others for a time."""

@@ -17,6 +17,7 @@ def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
     grants = world.grants if node is None else node.grants
     for grant in grants.values():
         if grant.batch is batch and grant.node.is_in_step:
+            grant.withhold()
             spans = spans_of(grant.members - grant.started.keys())
             by_node.setdefault(grant.node.id, []).extend((grant.id, first, last) for first, last in spans)
     for node_id, items in by_node.items():
@@ -28,9 +29,9 @@ def make_way(world: World, batch: Batch, request: Vector, asked: set[NodeId]) ->
     """A batch that has had nothing yet finds no room: take the surplus of others back where it could go.
 
     It then begins as soon as any attempt there ends, and not after half a second of other people's work. As many nodes
-    are asked as it has jobs waiting, and none that stands in `asked`, to which they are added.
+    are asked as its waiting jobs need, and none that stands in `asked`, to which they are added.
     """
-    wanted = batch.waiting
+    wanted = sum(line.waiting.count * line.shape.nodes for line in batch.lines.values())
     for node in world.nodes.values():
         if wanted < 1:
             return

@@ -63,6 +63,7 @@ def _kill(world: World, batch: Batch, spans: Spans | None, states: set[str]) -> 
             members -= grant.started.keys()
         wished |= members
         if members and grant.node.is_in_step:
+            grant.withhold()
             by_node.setdefault(grant.node.id, []).extend((grant.id, index) for index in sorted(members))
     ends.wish_cancelled(world, batch, wished)
     for node, items in by_node.items():

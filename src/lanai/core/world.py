@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from lanai.core.batches import Batch
-from lanai.core.effects import Effect, StartAttempts
+from lanai.core.effects import ClaimRoom, Effect, StartAttempts, UnclaimRoom
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.schedule.cells import Cell
@@ -98,6 +98,8 @@ class World:
         self.suspended: set[NodeId] = set()
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
         self.grants: dict[GrantId, Grant] = {}
+        self.claiming: dict[GrantId, Grant] = {}
+        """Grants over several nodes that are not sent yet, because some of these have not answered."""
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
         self.policy = policy
         self.counters: dict[Key, Counter] = {}
@@ -275,6 +277,34 @@ class World:
             counts.locked += count
         self.touch(batch)
 
+    def give_wide(self, nodes: list[Node], line: Line, span: Span) -> None:
+        """Make the grant of one job over several nodes, and book the room on all of them.
+
+        The command runs on the first of the nodes, by id. It is sent when all others have said that they keep the room.
+
+        Args:
+            nodes: open ones, two or more, each with room for the line's head.
+            span: the job's index twice, already taken out of the line's waiting spans.
+        """
+        first, *others = sorted(nodes, key=lambda node: node.id)
+        batch, index = self.batches[line.batch], Index(span[0])
+        grant = Grant(self._next_grant(), first, batch, line, batch.attempt_of(index), {index}, self.now_us)
+        grant.others = tuple(others)
+        grant.awaited = {node.id for node in others}
+        self.grants[grant.id] = first.grants[grant.id] = self.claiming[grant.id] = grant
+        first.occupy(line, 1)
+        self.keep(grant.record())
+        for node in others:
+            node.claim(grant)
+            self.do(ClaimRoom(node.id, grant.id, line.shape))
+        for node in nodes:
+            self.reindex(node)
+        batch.has_begun = True
+        self.book(batch, line, 1)
+        batch.counts.queued -= 1
+        batch.counts.locked += 1
+        self.touch(batch)
+
     def lift(self, promise: Promise) -> None:
         """What its nodes keep for the line that was promised them, they keep no longer."""
         for node in promise.nodes:
@@ -316,6 +346,16 @@ class World:
         del self.grants[grant.id]
         grant.node.grants.pop(grant.id, None)
         self.keep(DropGrant(grant.id))
+        if grant.others:
+            self._free_others(grant)
+
+    def _free_others(self, grant: Grant) -> None:
+        self.claiming.pop(grant.id, None)
+        for node in grant.others:
+            node.unclaim(grant, self.layout.guard)
+            self.do(UnclaimRoom(node.id, [grant.id]))
+            self.reindex(node)
+        self.needs_pass = True
 
 
 def _by_attempt(batch: Batch, spans: list[Span]) -> dict[int, tuple[tuple[Span, ...], set[Index]]]:

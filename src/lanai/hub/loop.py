@@ -18,12 +18,14 @@ from lanai.core.effects import (
     AckChunk,
     Answer,
     BatchMoved,
+    ClaimRoom,
     DrainNode,
     Effect,
     KillAttempts,
     RecallJobs,
     RejectNode,
     StartAttempts,
+    UnclaimRoom,
 )
 from lanai.core.events import (
     BatchChanged,
@@ -52,7 +54,9 @@ PROMPT_SHARE: Final = 100
 more than one part in so many of the time."""
 TICK_S: Final = 1.0
 
-_URGENT: Final = frozenset({AcceptNode, AckChunk, Answer, DrainNode, KillAttempts, RecallJobs, RejectNode})
+_URGENT: Final = frozenset(
+    {AcceptNode, AckChunk, Answer, ClaimRoom, DrainNode, KillAttempts, RecallJobs, RejectNode, UnclaimRoom}
+)
 
 _PROMPT: Final = frozenset(
     {BatchChanged, BatchClosed, BatchRevived, JobsReleased, JobsRetried, NodeJoined, NodeTookStock}

@@ -86,6 +86,7 @@ class Peer(asyncio.BufferedProtocol):
         self.name = ""
         self.node: NodeId | None = None
         self.token = TokenId(0)
+        self.protocol = messages.PROTOCOL_MIN
         self.inventory: list[tuple[int, int, str]] = []
         self.specs: set[int] = set()
         self._switchboard = switchboard

@@ -144,9 +144,10 @@ class Switchboard:
 
     def on_hello(self, peer: Peer, hello: messages.Hello) -> None:
         """An agent becomes a node once the core says so; the API process is let in at once."""
+        peer.protocol = min(hello.protocol_max, messages.PROTOCOL_MAX)
         if hello.kind == "api":
             self._apis[peer.number] = peer
-            peer.send(self._welcome(NodeId(0)))
+            peer.send(self._welcome(peer, NodeId(0)))
         elif hello.kind == "agent" and hello.capacity is not None and _is_name(hello.name):
             check_offer(hello, hello.capacity)
             self._joining[peer.number] = peer
@@ -163,6 +164,7 @@ class Switchboard:
                     hello.version[:100],
                     tuple((name[:50], text[:FACT_CHARACTERS]) for name, text in hello.facts[:FACTS]),
                     peer.token,
+                    peer.protocol >= messages.CLAIMS_PROTOCOL,
                 )
             )
         else:
@@ -219,7 +221,9 @@ class Switchboard:
                     items = [(GrantId(grant), Index(index), state) for grant, index, state in peer.inventory]
                     peer.inventory = []
                     self._streams.took_stock(node, items)
-                    post(events.NodeTookStock(node, items))
+                    post(events.NodeTookStock(node, items, tuple(message.claims)))
+            case messages.Claimed():
+                post(events.RoomClaimed(node, message.grants))
             case messages.Tail():
                 self._keep_tail(node, message)
             case messages.Output():
@@ -371,6 +375,8 @@ class Switchboard:
                 self._to_node(effect.node, messages.Recall(effect.items))
             case do.KillAttempts():
                 self._to_node(effect.node, messages.Kill(effect.items, effect.grace_us, effect.why))
+            case do.ClaimRoom() | do.UnclaimRoom():
+                self._claim(effect)
             case do.AckChunk():
                 api = self._apis.get(effect.connection)
                 if api is not None:
@@ -386,12 +392,15 @@ class Switchboard:
             case do.LookForOld() | do.TokensChanged() | do.EndHub():
                 self._perform_here(effect)
             case do.DismissNode():
-                peer = self._agents.pop(effect.node, None)
-                if peer is not None:
-                    self._streams.lost_node(effect.node)
-                    peer.leave()
+                self._dismiss(effect.node)
             case _:
                 raise AssertionError(f"cannot perform {type(effect).__name__}")
+
+    def _dismiss(self, node: NodeId) -> None:
+        peer = self._agents.pop(node, None)
+        if peer is not None:
+            self._streams.lost_node(node)
+            peer.leave()
 
     def _perform_here(self, effect: do.LookForOld | do.TokensChanged | do.EndHub) -> None:
         """What is about the hub itself."""
@@ -413,7 +422,7 @@ class Switchboard:
         self._forgettable.pop(effect.node, None)  # it counts on its own: what it still has, it sends again
         self._streams.lost_node(effect.node)  # of a connection that has ended unnoticed
         self._agents[effect.node] = peer
-        peer.send(self._welcome(effect.node))
+        peer.send(self._welcome(peer, effect.node))
 
     def _tokens_changed(self, effect: do.TokensChanged) -> None:
         """The API process looks again before it answers anybody. Agents that came in by what is gone have to go."""
@@ -439,10 +448,26 @@ class Switchboard:
         peer.send_as_read(self._grants(effect, spec))
         self._streams.granted(effect.node, effect.grant, effect.batch, effect.spans)
 
+    def _claim(self, effect: do.ClaimRoom | do.UnclaimRoom) -> None:
+        """An agent that does not know the words gets none of them: it would drop the connection."""
+        peer = self._agents.get(effect.node)
+        if peer is None or peer.protocol < messages.CLAIMS_PROTOCOL:
+            return
+        if isinstance(effect, do.ClaimRoom):
+            peer.send(messages.Claim(effect.grant, effect.shape))
+        else:
+            peer.send(messages.Unclaim(effect.grants))
+
     def _grants(self, effect: do.StartAttempts, spec: int) -> Iterator[messages.Grant]:
         """The grant in as many messages as it takes. Lines are read when a message is asked for."""
+        about, nodes = (effect.grant, spec, effect.attempt), self._names(effect)
         for piece in self._lines.pieces(effect.batch, effect.spans):
-            yield messages.Grant(effect.grant, spec, effect.attempt, piece.ranges, piece.lines, piece.checks)
+            yield messages.Grant(*about, piece.ranges, piece.lines, piece.checks, nodes)
+
+    def _names(self, effect: do.StartAttempts) -> tuple[str, ...]:
+        """Of all nodes of a job over several, the first one first; none where it has one."""
+        known = self._core.world.nodes
+        return tuple(known[node].name for node in (effect.node, *effect.others)) if effect.others else ()
 
     def _forget(self, effect: do.ForgetResults) -> None:
         """While a node has more to do this can wait for its next grant, or a moment: every frame wakes both ends."""
@@ -570,10 +595,10 @@ class Switchboard:
         if peer is not None:
             peer.send(message)
 
-    def _welcome(self, node: NodeId) -> messages.Welcome:
+    def _welcome(self, peer: Peer, node: NodeId) -> messages.Welcome:
         world = self._core.world
         return messages.Welcome(
-            messages.PROTOCOL_MAX,
+            peer.protocol,
             lanai.__version__,
             self._hub,
             world.epoch,

@@ -1,10 +1,11 @@
 """The `{check ...}` and `{use ...}` clauses inside one line of a job list, as in Parasol, and the further uses.
 
     {check in|out exists|exists+|line|line+ FILE}     replaced by FILE where it stands
-    {use cpu N} {use ram N} {use gpu N} {use time D} {use NAME N}     removed
+    {use cpu N} {use ram N} {use gpu N} {use time D} {use nodes N} {use NAME N}     removed
 
 A `{` that is not followed by `check` or `use` and a blank (or `}`) is ordinary text, so `awk '{print}'` passes. Where a
-use is repeated in one line the last counts; a cpu or ram of 0 means the batch's own, both as in Parasol.
+use is repeated in one line the last counts; a cpu or ram of 0 means the batch's own, both as in Parasol, and so do 0
+nodes.
 
 A clause ends at the next `}`. Good lines are taken apart with a few operations; only a line that is not good is looked
 at word by word, to say where and what is wrong.
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, get_args
 
 from lanai.model.request import AS_BATCH, Check, JobRequest, Rule, When
+from lanai.model.resources import NODES_MAX
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 
 BLANKS: Final = b" \t\v\f\r"
@@ -29,7 +31,7 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 """What a named resource may be called."""
 
 ACCEPTED_RESOURCE: Final = (
-    "the name of a resource (a letter, then letters, digits, _ . -); cpus, memory, gpus and time are no such names"
+    "the name of a resource (a letter, then letters, digits, _ . -); cpus, memory, gpus, time and nodes are none"
 )
 
 _CLAUSE: Final = re.compile(rb"\{(check|use)(?=[\s}])([^}]*)\}")
@@ -45,8 +47,9 @@ _MISTAKEN: Final = {
     "gpus": "gpu",
     "walltime": "time",
     "timeout": "time",
+    "node": "nodes",
 }
-_ACCEPTED_USE: Final = "{use cpu|ram|gpu|time|NAME VALUE}"
+_ACCEPTED_USE: Final = "{use cpu|ram|gpu|time|nodes|NAME VALUE}"
 _ACCEPTED_CHECK: Final = "{check in|out exists|exists+|line|line+ FILE}"
 
 
@@ -122,6 +125,8 @@ def request_of(uses: Iterable[Sequence[bytes]]) -> JobRequest:
                 known["gpu_milli"] = parse_count(text) * 1000
             case "time":
                 known["time_limit_s"] = _time_limit_s(text)
+            case "nodes":
+                known["nodes"] = parse_nodes(text) or None
             case _:
                 named[name] = parse_count(text)
     return JobRequest(**known, named=tuple(sorted(named.items())))  # type: ignore[arg-type]
@@ -186,7 +191,7 @@ def named_resource(name: str) -> str:
     """The name itself, where a resource of one's own may be called so.
 
     Raises:
-        UnitError: it is no name, or is one of, or is mistaken for one of, cpus, memory, gpus and time.
+        UnitError: it is no name, or is one of, or is mistaken for one of, cpus, memory, gpus, time and nodes.
     """
     if name in _MISTAKEN or name in _MISTAKEN.values() or not NAME.fullmatch(name):
         raise UnitError(name, ACCEPTED_RESOURCE)
@@ -194,8 +199,16 @@ def named_resource(name: str) -> str:
 
 
 def _accepted_name(name: str) -> str:
-    meant = _MISTAKEN.get(name)
-    return meant if meant else "cpu, ram, gpu, time or the name of a resource (a letter, then letters, digits, _ . -)"
+    any_other = "cpu, ram, gpu, time, nodes or the name of a resource (a letter, then letters, digits, _ . -)"
+    return _MISTAKEN.get(name) or any_other
+
+
+def parse_nodes(text: str) -> int:
+    """A number of nodes, 0 included. Raises UnitError."""
+    nodes = parse_count(text)
+    if nodes > NODES_MAX:
+        raise UnitError(text, f"at most {NODES_MAX} nodes")
+    return nodes
 
 
 def _time_limit_s(text: str) -> float:

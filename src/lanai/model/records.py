@@ -136,17 +136,24 @@ class DropOverrides(Record, frozen=True):
 
 
 class SaveGrant(Record, frozen=True):
-    """A grant, new or with fewer members than before."""
+    """A grant, new or with fewer members than before.
+
+    Attributes:
+        others: further nodes that its one member has to itself as it has `node`, which runs the command; ascending.
+        broken: why that attempt is to end before its time: one of its nodes was lost. Empty: it is whole.
+    """
 
     grant: GrantId
     node: NodeId
     batch: BatchId
     attempt: int
     ranges: Ranges
+    others: tuple[NodeId, ...] = ()
+    broken: str = ""
 
 
 class DropGrant(Record, frozen=True):
-    """All members have attempt rows or were returned."""
+    """All members have attempt rows or were returned. Which `others` it had is kept with its attempts."""
 
     grant: GrantId
 

@@ -36,6 +36,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         gpu_milli: thousandths of a gpu; 0 asks for none even where the batch asks for some.
         named: other resources, sorted by name; a count of 0 as for gpus. Names that are absent are the batch's.
         time_limit_s: more than 0.
+        nodes: from 1.
     """
 
     cpu_milli: int | None = None
@@ -43,6 +44,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpu_milli: int | None = None
     named: tuple[tuple[str, int], ...] = ()
     time_limit_s: float | None = None
+    nodes: int | None = None
 
     def over(self, default: Shape) -> Shape:
         """The complete shape of the job, with what it leaves open taken from the batch's `default`."""
@@ -54,6 +56,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             gpu_milli=default.gpu_milli if self.gpu_milli is None else self.gpu_milli,
             named=tuple(sorted((name, count) for name, count in named.items() if count)),
             time_limit_us=default.time_limit_us if self.time_limit_s is None else round(self.time_limit_s * 1_000_000),
+            nodes=default.nodes if self.nodes is None else self.nodes,
         )
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+NODES_MAX: Final = 4096
+"""Most nodes that one job may have."""
+TASKS_MAX: Final = 1024
+"""Most tasks on each of them: a host file is to have no more than some millions of lines."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):

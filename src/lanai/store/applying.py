@@ -52,7 +52,7 @@ SQL: Final = statements("write")
 
 
 _LINES_AT_ONCE: Final = 8
-_PRUNED: Final = (("attempts", 1), ("overrides", 1), ("tails", 20), ("lines", 100))
+_PRUNED: Final = (("attempts", 1), ("wide_grants", 1), ("overrides", 1), ("tails", 20), ("lines", 100))
 """What of a pruned batch goes a few at a time, and how many attempt rows one of it weighs as much as."""
 
 
@@ -239,6 +239,8 @@ def _grants(db: sqlite3.Connection, records: list[SaveGrant | DropGrant]) -> Non
     newest = {r.grant: r for r in records}.values()
     saved = [(r.grant, r.node, r.batch, r.attempt, pack(r.ranges)) for r in newest if isinstance(r, SaveGrant)]
     execute_rows(db, SQL["save_grant"], saved)
+    wide = [(r.grant, r.batch, pack(r.others), r.broken) for r in records if isinstance(r, SaveGrant) and r.others]
+    execute_rows(db, SQL["save_wide_grant"], wide)
     execute_rows(db, SQL["drop_grant"], [(r.grant,) for r in newest if isinstance(r, DropGrant)])
 
 

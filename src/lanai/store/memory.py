@@ -404,7 +404,7 @@ def _holds(kept: Tables, batch: BatchId) -> list[HoldRow]:
 
 
 def _with_ranges(grant: SaveGrant, ranges: Ranges) -> SaveGrant:
-    return SaveGrant(grant.grant, grant.node, grant.batch, grant.attempt, ranges)
+    return SaveGrant(grant.grant, grant.node, grant.batch, grant.attempt, ranges, grant.others, grant.broken)
 
 
 def _open_members(kept: Tables, grant: SaveGrant) -> Ranges:

@@ -79,7 +79,10 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptView(TypedDict):
-    """An attempt that ended. Times are microseconds, None where there is none; `node` is a name."""
+    """An attempt that ended. Times are microseconds, None where there is none; `node` is a name.
+
+    `others` are those of its further nodes, where it had several.
+    """
 
     attempt: int
     grant: int
@@ -95,6 +98,7 @@ class AttemptView(TypedDict):
     cpu_system_us: int
     memory_peak_bytes: int | None
     reason: str
+    others: list[str]
 
 
 class JobView(TypedDict):
@@ -265,7 +269,11 @@ class SqliteReader:
             reshaped = db.execute(SQL["reshaped"], (batch, index, index)).fetchone()
             shape = reshaped[0] if reshaped else _shape_of(chunk, index)
             (request,) = db.execute(SQL["shape"], (batch, shape)).fetchone()
-        return JobDetail(job=view, attempts=attempts, shape=unpack_shape(request))
+            asked = unpack_shape(request)
+            if asked.nodes > 1:
+                for attempt in attempts:
+                    attempt["others"] = _others(db, attempt["grant"], names)
+        return JobDetail(job=view, attempts=attempts, shape=asked)
 
     def failures(self, batch: BatchId, *, limit: int = 10) -> FailuresFound:
         """Failed jobs by cause, the commonest first, at most `limit` groups with up to three examples each."""
@@ -469,7 +477,13 @@ def _attempt_view(row: LastAttempt, names: dict[int, str]) -> AttemptView:
         cpu_system_us=row[13],
         memory_peak_bytes=row[14],
         reason=row[15],
+        others=[],
     )
+
+
+def _others(db: sqlite3.Connection, grant: int, names: dict[int, str]) -> list[str]:
+    found = db.execute(SQL["others"], (grant,)).fetchone()
+    return [names.get(node, "") for node in unpack_nodes(found[0])] if found else []
 
 
 def _tail_of(db: sqlite3.Connection, batch: BatchId) -> Callable[[int, int], SaveTail | None]:

@@ -150,11 +150,12 @@ def _fresh_attempts(
 
 
 def _grants(db: sqlite3.Connection, batch: BatchId) -> list[SaveGrant]:
-    found = db.execute(SQL["grants"], (batch,)).fetchall()
-    return [
-        SaveGrant(grant, node, batch, attempt, _open_members(db, batch, grant, unpack_ranges(packed)))
-        for grant, node, attempt, packed in found
-    ]
+    found: list[SaveGrant] = []
+    for grant, node, attempt, packed, others, broken in db.execute(SQL["grants"], (batch,)).fetchall():
+        members = _open_members(db, batch, grant, unpack_ranges(packed))
+        wide = () if others is None else (unpack_nodes(others), broken)
+        found.append(SaveGrant(grant, node, batch, attempt, members, *wide))
+    return found
 
 
 def _open_members(db: sqlite3.Connection, batch: BatchId, grant: GrantId, ranges: Ranges) -> Ranges:

@@ -4,8 +4,9 @@ Structs are tagged and array-like: fields are only ever added at the end, with a
 Both ends can repeat everything: a Grant already known changes nothing, an unknown Recall is answered Returned, an
 Ended seen twice is only acknowledged.
 
-    agent -> hub   Hello Inventory Heartbeat Started Ended Returned Tail Output InputTaken
-    hub -> agent   Welcome Refused Spec Unspec Grant Recall Kill Forget Beat Drain Fetch Credit Unfetch Input
+    agent -> hub   Hello Inventory Heartbeat Started Ended Returned Claimed Tail Output InputTaken
+    hub -> agent   Welcome Refused Spec Unspec Grant Recall Kill Claim Unclaim Forget Beat Drain Suspend
+                   Fetch Credit Unfetch Input
     api -> hub     Hello Open Chunk Close Abandon Command Noted Watch Follow Credit Unfetch Input
     hub -> api     Welcome Refused Opened ChunkTaken Reply Progress TokensChanged Output InputTaken
 """
@@ -26,7 +27,9 @@ from lanai.model.request import Check
 from lanai.model.resources import Capacity, Shape
 
 PROTOCOL_MIN: Final = 1
-PROTOCOL_MAX: Final = 1
+PROTOCOL_MAX: Final = 2
+CLAIMS_PROTOCOL: Final = 2
+"""From here on agents know Claim and Unclaim, and what `Grant.nodes` means."""
 
 _WITHIN_AMOUNT: Final = msgspec.Meta(ge=0, le=(1 << 62) - 1)
 """What `Amount` is bounded by, for numbers with a type of their own."""
@@ -93,11 +96,12 @@ class Inventory(Message, frozen=True):
     """Everything the agent still answers for: (grant, index, state), state `waiting`, `running` or `ended`.
 
     `ended` ones are in the spool and follow as Ended. Sent once after Welcome, in as many frames as it needs; the last
-    has `is_last`.
+    has `is_last`, and names the grants that room is kept for because another node runs their attempt.
     """
 
     items: list[tuple[GrantId, Index, str]]
     is_last: bool
+    claims: list[GrantId] = []
 
 
 class Heartbeat(Message, frozen=True):
@@ -137,6 +141,12 @@ class Returned(Message, frozen=True):
 
     items: list[tuple[GrantId, Index]]
     why: str = ""
+
+
+class Claimed(Message, frozen=True):
+    """Room is kept here for the attempts of these grants, which other nodes run. Answers Claim, once there is room."""
+
+    grants: list[GrantId]
 
 
 class Tail(Message, frozen=True):
@@ -238,6 +248,7 @@ class Grant(Message, frozen=True):
         ranges: (first, last) indices, ascending.
         lines: the command lines in that order, joined by NUL.
         checks: for the jobs that have any: position among the members (from 0) -> checks.
+        nodes: names of all nodes that the one job has, this one first; empty where it has only this one.
     """
 
     grant: GrantId
@@ -246,6 +257,24 @@ class Grant(Message, frozen=True):
     ranges: list[tuple[int, int]]
     lines: bytes
     checks: dict[int, tuple[Check, ...]] = {}
+    nodes: tuple[str, ...] = ()
+
+
+class Claim(Message, frozen=True):
+    """Keep room for one attempt of `shape`, which another node runs under this grant, as soon as there is room.
+
+    Answered by Claimed then. It waits in the order of grants, and nothing that was granted after it begins before. A
+    repeat is answered again.
+    """
+
+    grant: GrantId
+    shape: Shape
+
+
+class Unclaim(Message, frozen=True):
+    """No room is needed for these any more, or none is to be waited for. Harmless for those that are not known."""
+
+    grants: list[GrantId]
 
 
 class Recall(Message, frozen=True):
@@ -482,6 +511,7 @@ ToHub = (
     | Started
     | Ended
     | Returned
+    | Claimed
     | Tail
     | Output
     | InputTaken
@@ -504,6 +534,8 @@ ToAgent = (
     | Grant
     | Recall
     | Kill
+    | Claim
+    | Unclaim
     | Forget
     | Beat
     | Drain

@@ -24,7 +24,7 @@ ATTEMPTS: Final = Listing(
     key="attempt",
     columns=(
         *("attempt", "state", "outcome", "exit_code", "signal", "node", "started_at", "ended_at", "wall_s"),
-        *("cpu_user_s", "cpu_system_s", "memory_peak_bytes", "reason"),
+        *("cpu_user_s", "cpu_system_s", "memory_peak_bytes", "reason", "nodes"),
     ),
     shown=("attempt", "state", "outcome", "exit_code", "signal", "node", "started_at", "wall_s", "reason"),
 )

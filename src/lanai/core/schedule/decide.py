@@ -106,7 +106,20 @@ class Sweep:
         for (nodes, line), count in self._booked.items():
             for node in nodes:
                 node.booked.clear()
-            self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True, is_booked=True)
+            if line.shape.nodes == 1:
+                self._world.give(nodes[0], line, line.waiting.take(count), is_urgent=True, is_booked=True)
+            else:
+                self._give_wide(nodes, line, count)
+
+    def _give_wide(self, nodes: tuple[Node, ...], line: Line, count: int) -> None:
+        """Each of these jobs has a grant of its own, which claims the room that is booked so far."""
+        world = self._world
+        for node in nodes:
+            node.vacate(line, count, world.layout.guard)
+        world.book(world.batches[line.batch], line, -count)
+        for first, last in line.waiting.take(count):
+            for index in range(first, last + 1):
+                world.give_wide(list(nodes), line, (index, index))
 
     # -- steps
 

@@ -120,4 +120,6 @@ def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
         starts = [min(now_us, max(grant.granted_at_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
         starts += [now_us] * (here - len(starts))
         found += [(end_of(start_us, estimate, now_us), line.vector) for start_us in starts]
+    for claim in node.claims.values():
+        found.append((end_of(claim.granted_at_us, estimate_us(world, claim.line), now_us), claim.line.vector))
     return sorted(found)

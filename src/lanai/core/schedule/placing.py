@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
+from itertools import islice
 from typing import Final
 
 from lanai.core.batches import Batch
@@ -12,6 +13,7 @@ from lanai.core.schedule import future
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
+from lanai.model.ids import NodeId
 from lanai.model.policy import NodeChoice
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
@@ -28,7 +30,14 @@ def able_cells(world: World, line: Line) -> Iterator[Cell]:
 
 def may_go(batch: Batch, line: Line, node: Node) -> bool:
     """Whether nothing keeps the line's jobs from that node, whatever is free there."""
+    if line.shape.nodes > 1 and not node.takes_claims:
+        return False
     return node.id != line.not_on and not batch.is_barred(node.id)
+
+
+def are_enough(line: Line, able: Iterable[NodeId]) -> bool:
+    """Whether the line's jobs find as many nodes as they need among these, each of which is named once."""
+    return sum(1 for _ in islice(able, line.shape.nodes)) == line.shape.nodes
 
 
 def is_alone(world: World, batch: Batch) -> bool:
@@ -49,7 +58,7 @@ def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:
 
 def may_share(world: World, batch: Batch, node: Node) -> bool:
     """Whether the rules of sharing let a job of the batch onto the node beside what is there now."""
-    lines = [*node.active, *node.surplus]
+    lines = [*node.active, *node.surplus, *(claim.line for claim in node.claims.values())]
     if not lines:
         return True
     if is_alone(world, batch):
@@ -92,7 +101,7 @@ def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[N
     is_plain = not has_rules(world)
 
     def allows(node: Node) -> bool:
-        if node.id == line.not_on or batch.is_barred(node.id):
+        if not may_go(batch, line, node):
             return False
         if is_plain:
             return now_us + length_us <= node.until_us or future.fits(world, node, line, line.vector, length_us)

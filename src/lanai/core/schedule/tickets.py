@@ -261,6 +261,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and batch.is_open
         and line.waiting.count > 0
         and node.id != line.not_on
+        and line.shape.nodes == 1
         and not batch.is_barred(node.id)
         and line.shape.nodes == 1
         and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))

@@ -74,6 +74,9 @@ SELECT row, idx, attempt, grant, node, state, outcome, exit_code, signal, starte
     cpu_user_us, cpu_system_us, memory_peak_bytes, reason
 FROM attempt WHERE batch = ? AND idx = ? ORDER BY row
 
+-- name: others
+SELECT others_pack FROM wide_grant WHERE grant = ?
+
 -- name: failures
 SELECT a.row, a.idx, a.attempt, a.node, a.outcome, a.exit_code, a.signal, a.reason
 FROM attempt a INDEXED BY attempt_not_ok

@@ -49,7 +49,8 @@ SELECT idx, attempt, outcome, state, node FROM attempt INDEXED BY attempt_not_ok
 WHERE batch = ? AND outcome <> 'ok' ORDER BY idx, row
 
 -- name: grants
-SELECT grant, node, attempt, ranges_pack FROM grant WHERE batch = ? ORDER BY grant
+SELECT grant, node, attempt, ranges_pack, others_pack, broken FROM grant g LEFT JOIN wide_grant w USING (grant)
+WHERE g.batch = ? ORDER BY grant
 
 -- name: granted_batches
 SELECT DISTINCT batch FROM grant ORDER BY batch

@@ -89,6 +89,15 @@ CREATE TABLE grant (
 
 CREATE INDEX grant_batch ON grant (batch);
 
+CREATE TABLE wide_grant (
+    grant INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    others_pack BLOB NOT NULL,
+    broken TEXT NOT NULL
+);
+
+CREATE INDEX wide_grant_batch ON wide_grant (batch);
+
 CREATE TABLE attempt (
     row INTEGER PRIMARY KEY,
     batch INTEGER NOT NULL,

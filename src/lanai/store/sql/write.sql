@@ -58,6 +58,9 @@ ON CONFLICT (grant) DO UPDATE SET node = excluded.node, batch = excluded.batch, 
 -- name: drop_grant
 DELETE FROM grant WHERE grant IN (VALUES (?))
 
+-- name: save_wide_grant
+INSERT OR REPLACE INTO wide_grant (grant, batch, others_pack, broken) VALUES (?, ?, ?, ?)
+
 -- name: add_attempt
 INSERT OR REPLACE INTO attempt (row, batch, idx, attempt, grant, node, state, outcome, exit_code, signal, started_at_us,
     ended_at_us, wall_us, cpu_user_us, cpu_system_us, memory_peak_bytes, reason)
@@ -132,6 +135,9 @@ DELETE FROM override WHERE batch = ?
 -- name: drop_batch_grants
 DELETE FROM grant WHERE batch = ?
 
+-- name: drop_batch_wide_grants
+DELETE FROM wide_grant WHERE batch = ?
+
 -- name: drop_batch_attempts
 DELETE FROM attempt WHERE batch = ?
 
@@ -160,6 +166,9 @@ SELECT batch FROM pruned ORDER BY batch LIMIT 1
 
 -- name: prune_rows_attempts
 DELETE FROM attempt WHERE row IN (SELECT row FROM attempt INDEXED BY attempt_job WHERE batch = :batch LIMIT :most)
+
+-- name: prune_rows_wide_grants
+DELETE FROM wide_grant WHERE grant IN (SELECT grant FROM wide_grant WHERE batch = :batch LIMIT :most)
 
 -- name: prune_rows_overrides
 DELETE FROM override WHERE batch = :batch AND (what, first) IN

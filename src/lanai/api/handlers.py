@@ -16,6 +16,7 @@ from lanai.api import jobs, output, questions, submit
 from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
+from lanai.api.asking import Asking
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
@@ -91,6 +92,7 @@ class Handlers:
         self._jobs = jobs.Jobs(link, view)
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
+        self._asking = Asking(link, view, self._row)
 
     def routes(self) -> Sequence[Served]:
         """Each with the action that it is."""
@@ -118,6 +120,7 @@ class Handlers:
             Served("GET", node, Action.NODE_SEE, self.node),
             *wishes,
             *about_nodes,
+            *self._asking.routes(),
             *self._administration.routes(),
         ]
 

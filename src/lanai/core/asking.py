@@ -19,10 +19,10 @@ from lanai.core.queue import Span, Spans, spans_of
 from lanai.core.schedule.forecast import fit_number, free_until, has_room
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
-from lanai.model.ids import BatchId, Index
+from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED
 from lanai.model.resources import Amounts, Shape
-from lanai.model.vector import CPU, Vector, field
+from lanai.model.vector import CPU, FIELD_MASK, Vector, field
 
 BlockName: TypeAlias = Literal["running", "eligible", "blocked"]
 BLOCKS: Final[tuple[BlockName, ...]] = ("running", "eligible", "blocked")
@@ -90,7 +90,14 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of the queue: some rows, how many follow them, all their jobs, and the jobs that were not asked for."""
+    """One part of the queue.
+
+    Attributes:
+        rows: some of it.
+        more: what follows them: of what runs so many attempts, else so many rows.
+        jobs: all that was asked for.
+        others: jobs that were not asked for, or may not be told of.
+    """
 
     rows: list[QueueRow]
     more: int
@@ -146,14 +153,26 @@ class Free(msgspec.Struct, frozen=True, kw_only=True):
 
 def queue(world: World, asked: QueueAsked) -> Queue:
     """The queue as it stands."""
-    own = [batch for batch in world.batches.values() if _is_asked(world, batch, asked)]
-    waiting = {batch.id: list(_waiting(batch)) for batch in world.batches.values()}
+    own = {batch.id: batch for batch in world.batches.values() if _is_asked(world, batch, asked)}
+    eligible: list[Line] = []
+    jobs = dict.fromkeys(BLOCKS, 0)
+    others = dict.fromkeys(BLOCKS, 0)
+    for batch in world.batches.values():
+        is_own = batch.id in own
+        counts = jobs if is_own else others
+        counts["blocked"] += batch.held.count + len(batch.delayed)
+        for line in batch.lines.values():
+            if line.waiting.count:
+                name = block_of(batch, line)
+                counts[name] += line.waiting.count
+                if is_own and name == "eligible":
+                    eligible.append(line)
     nodes = [node for node in world.nodes.values() if node.is_open() or node.active]
     total, busy = _cpus(nodes)
     return Queue(
         running=_running(world, own, asked),
-        eligible=_eligible(world, own, waiting, asked),
-        blocked=_blocked(world, own, waiting, asked),
+        eligible=_eligible(world, eligible, jobs["eligible"], others["eligible"], asked),
+        blocked=_blocked(world, own, jobs["blocked"], others["blocked"], asked),
         cpu_milli=total,
         busy_milli=busy,
         nodes=len(nodes),
@@ -189,40 +208,58 @@ def _account(world: World, batch: Batch) -> str:
     return world.policy.account_of(batch.user, batch.settings.account)
 
 
-def _waiting(batch: Batch) -> Iterator[Line]:
-    return (line for line in batch.lines.values() if line.waiting)
-
-
 def _cpus(nodes: Iterable[Node]) -> tuple[int, int]:
     total = busy = 0
     for node in nodes:
-        whole = field(node.total, CPU)
+        whole = node.total & FIELD_MASK
         total += whole
-        busy += sum(field(line.vector, CPU) * count for line, count in node.active.items())
-    return total, min(busy, total)
+        # Overdrawn, as on a node that has shrunk, it is busy and no more.
+        free = node.free & FIELD_MASK
+        busy += whole - free if free <= whole else whole
+    return total, busy
 
 
-def _running(world: World, own: list[Batch], asked: QueueAsked) -> Block:
-    wanted = {batch.id for batch in own}
-    is_all = len(wanted) == len(world.batches) and not asked.node
-    grants = (
-        grant
-        for grant in world.grants.values()
-        if is_all or (grant.batch.id in wanted and (not asked.node or grant.node.name == asked.node))
-    )
+def _running(world: World, own: dict[BatchId, Batch], asked: QueueAsked) -> Block:
+    grants, jobs = _grants(world, own, asked)
+    others = sum(batch.sent for batch in world.batches.values()) - jobs
+    if "running" not in asked.blocks:
+        return Block(rows=[], more=0, jobs=jobs, others=others)
     rows: list[QueueRow] = []
-    seen = jobs = 0
+    seen = before = 0
     for grant in grants:
         count = len(grant.started) + (len(grant.started) < len(grant.members))
-        jobs += len(grant.members)
-        if "running" in asked.blocks and seen + count > asked.skip and len(rows) < asked.most:
+        if seen + count > asked.skip:
             first = max(0, asked.skip - seen)
-            rows += islice(_attempts(world, grant), first, first + asked.most - len(rows))
+            found = list(_attempts(world, grant))
+            before += sum(row.jobs for row in found[:first])
+            rows += found[first : first + asked.most - len(rows)]
+        else:
+            before += len(grant.members)
         seen += count
-    # What has begun takes room; what waits at its node for room is listed with it, and counted with it.
-    others = sum(batch.sent for batch in world.batches.values()) - jobs
-    shown = len(rows) + (min(asked.skip, seen) if "running" in asked.blocks else seen)
-    return Block(rows=rows, more=seen - shown, jobs=jobs, others=others)
+        if seen >= asked.skip + asked.most:
+            break
+    return Block(rows=rows, more=jobs - before - sum(row.jobs for row in rows), jobs=jobs, others=others)
+
+
+def _grants(world: World, own: dict[BatchId, Batch], asked: QueueAsked) -> tuple[Iterable[Grant], int]:
+    """Those that are asked for, and how many attempts they have together: some may wait at their node for room."""
+    if not asked.node:
+        jobs = sum(batch.sent for batch in own.values())
+        if len(own) == len(world.batches):
+            return world.grants.values(), jobs
+        return (_until_all(world, own, jobs) if jobs else ()), jobs
+    node = world.nodes.get(world.names.get(asked.node, NodeId(0)))
+    found = [grant for grant in node.grants.values() if grant.batch.id in own] if node is not None else []
+    return found, sum(len(grant.members) for grant in found)
+
+
+def _until_all(world: World, own: dict[BatchId, Batch], jobs: int) -> Iterator[Grant]:
+    for grant in world.grants.values():
+        if grant.batch.id in own:
+            yield grant
+            jobs -= len(grant.members)
+            if not jobs:
+                return
 
 
 def _attempts(world: World, grant: Grant) -> Iterator[QueueRow]:
@@ -230,7 +267,8 @@ def _attempts(world: World, grant: Grant) -> Iterator[QueueRow]:
     shape, node = grant.line.shape, grant.node.name
     limit_us = shape.time_limit_us
     for index, at_us in sorted(grant.started.items()):
-        left_us = max(0, at_us + limit_us - world.wall_us) if limit_us else None
+        # The node's clock may be ahead of the last word of ours.
+        left_us = min(limit_us, max(0, at_us + limit_us - world.wall_us)) if limit_us else None
         yield _row(world, grant.batch, shape, ((index, index),), 1, 1, node, at_us, left_us)
     unknown = grant.members - grant.started.keys()
     if unknown:
@@ -239,34 +277,24 @@ def _attempts(world: World, grant: Grant) -> Iterator[QueueRow]:
         yield _row(world, grant.batch, shape, spans[:SPANS], len(spans), len(unknown), node, 0, left_us)
 
 
-def _eligible(world: World, own: list[Batch], waiting: dict[BatchId, list[Line]], asked: QueueAsked) -> Block:
-    lines = [(batch, line) for batch in own for line in waiting[batch.id] if block_of(batch, line) == "eligible"]
-    jobs = sum(line.waiting.count for _, line in lines)
-    everybodys = sum(
-        line.waiting.count
-        for batch in world.batches.values()
-        for line in waiting[batch.id]
-        if block_of(batch, line) == "eligible"
-    )
+def _eligible(world: World, lines: list[Line], jobs: int, others: int, asked: QueueAsked) -> Block:
     if "eligible" not in asked.blocks:
-        return Block(rows=[], more=0, jobs=jobs, others=everybodys - jobs)
+        return Block(rows=[], more=0, jobs=jobs, others=others)
     upto = asked.skip + asked.most
-    first = nsmallest(upto, lines, key=lambda found: pass_order(found[1]))[asked.skip :]
-    rows = [_of_line(world, batch, line, place=place) for place, (batch, line) in enumerate(first, asked.skip + 1)]
-    return Block(rows=rows, more=max(0, len(lines) - upto), jobs=jobs, others=everybodys - jobs)
+    first = nsmallest(upto, lines, key=pass_order)[asked.skip :]
+    rows = [_of_line(world, world.batches[line.batch], line, place=n) for n, line in enumerate(first, asked.skip + 1)]
+    return Block(rows=rows, more=max(0, len(lines) - upto), jobs=jobs, others=others)
 
 
-def _blocked(world: World, own: list[Batch], waiting: dict[BatchId, list[Line]], asked: QueueAsked) -> Block:
-    jobs = sum(_blocked_jobs(batch, waiting[batch.id]) for batch in own)
-    others = sum(_blocked_jobs(batch, waiting[batch.id]) for batch in world.batches.values()) - jobs
+def _blocked(world: World, own: dict[BatchId, Batch], jobs: int, others: int, asked: QueueAsked) -> Block:
     if "blocked" not in asked.blocks:
         return Block(rows=[], more=0, jobs=jobs, others=others)
     upto = asked.skip + asked.most
     rows: list[QueueRow] = []
     seen = 0
-    for batch in own:
-        for line in waiting[batch.id]:
-            if block_of(batch, line) == "blocked":
+    for batch in own.values():
+        for line in batch.lines.values():
+            if line.waiting.count and block_of(batch, line) == "blocked":
                 if asked.skip <= seen < upto:
                     rows.append(_of_line(world, batch, line))
                 seen += 1
@@ -275,11 +303,6 @@ def _blocked(world: World, own: list[Batch], waiting: dict[BatchId, list[Line]],
                 rows.append(_of_set_aside(world, batch, code, reason, spans, count))
             seen += 1
     return Block(rows=rows, more=max(0, seen - upto), jobs=jobs, others=others)
-
-
-def _blocked_jobs(batch: Batch, lines: list[Line]) -> int:
-    in_lines = sum(line.waiting.count for line in lines if block_of(batch, line) == "blocked")
-    return in_lines + batch.held.count + len(batch.delayed)
 
 
 def _set_aside(batch: Batch) -> Iterator[tuple[str, str, Spans | None, int]]:
@@ -351,7 +374,7 @@ def free(world: World, shape: Shape, most: int = 1000) -> Free:
     jobs = sum(room.jobs for room in rooms)
     if shape.nodes > 1:
         jobs = sum(room.roomy for room in rooms) // shape.nodes
-    waiting = sum(line.waiting.count for batch in world.batches.values() for line in _waiting(batch))
+    waiting = sum(batch.waiting for batch in world.batches.values())
     return Free(rooms=rooms[:most], jobs=jobs, waiting=waiting, more=max(0, len(rooms) - most))
 
 

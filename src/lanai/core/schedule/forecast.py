@@ -27,7 +27,7 @@ from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 Certainty: TypeAlias = Literal["now", "promised", "if nothing comes before it", "unknown"]
 OVERRUN_US: Final = 60_000_000
 """What has run for longer than expected is expected to end in so long at the earliest."""
-LOOKED_AT: Final = 20_000
+LOOKED_AT: Final = 5_000
 """So many attempts are looked at for one answer, so that it is never long in coming."""
 
 _Allows: TypeAlias = Callable[[Node], bool]

@@ -1,0 +1,84 @@
+"""Asking the scheduler of a real hub with real agents: queue, free, when, why, stats, and Maui's words for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.processes import eventually
+from services.site import Site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("asking") / "site")
+    made.start_hub()
+    made.start_agent("n1", "--cpus", "2", "--memory", "4G")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def batch(site: Site) -> Iterator[int]:
+    """Two of its jobs run, with half an hour to go; 997 wait; one is held."""
+    number = site.submit(["exec sleep 1000"] * 1000, "--time", "30m", "--name", "long")
+    site.lanai("hold", f"{number}/1000")
+    eventually(lambda: rows(site, "running")[0]["started_at"] is not None, what="both to have begun")
+    yield number
+    site.lanai("cancel", str(number))
+    site.wait(number, ok=False)
+
+
+def asked(site: Site, *words: str) -> dict[str, Any]:
+    """The JSON that a verb answers."""
+    found: dict[str, Any] = json.loads(site.lanai(*words, "--format", "json").stdout)
+    assert found["version"] == 1
+    return found
+
+
+def rows(site: Site, block: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = asked(site, "queue")[block]["rows"]
+    return found
+
+
+def test_the_queue_in_three_blocks(site: Site, batch: int) -> None:
+    found = asked(site, "queue")
+    assert [row["job"] for row in found["running"]["rows"]] == [f"{batch}/1", f"{batch}/2"]
+    assert 1700 < found["running"]["rows"][0]["left_s"] <= 1800
+    (waiting,) = found["eligible"]["rows"]
+    assert (waiting["job"], waiting["jobs"], waiting["place"]) == (f"{batch}/[3-999]", 997, 1)
+    (held,) = found["blocked"]["rows"]
+    assert (held["job"], held["code"]) == (f"{batch}/1000", "held")
+    assert (found["cpus"], found["busy_cpus"], found["nodes"], found["busy_nodes"]) == (2, 2, 1, 1)
+
+
+def test_the_queue_for_people(site: Site, batch: int) -> None:
+    shown = site.lanai("queue").stdout
+    assert "RUNNING: 2 jobs\n" in shown and "ELIGIBLE: 997 jobs\n" in shown and "BLOCKED: 1 job\n" in shown
+    assert f"{batch}/[3-999]" in shown
+    assert shown.endswith("2 of 2 cpus busy (100 %), 1 of 1 nodes\n")
+    only = site.lanai("queue", "--blocked", "--user", "nobody").stdout
+    assert only.startswith("BLOCKED: 0 jobs, 1 of others\n") and "RUNNING" not in only
+    one = site.lanai("queue", "--running", "--most", "1").stdout
+    assert "... and 1 more attempts (--most, --skip)" in one
+    assert site.lanai("queue", "--running", "--skip", "1", "--format", "quiet").stdout == f"{batch}/2\n"
+
+
+def test_when_and_free(site: Site, batch: int) -> None:
+    found = asked(site, "when", f"{batch}/3")
+    assert found["certainty"] == "if nothing comes before it" and 1700 < found["in_s"] <= 1800
+    assert asked(site, "when", f"{batch}/1000")["certainty"] == "unknown"
+    assert "is held" in site.lanai("when", f"{batch}/1000").stdout
+    wide = asked(site, "when", "--cpus", "3")
+    assert (wide["certainty"], wide["starts_at"]) == ("unknown", None)
+    assert asked(site, "when", "--cpus", "0")["certainty"] == "now"
+    room = asked(site, "free")
+    assert (room["jobs"], room["rooms"][0]["free_cpus"], room["rooms"][0]["names"]) == (0, 0, ["n1"])
+    assert room["waiting"] == 997
+    assert "0 jobs of 1 cpu could start now; 997 wait already" in site.lanai("free").stdout
+    refused = site.lanai("free", "--memory", "much", ok=False)
+    assert refused.returncode != 0 and "found 'much'" in refused.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +81,18 @@ def test_when_and_free(site: Site, batch: int) -> None:
     assert "0 jobs of 1 cpu could start now; 997 wait already" in site.lanai("free").stdout
     refused = site.lanai("free", "--memory", "much", ok=False)
     assert refused.returncode != 0 and "found 'much'" in refused.stderr
+
+
+def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
+    found = asked(site, "why", f"{batch}/3")
+    assert (found["code"], found["when"]["certainty"]) == ("no_room", "if nothing comes before it")
+    assert [past["code"] for past in found["history"]] == ["no_room"]
+    assert found["since"] == found["history"][0]["since"]
+    large = site.submit(["true"], "--cpus", "2", "--memory", "1G")
+    eventually(lambda: asked(site, "why", f"{large}/1")["code"] == "no_room", what="a pass")
+    shown = site.lanai("why", str(large)).stdout
+    assert "it could start in 29m" in shown or "it could start in 30m" in shown
+    assert "on: no_room: needs 2 cpus" in shown
+    site.lanai("cancel", str(large))
+    held = asked(site, "why", f"{batch}/1000")
+    assert (held["when"], held["changes"]) == (None, [f"`lanai release {batch}/1000` lets it run"])

@@ -7,7 +7,7 @@ have; whoever may see everybody's batches is told of all.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,9 +21,10 @@ from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action
 from lanai.model.errors import UserError
-from lanai.model.ids import Index
+from lanai.model.ids import BatchId, Index, ShapeId
 from lanai.model.job import FINAL
 from lanai.model.ranges import format_ranges
+from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 from lanai.store.reader import BatchRow
@@ -97,6 +98,20 @@ class Asking:
             return answer(_ended("it has ended"))
         said = await self._link.command(caller(request), "when", batch=row.batch, index=index)
         return answer(forecast_shown(said))
+
+    async def prospects(self, batch: BatchId, index: Index | None, said: MutableMapping[str, Any]) -> dict[str, Any]:
+        """What `why` says besides: when it could start, and why its line waited before, the newest reason first.
+
+        Takes what it is made of out of `said`, the hub's answer.
+        """
+        expected, shapes = said.pop("when"), said.pop("shapes")
+        past: list[SaveReason] = []
+        if index is None:
+            past = await self._view.ask(lambda reader: reader.past_reasons(batch))
+        elif shapes:
+            past = await self._view.ask(lambda reader: reader.past_reasons(batch, ShapeId(shapes[0])))
+        history = [{"since": rfc3339(one.since_us), "code": one.code or None, "reason": one.text} for one in past]
+        return {"when": forecast_shown(expected) if expected else None, "history": history}
 
 
 def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:

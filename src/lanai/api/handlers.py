@@ -229,7 +229,7 @@ class Handlers:
             return answer({"verdict": "it has ended" + _because(row.reason), "code": "ended", "facts": []})
         said = await self._link.command(caller(request), "why", batch=row.batch, index=index)
         since_us = said.pop("since_us", 0)
-        return answer({**said, "since": rfc3339(since_us)})
+        return answer({**said, "since": rfc3339(since_us), **await self._asking.prospects(row.batch, index, said)})
 
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""

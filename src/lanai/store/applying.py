@@ -43,7 +43,7 @@ from lanai.model.records import (
     SetBatch,
 )
 from lanai.store.packing import pack
-from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
+from lanai.store.port import REASONS_KEPT, TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
 from lanai.store.queries import statements
 from lanai.store.widening import execute_rows
 
@@ -252,6 +252,9 @@ def _reasons(db: sqlite3.Connection, records: list[SaveReason]) -> None:
     for r in newest:
         if not r.code:
             db.execute(SQL["drop_reason"], (r.batch, r.shape))
+    execute_rows(db, SQL["add_reason_past"], [(r.batch, r.shape, r.since_us, r.code, r.text) for r in records])
+    for r in newest:
+        db.execute(SQL["drop_reasons_past"], {"batch": r.batch, "shape": r.shape, "most": REASONS_KEPT})
 
 
 def _events(db: sqlite3.Connection, records: list[SaveEvent]) -> None:

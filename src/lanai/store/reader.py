@@ -38,6 +38,7 @@ from lanai.store.packing import (
     unpack_settings,
     unpack_shape,
 )
+from lanai.store.port import REASONS_KEPT
 from lanai.store.queries import statements
 from lanai.store.recovering import read_nodes, read_tokens
 from lanai.store.sqlite import FILE
@@ -210,6 +211,12 @@ class SqliteReader:
         """Why its lines wait, by shape."""
         with self._reading() as db:
             return [SaveReason(*row) for row in db.execute(SQL["reasons"], (batch,))]
+
+    def past_reasons(self, batch: BatchId, shape: ShapeId | None = None) -> list[SaveReason]:
+        """Why a line waited, or all lines of the batch did, newest first; an empty code: from then on none did."""
+        with self._reading() as db:
+            wanted = {"batch": batch, "shape": shape, "most": REASONS_KEPT}
+            return [SaveReason(*row) for row in db.execute(SQL["reasons_past"], wanted)]
 
     # -- jobs
 

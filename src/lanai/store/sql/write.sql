@@ -108,6 +108,15 @@ ON CONFLICT (batch, shape) DO UPDATE SET code = excluded.code, text = excluded.t
 -- name: drop_reason
 DELETE FROM reason WHERE batch = ? AND shape = ?
 
+-- name: add_reason_past
+INSERT INTO reason_past (batch, shape, since_us, code, text) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (batch, shape, since_us) DO UPDATE SET code = excluded.code, text = excluded.text
+
+-- name: drop_reasons_past
+DELETE FROM reason_past WHERE batch = :batch AND shape = :shape AND since_us <= (
+    SELECT since_us FROM reason_past WHERE batch = :batch AND shape = :shape
+    ORDER BY since_us DESC LIMIT 1 OFFSET :most)
+
 -- name: save_event
 INSERT INTO event (at_us, kind, subject, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
@@ -143,6 +152,9 @@ DELETE FROM tail WHERE batch = ?
 
 -- name: drop_batch_reasons
 DELETE FROM reason WHERE batch = ?
+
+-- name: drop_batch_reasons_past
+DELETE FROM reason_past WHERE batch = ?
 
 -- A batch that is too old: what is small of it goes at once, the rest a few rows at a time.
 -- name: prune_batch_env

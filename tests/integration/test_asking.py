@@ -22,7 +22,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def batch(site: Site) -> Iterator[int]:
+def short(site: Site) -> int:
+    """A batch that has ended: two jobs are done, one has failed."""
+    number = site.submit(["true", "exit 3", "true"], "--time", "1m", "--memory", "64M")
+    site.wait(number, ok=False)
+    return number
+
+
+@pytest.fixture(scope="module")
+def batch(site: Site, short: int) -> Iterator[int]:
     """Two of its jobs run, with half an hour to go; 997 wait; one is held."""
     number = site.submit(["exec sleep 1000"] * 1000, "--time", "30m", "--name", "long")
     site.lanai("hold", f"{number}/1000")
@@ -96,3 +104,16 @@ def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
     site.lanai("cancel", str(large))
     held = asked(site, "why", f"{batch}/1000")
     assert (held["when"], held["changes"]) == (None, [f"`lanai release {batch}/1000` lets it run"])
+
+
+def test_stats_of_what_has_ended(site: Site, short: int) -> None:
+    found = asked(site, "stats", "--by", "batch")
+    (group,) = [group for group in found["groups"] if group["group"] == str(short)]
+    assert (group["jobs"], group["done"], group["failed"], group["attempts"]) == (3, 2, 1, 3)
+    assert group["wait_avg_s"] <= group["wait_p95_s"] <= group["wait_max_s"] and group["slowdown_avg"] >= 1
+    assert 0 < group["time_accuracy"] < 0.5 and found["took_s"] < 10
+    shown = site.lanai("stats", "--since", "1h")
+    assert shown.stdout.splitlines()[-1].startswith("(all)") and "attempts in" in shown.stderr
+    assert asked(site, "stats", "--since", "2000-01-01T00:00:00Z")["total"]["jobs"] >= 3
+    assert site.lanai("stats", "--since", "soon", ok=False).returncode == 2
+    assert site.lanai("stats", "--by", "batch", "--format", "quiet").stdout.split() != []

@@ -28,9 +28,11 @@ from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 from lanai.store.reader import BatchRow
+from lanai.store.statistics import Fared
 
 ROWS: Final = 1_000
 BLOCKS: Final = ("running", "eligible", "blocked")
+GROUPS: Final = ("user", "account", "service", "batch")
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class Asking:
             Served("GET", "/v1/queue", Action.BATCH_SEE, self.queue),
             Served("GET", "/v1/free", Action.NODE_SEE, self.free),
             Served("GET", "/v1/when", Action.NODE_SEE, self.when),
+            Served("GET", "/v1/stats", Action.BATCH_SEE, self.stats),
             Served("GET", "/v1/batches/{batch}/when", Action.BATCH_SEE, self.when_batch),
             Served("GET", "/v1/jobs/{batch}/{index}/when", Action.BATCH_SEE, self.when_batch),
         ]
@@ -98,6 +101,28 @@ class Asking:
             return answer(_ended("it has ended"))
         said = await self._link.command(caller(request), "when", batch=row.batch, index=index)
         return answer(forecast_shown(said))
+
+    async def stats(self, request: Request) -> Response:
+        """GET /v1/stats: how jobs fared that have ended. Summed up in a thread; says how long that took."""
+        by = request.query_params.get("by") or "user"
+        if by not in GROUPS:
+            raise UserError(f"found by={by}, accepted are {', '.join(GROUPS)}", code="bad_query")
+        most = questions.number(request, "most", 100, 0, ROWS)
+        since_us, only = questions.since_us(request), only_of(request)
+        began_s = time.monotonic()
+        found = await self._view.ask(
+            lambda reader: reader.statistics(by=by, since_us=since_us, only=only, most=most)  # type: ignore[arg-type]
+        )
+        return answer(
+            {
+                "by": by,
+                "groups": [_fared_shown(fared) for fared in found.groups],
+                "more": found.more,
+                "total": _fared_shown(found.total),
+                "sampled": found.sampled,
+                "took_s": time.monotonic() - began_s,
+            }
+        )
 
     async def prospects(self, batch: BatchId, index: Index | None, said: MutableMapping[str, Any]) -> dict[str, Any]:
         """What `why` says besides: when it could start, and why its line waited before, the newest reason first.
@@ -209,6 +234,32 @@ def _room_shown(room: Mapping[str, Any]) -> dict[str, Any]:
         "until": rfc3339(until_us),
         "for_s": max(0.0, seconds(until_us - _now_us())) if until_us else None,
     }
+
+
+def _fared_shown(fared: Fared) -> dict[str, Any]:
+    hours_us = 3_600_000_000
+    return {
+        "group": fared.group or None,
+        "jobs": fared.jobs,
+        "done": fared.done,
+        "failed": fared.failed,
+        "cancelled": fared.cancelled,
+        "attempts": fared.attempts,
+        "cpu_hours": fared.allotted_us / hours_us,
+        "used_cpu_hours": fared.used_us / hours_us,
+        "wall_hours": fared.wall_us / hours_us,
+        "wait_avg_s": _part(fared.wait_us / 1e6, fared.waits),
+        "wait_p95_s": seconds(fared.wait_p95_us) if fared.waits else None,
+        "wait_max_s": seconds(fared.wait_max_us) if fared.waits else None,
+        "slowdown_avg": _part(fared.slowdown, fared.slowdowns),
+        "efficiency": _part(fared.used_us, fared.allotted_us),
+        "time_accuracy": _part(fared.time_ratio, fared.timed),
+        "memory_accuracy": _part(fared.memory_ratio, fared.measured),
+    }
+
+
+def _part(amount: float, of: float) -> float | None:
+    return amount / of if of else None
 
 
 def _ended(why: str) -> dict[str, Any]:

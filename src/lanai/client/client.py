@@ -331,6 +331,10 @@ class Client:
             return self._get(_url("/v1/when", shape or {}))
         return self._get(f"/v1/batches/{batch}/when" if index is None else f"/v1/jobs/{batch}/{index}/when")
 
+    def stats(self, *, by: str = "user", since: str = "", most: int = 100) -> dict[str, Any]:
+        """How jobs fared that have ended since a time by RFC 3339: groups by user, account, service or batch."""
+        return self._get(_url("/v1/stats", {"by": by, "since": since, "most": most}))
+
     # -- nodes and the hub
 
     def nodes(self) -> list[dict[str, Any]]:

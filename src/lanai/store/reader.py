@@ -27,6 +27,7 @@ from lanai.model.job import JobState
 from lanai.model.ranges import Ranges
 from lanai.model.records import SaveAudit, SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail, SaveToken
 from lanai.model.resources import Shape
+from lanai.store import statistics
 from lanai.store.failures import Failures, FailuresFound
 from lanai.store.packing import (
     unpack_checks,
@@ -43,6 +44,7 @@ from lanai.store.queries import statements
 from lanai.store.recovering import read_nodes, read_tokens
 from lanai.store.sqlite import FILE
 from lanai.store.standing import Job, LastAttempt, Standing
+from lanai.store.statistics import GroupBy, Statistics
 
 SQL: Final = statements("read")
 PAGE_ROWS: Final = 10_000
@@ -309,6 +311,10 @@ class SqliteReader:
         """Every node that ever joined, by id."""
         with self._reading() as db:
             return read_nodes(db)
+
+    def statistics(self, *, by: GroupBy, since_us: int = 0, only: str | None = None, most: int = 100) -> Statistics:
+        """How jobs fared that have ended, in groups; see `store.statistics`. In many short transactions."""
+        return statistics.read(self._reading, by=by, since_us=since_us, only=only, most=most)
 
     def events(
         self, *, before: SaveEvent | None = None, since_us: int = 0, subject: str | None = None, limit: int = 100

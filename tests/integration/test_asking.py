@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -117,3 +118,44 @@ def test_stats_of_what_has_ended(site: Site, short: int) -> None:
     assert asked(site, "stats", "--since", "2000-01-01T00:00:00Z")["total"]["jobs"] >= 3
     assert site.lanai("stats", "--since", "soon", ok=False).returncode == 2
     assert site.lanai("stats", "--by", "batch", "--format", "quiet").stdout.split() != []
+
+
+def maui(site: Site, *words: str) -> str:
+    return site.lanai("maui", *words).stdout
+
+
+def test_mauis_showq(site: Site, batch: int) -> None:
+    lines = maui(site, "showq").splitlines()
+    assert lines[0] == "ACTIVE JOBS--------------------"
+    assert lines[1].split() == ["JOBNAME", "USERNAME", "STATE", "PROC", "REMAINING", "STARTTIME"]
+    assert lines[3].split()[:2] == [f"{batch}/1", getpass.getuser()] and "Running" in lines[3]
+    assert "2 of    2 Processors Active (100.00%)" in lines[6]
+    assert lines[-1] == "Total Jobs: 1000   Active Jobs: 2   Idle Jobs: 997   Blocked Jobs: 1"
+    assert f"{batch}/[3-999]" in maui(site, "showq", "-i") and "UserHold" in maui(site, "showq", "-b")
+    assert len(maui(site, "showq", "-r").splitlines()) == 8
+    assert maui(site, "showq", "-u", "nobody").splitlines()[-1] == "Jobs of others: 1000"
+    assert site.lanai("maui", "showq", "-p", "other", ok=False).returncode == 2
+    assert asked(site, "maui", "showq", "-b")["blocked"]["jobs"] == 1
+
+
+def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
+    waiting = maui(site, "checkjob", "-v", f"{batch}/3")
+    assert "State: Idle" in waiting and "job cannot run in partition ALL (needs 1 cpu" in waiting
+    assert "Executable:  exec sleep 1000" in waiting and "of 00:30:00" in waiting
+    running = maui(site, "checkjob", f"{batch}/1")
+    assert "State: Running" in running and "Allocated Nodes:  [n1:1]" in running
+    assert "Holds:    User" in maui(site, "checkjob", f"{batch}/1000")
+    node = maui(site, "checknode", "n1")
+    assert "State:  Busy" in node and f"JobList:  {batch}/1,{batch}/2" in node
+    start = maui(site, "showstart", f"{batch}/3")
+    assert "requires 1 proc for 00:30:00" in start and "Earliest start in             00:" in start
+    assert "is not known" in maui(site, "showstart", "64@1:00:00")
+    assert site.lanai("maui", "showstart", str(batch), ok=False).returncode == 2
+    assert "no procs available" in maui(site, "showbf", "-m", ">=512")
+
+
+def test_mauis_reports(site: Site, batch: int) -> None:
+    assert f"{batch}/[3-999]" in maui(site, "diagnose", "-p")
+    assert "UserHold" in maui(site, "diagnose", "-q") and "n1" in maui(site, "diagnose", "-n")
+    assert maui(site, "showstats", "-u").splitlines()[-1].startswith("TOTAL")
+    assert site.lanai("maui", "diagnose", ok=False).returncode == 2

@@ -1,4 +1,4 @@
-"""Show what could start now, on how many nodes of which kind, and for how long"""
+"""Show what could start now, and for how long"""
 
 from __future__ import annotations
 

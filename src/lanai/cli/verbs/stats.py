@@ -1,4 +1,4 @@
-"""Show how jobs fared that have ended: waits, slowdown, efficiency, and how well requests were made"""
+"""Show how jobs fared that have ended: waits, slowdown, efficiency"""
 
 from __future__ import annotations
 

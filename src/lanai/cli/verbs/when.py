@@ -1,4 +1,4 @@
-"""Say when a job, or one that you might submit, can start at the earliest, and how sure that is"""
+"""Say when a job can start at the earliest, and how sure that is"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_after_the_ends_that_make_room_for_it(hub: Recorder) -> None:
     one, two = (earliest_start(hub.core.world, Shape(cpu_milli=cpus)) for cpus in (1000, 2000))
     assert one.certainty == two.certainty == "if nothing comes before it"
     assert (seconds_ahead(hub, one), seconds_ahead(hub, two)) == (540, 600)
-    assert one.why == "what runs on one node is expected to have ended by then"
+    assert one.why == "what runs on n is expected to have ended by then"
 
 
 def test_the_start_that_the_node_reported_counts(hub: Recorder) -> None:

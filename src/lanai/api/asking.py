@@ -154,8 +154,11 @@ def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:
 def shape_of(request: Request) -> Shape:
     """The request that stands in a query: cpus, memory, gpus, nodes, time and features. Raises UserError."""
     features = questions.listed(request, "features")
+    cpu_milli = _understood(request, "cpus", "1", parse_milli)
+    if not cpu_milli:
+        raise UserError("cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)")
     return Shape(
-        cpu_milli=_understood(request, "cpus", "1", parse_milli),
+        cpu_milli=cpu_milli,
         memory_bytes=_understood(request, "memory", "0", parse_bytes),
         gpu_milli=1000 * _understood(request, "gpus", "0", parse_count),
         time_limit_us=round(1e6 * _understood(request, "time", "0", parse_duration)),

@@ -71,6 +71,7 @@ def _print(batch: int | str, index: int | None, answer: dict[str, Any], format_:
         print(f"  it could start {printable(when_text(answer['when']))}")
     for change in answer.get("changes") or ():
         print(f"  what would change it: {printable(change)}")
-    for past in (answer.get("history") or ())[:_PAST]:
+    before = [past for past in answer.get("history") or () if past["since"] != answer.get("since")]
+    for past in before[:_PAST]:
         reason = f"{past['code']}: {past['reason']}" if past["code"] else "none of it waited"
         print(f"  from {for_people('since_at', past['since'])} on: {printable(reason)}")

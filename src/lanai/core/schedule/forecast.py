@@ -83,7 +83,7 @@ def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast
         return _unknown("its last attempt met a fault of the node; it is tried again shortly")
     lines = [line for line in batch.lines.values() if line.waiting and (index is None or index in line.waiting)]
     if not lines:
-        return _unknown("it is at a node" if batch.sent else "nothing of it waits")
+        return _unknown("it is at a node already" if batch.sent else "nothing of it waits")
     line = min(lines, key=lambda line: line.waiting.head())
     head = earliest_start(world, line)
     before = 0 if index is None else line.waiting.before(index)
@@ -173,18 +173,20 @@ def _on_nodes(world: World, shape: Shape, request: Vector, allows: _Allows) -> F
     found, looked_at = _earliest(world, usable, shape, request)
     if len(found) < shape.nodes:
         return _unknown("nothing says when enough of what runs will have ended: it has no time limit")
-    at_us = nsmallest(shape.nodes, found)[-1]
+    first = nsmallest(shape.nodes, found, key=lambda each: each[0])
+    at_us, node = first[-1]
+    where = node.name if len(first) == 1 else _nodes(len(first))
     of = f" (the first {looked_at} of {len(usable)} nodes were looked at)" if looked_at < len(usable) else ""
     return Forecast(
         at_us=_wall(world, at_us),
         certainty="if nothing comes before it",
-        why=f"what runs on {_nodes(shape.nodes)} is expected to have ended by then{of}",
+        why=f"what runs on {where} is expected to have ended by then{of}",
     )
 
 
-def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector) -> tuple[list[int], int]:
+def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector) -> tuple[list[tuple[int, Node]], int]:
     """When each of the nodes will have room, where that is known, and how many of them were looked at."""
-    found: list[int] = []
+    found: list[tuple[int, Node]] = []
     attempts = looked_at = 0
     for node in nodes:
         if attempts >= LOOKED_AT and len(found) >= shape.nodes:
@@ -193,7 +195,7 @@ def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector
         attempts += sum(len(grant.members) for grant in node.grants.values())
         at_us = _earliest_on(world, node, request, shape.time_limit_us)
         if at_us is not None:
-            found.append(at_us)
+            found.append((at_us, node))
     return found, looked_at
 
 

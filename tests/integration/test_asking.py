@@ -88,6 +88,8 @@ def test_when_and_free(site: Site, batch: int) -> None:
     assert (room["jobs"], room["rooms"][0]["free_cpus"], room["rooms"][0]["names"]) == (0, 0, ["n1"])
     assert room["waiting"] == 997
     assert "0 jobs of 1 cpu could start now; 997 wait already" in site.lanai("free").stdout
+    assert "1 licence could start now" in site.lanai("free", "--resources", "licence=1").stdout
+    assert "found 'x'" in site.lanai("free", "--resources", "licence=x", ok=False).stderr
     refused = site.lanai("free", "--memory", "much", ok=False)
     assert refused.returncode != 0 and "found 'much'" in refused.stderr
 

@@ -20,6 +20,7 @@ from lanai.api.app import Served, caller, only_of
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action
+from lanai.model.clauses import named_resource
 from lanai.model.errors import UserError
 from lanai.model.ids import BatchId, Index, ShapeId
 from lanai.model.job import FINAL
@@ -152,7 +153,7 @@ def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_of(request: Request) -> Shape:
-    """The request that stands in a query: cpus, memory, gpus, nodes, time and features. Raises UserError."""
+    """The request that stands in a query: cpus, memory, gpus, nodes, time, features, resources. Raises UserError."""
     features = questions.listed(request, "features")
     cpu_milli = _understood(request, "cpus", "1", parse_milli)
     if not cpu_milli:
@@ -164,7 +165,20 @@ def shape_of(request: Request) -> Shape:
         time_limit_us=round(1e6 * _understood(request, "time", "0", parse_duration)),
         nodes=max(1, _understood(request, "nodes", "1", parse_count)),
         features=tuple(sorted(set(features))),
+        named=_named(request),
     )
+
+
+def _named(request: Request) -> tuple[tuple[str, int], ...]:
+    """Named resources, written as NAME=N with commas between."""
+    found: dict[str, int] = {}
+    for text in questions.listed(request, "resources"):
+        name, _, count = text.partition("=")
+        try:
+            found[named_resource(name)] = parse_count(count)
+        except UnitError as error:
+            raise UserError(f"resources: {error}", code="bad_query") from None
+    return tuple(sorted((name, count) for name, count in found.items() if count))
 
 
 def shape_shown(shape: Mapping[str, Any]) -> dict[str, Any]:

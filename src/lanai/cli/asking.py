@@ -62,6 +62,7 @@ def shape_options(function: F) -> F:
             click.option("--nodes", metavar="N", help="Nodes that each job has at once."),
             click.option("--time", metavar="T", help="Time limit, e.g. 20m; none: without end."),
             click.option("--features", metavar="NAME,...", help="What each of its nodes must have."),
+            click.option("--resources", metavar="NAME=N,...", help="Named resources per job."),
         )
     ):
         function = option(function)
@@ -79,7 +80,7 @@ def request_text(asked: Mapping[str, Any]) -> str:
         parts.append(f"{asked['gpus']:g} gpu{'' if asked['gpus'] == 1 else 's'}")
     if asked["nodes"] > 1:
         parts.append(f"{asked['nodes']} nodes")
-    parts += asked["features"]
+    parts += [*asked["features"], *(f"{count} {name}" for name, count in asked["resources"].items())]
     if asked["time_limit_s"]:
         parts.append(f"for {format_duration(asked['time_limit_s'])}")
     return ", ".join(parts)

@@ -6,6 +6,7 @@ Each piece of advice is a sentence that could be acted on, found by trying: noth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,10 +18,9 @@ from lanai.core.schedule.lines import Line
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
-from lanai.model.policy import UNLIMITED
 from lanai.model.resources import Shape
 from lanai.model.units import format_bytes, format_duration
-from lanai.model.vector import CPU, GPU, MEMORY, field
+from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 _WHOLE_MILLI = 1000
 
@@ -44,15 +44,23 @@ def _line_of(batch: Batch, index: Index | None) -> Line | None:
     return min(lines, key=lambda line: line.waiting.head()) if lines else None
 
 
+class _Alike(NamedTuple):
+    """Open nodes on which as much is free for as long, and that have the same features: one of them, and how many."""
+
+    node: Node
+    number: int
+
+
 def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
     nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
-    open_nodes = [node for node in nodes if node.is_open() and node.id != line.not_on]
-    allowed = [node for node in open_nodes if not batch.is_barred(node.id)]
+    allowed = [node for node in nodes if node.is_open() and node.id != line.not_on and not batch.is_barred(node.id)]
+    alike = _alike(allowed)
     guard = world.layout.guard
-    yield from _smaller(world, allowed, line.shape)
-    yield from _shorter(world, allowed, line)
-    yield from _fewer(world, allowed, line)
-    yield from _less_particular(world, allowed, line)
+    fitting = [group for group in alike if may_go(world, group.node, line.shape)]
+    yield from _smaller(world, fitting, line.shape)
+    yield from _shorter(world, fitting, line)
+    yield from _fewer(world, fitting, line)
+    yield from _less_particular(world, alike, line)
     able = [node for node in nodes if not (node.total - line.vector) & guard]
     yield from _reopened(able)
     if any(node.id in batch.avoided for node in able):
@@ -61,66 +69,80 @@ def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
         yield from _larger(world, nodes, line.shape)
 
 
-def _smaller(world: World, nodes: list[Node], shape: Shape) -> Iterator[str]:
+def _alike(nodes: list[Node]) -> list[_Alike]:
+    found: dict[tuple[Vector, int, tuple[str, ...]], list[Node]] = {}
+    for node in nodes:
+        found.setdefault((node.free, free_until(node), node.features), []).append(node)
+    return [_Alike(group[0], len(group)) for group in found.values()]
+
+
+def _smaller(world: World, alike: list[_Alike], shape: Shape) -> Iterator[str]:
     """Less of one resource, all else as it is."""
     kinds = (
         ("cpu_milli", CPU, _WHOLE_MILLI if shape.cpu_milli >= _WHOLE_MILLI else 1),
         ("memory_bytes", MEMORY, 1),
         ("gpu_milli", GPU, _WHOLE_MILLI),
     )
-    fitting = [node for node in nodes if may_go(world, node, shape)]
     for name, position, step in kinds:
         asked: int = getattr(shape, name)
-        most = _most(world, fitting, msgspec.structs.replace(shape, **{name: 0}), position) // step * step
+        most = _most(world, alike, msgspec.structs.replace(shape, **{name: 0}), position) // step * step
         most = most << 20 if position == MEMORY else most
         if 0 < most < asked:
             yield f"would start at once with {_amount(name, most)} instead of {_bare(name, asked)}"
 
 
-def _most(world: World, nodes: list[Node], shape: Shape, position: int) -> int:
+def _most(world: World, alike: list[_Alike], shape: Shape, position: int) -> int:
     """How much of one resource a job could have now that asks for all else in `shape`; of N nodes the N-th best."""
     request = world.layout.request(shape)
-    found = sorted(
-        (field(node.free, position) for node in nodes if has_room(world, node, request, shape.time_limit_us)),
-        reverse=True,
-    )
-    return found[shape.nodes - 1] if len(found) >= shape.nodes else 0
+    roomy = [group for group in alike if has_room(world, group.node, request, shape.time_limit_us)]
+    found = sorted(((field(group.node.free, position), group.number) for group in roomy), reverse=True)
+    wanted = shape.nodes
+    for amount, count in found:
+        wanted -= count
+        if wanted <= 0:
+            return amount
+    return 0
 
 
-def _shorter(world: World, nodes: list[Node], line: Line) -> Iterator[str]:
+def _shorter(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
     """A time limit that ends before the next reservation of a node that has room."""
     guard = world.layout.guard
-    left_us = [
-        free_until(node) - world.now_us
-        for node in nodes
-        if may_go(world, node, line.shape) and not (node.free - line.vector) & guard and free_until(node) != UNLIMITED
-    ]
-    left_us.sort(reverse=True)
+    found = sorted(
+        (
+            (free_until(group.node) - world.now_us, group.number)
+            for group in alike
+            if not (group.node.free - line.vector) & guard
+        ),
+        reverse=True,
+    )
     wanted = line.shape.nodes
-    has_now = sum(may_go(world, node, line.shape) and _has_room(world, node, line) for node in nodes)
-    if has_now < wanted <= has_now + len(left_us):
-        shortest_us = left_us[wanted - has_now - 1]
-        if shortest_us > 0:
-            yield f"with --time under {format_duration(shortest_us / 1e6)} it could be backfilled"
+    if _roomy(world, alike, line) >= wanted:
+        return
+    for left_us, count in found:
+        wanted -= count
+        if wanted <= 0:
+            if left_us > 0:
+                yield f"with --time under {format_duration(left_us / 1e6)} it could be backfilled"
+            return
 
 
-def _has_room(world: World, node: Node, line: Line) -> bool:
-    return has_room(world, node, line.vector, line.shape.time_limit_us)
+def _roomy(world: World, alike: list[_Alike], line: Line) -> int:
+    limit_us = line.shape.time_limit_us
+    return sum(group.number for group in alike if has_room(world, group.node, line.vector, limit_us))
 
 
-def _fewer(world: World, nodes: list[Node], line: Line) -> Iterator[str]:
+def _fewer(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
     if line.shape.nodes > 1:
-        count = sum(may_go(world, node, line.shape) and _has_room(world, node, line) for node in nodes)
+        count = _roomy(world, alike, line)
         if 0 < count < line.shape.nodes:
             yield f"would start at once on {count} node{'s' * (count > 1)} instead of {line.shape.nodes}"
 
 
-def _less_particular(world: World, nodes: list[Node], line: Line) -> Iterator[str]:
+def _less_particular(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
     for feature in line.shape.features:
         others = tuple(other for other in line.shape.features if other != feature)
         shape = msgspec.structs.replace(line.shape, features=others)
-        count = sum(may_go(world, node, shape) and _has_room(world, node, line) for node in nodes)
-        if count >= shape.nodes:
+        if _roomy(world, [group for group in alike if may_go(world, group.node, shape)], line) >= shape.nodes:
             yield f"would start at once without the feature {feature}"
 
 

@@ -156,7 +156,12 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     assert "no procs available" in maui(site, "showbf", "-m", ">=512")
 
 
-def test_mauis_reports(site: Site, batch: int) -> None:
+def test_mauis_reports(site: Site, short: int, batch: int) -> None:
+    ended = [line.split() for line in maui(site, "showq", "-c").splitlines()]
+    codes = [(state, code) for job, state, code, *_ in ended[2:-2] if job.startswith(f"{short}/")]
+    assert codes == [("C", "0"), ("C", "3"), ("C", "0")] and ended[-1][0] == "Jobs:"
+    assert "State: Completed" in maui(site, "checkjob", f"{short}/1")
+    assert "State: Failed" in maui(site, "checkjob", f"{short}/2")
     assert f"{batch}/[3-999]" in maui(site, "diagnose", "-p")
     assert "UserHold" in maui(site, "diagnose", "-q") and "n1" in maui(site, "diagnose", "-n")
     assert maui(site, "showstats", "-u").splitlines()[-1].startswith("TOTAL")

@@ -74,6 +74,27 @@ def test_drained_and_avoided_nodes(hub: Recorder) -> None:
     assert changes(hub, batch) == [f"`lanai release {batch}` lets it use the nodes again on which it failed"]
 
 
+def test_how_many_nodes_do_not_take_it_and_why(hub: Recorder) -> None:
+    hub.join("small", capacity(cpus=1))
+    hub.join("busy", capacity(cpus=4))
+    hub.join("drained", capacity(cpus=4))
+    hub.join("other", capacity(cpus=4))
+    hub.hello("new", capacity(cpus=4))
+    hub.feed(NodeWished(1, "drained", "drain", 0))
+    hub.take_all()
+    hub.submit(1, shape=Shape(cpu_milli=4000))
+    hub.decide()
+    hub.take_all()
+    avoided = hub.submit(1, shape=Shape(cpu_milli=3000))
+    hub.batch(avoided).avoided.add(hub.core.world.names["other"])
+    found = advice.rejections(hub.core.world, hub.batch(avoided), None)
+    assert found == {"too small": 1, "away": 1, "drained": 1, "failed it lately": 1, "busy": 1}
+    hub.batch(avoided).avoided.clear()
+    assert advice.rejections(hub.core.world, hub.batch(avoided), Index(1))["with room"] == 1
+    assert advice.rejections(hub.core.world, hub.batch(avoided), Index(2)) == {}
+    hub.take_all()
+
+
 def test_fewer_nodes_and_fewer_features(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
     batch = waiting(hub, Shape())

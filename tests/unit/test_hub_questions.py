@@ -62,4 +62,9 @@ def test_what_why_says_besides(hub: Recorder) -> None:
     assert (found["when"]["certainty"], found["shapes"]) == ("unknown", [0])
     hub.join("n")
     hub.start()
-    assert questions.prospects(hub.core, BatchId(batch), None) == {"changes": [], "when": None, "shapes": []}
+    assert questions.prospects(hub.core, BatchId(batch), None) == {
+        "changes": [],
+        "nodes": {},
+        "when": None,
+        "shapes": [],
+    }

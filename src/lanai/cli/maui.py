@@ -117,6 +117,20 @@ def showq_blocked(found: Answer) -> Iterator[str]:
     yield from ("", *_more(found["blocked"]), f"Jobs: {found['blocked']['jobs']}", "")
 
 
+def showq_completed(jobs: Sequence[Answer]) -> Iterator[str]:
+    """`showq -c`."""
+    form = "{:<22} {:<3} {:>5} {:<10} {:<12} {:>11} {:>11} {:>21}"
+    yield form.format("JobName", "S", "CCode", "User", "MHost", "WallTime", "CPUTime", "CompletionTime")
+    yield ""
+    for job in jobs:
+        cpu_s = (job["cpu_user_s"] or 0) + (job["cpu_system_s"] or 0)
+        state = "R" if job["state"] == "cancelled" else "C"
+        code = "-" if job["exit_code"] is None else job["exit_code"]
+        times = clock(job["wall_s"] or 0), clock(cpu_s), date(job["ended_at"])
+        yield form.format(job["id"], state, code, job["user"], job["node"] or "-", *times)
+    yield from ("", f"Jobs: {len(jobs)}")
+
+
 _ROW: Final = "{:<22} {:<10} {:>9} {:>6} {:>11} {:>21}"
 
 
@@ -218,6 +232,9 @@ def _messages(job: Answer, why: Answer, *, is_verbose: bool) -> Iterator[str]:
         yield f"job cannot run in partition ALL ({printable(why['verdict'])})"
     elif why["verdict"]:
         yield f"Message:  {printable(why['verdict'])}"
+    if why.get("nodes"):
+        counts = ", ".join(f"{reason}: {count}" for reason, count in why["nodes"].items())
+        yield f"Nodes:  {counts}"
     for change in why.get("changes") or ():
         yield f"Note:  {printable(change)}"
     if is_verbose:

@@ -6,7 +6,7 @@ Each piece of advice is a sentence that could be acted on, found by trying: noth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,11 @@ from lanai.model.resources import Shape
 from lanai.model.units import format_bytes, format_duration
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
-_WHOLE_MILLI = 1000
+_WHOLE_MILLI: Final = 1000
+_REASONS: Final = (
+    *("too small", "without a feature", "away", "drained", "in trouble", "failed it lately", "busy", "reserved soon"),
+    "with room",
+)
 
 
 def changes(world: World, batch: Batch, index: Index | None) -> list[str]:
@@ -37,6 +41,41 @@ def changes(world: World, batch: Batch, index: Index | None) -> list[str]:
     if batch.room() <= 0:
         return [f"`lanai set {batch.id} --max-running {batch.max_running + 1}`, or any more, lets more of it run"]
     return list(_of_line(world, batch, line))
+
+
+def rejections(world: World, batch: Batch, index: Index | None) -> dict[str, int]:
+    """How many nodes do not take the job, or (None) the first of its batch, by the first reason against each.
+
+    In the order in which the reasons are looked at. Empty where it does not wait, or there is no node.
+    """
+    line = _line_of(batch, index)
+    if line is None:
+        return {}
+    counts = dict.fromkeys(_REASONS, 0)
+    for node in world.nodes.values():
+        if node.state is not NodeState.REMOVED:
+            counts[_rejection(world, batch, line, node)] += 1
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _rejection(world: World, batch: Batch, line: Line, node: Node) -> str:
+    if (node.total - line.vector) & world.layout.guard:
+        return "too small"
+    if not set(line.shape.features) <= set(node.features):
+        return "without a feature"
+    if not node.is_open():
+        return _closed(node)
+    if batch.is_barred(node.id) or node.id == line.not_on:
+        return "failed it lately"
+    if (node.free - line.vector) & world.layout.guard:
+        return "busy"
+    return "with room" if has_room(world, node, line.vector, line.shape.time_limit_us) else "reserved soon"
+
+
+def _closed(node: Node) -> str:
+    if node.state is not NodeState.UP or not node.is_in_step:
+        return "away"
+    return "drained" if node.is_drained else "in trouble"
 
 
 def _line_of(batch: Batch, index: Index | None) -> Line | None:

@@ -65,6 +65,7 @@ def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str
     expected = forecast.earliest_of_job(core.world, batch, index)
     return {
         "changes": advice.changes(core.world, batch, index),
+        "nodes": advice.rejections(core.world, batch, index),
         "when": _shown(expected) if waiting else None,
         "shapes": sorted({int(line.shape_id) for line in waiting}),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -54,7 +55,7 @@ def _print(format_: str, answer: Mapping[str, Any], lines: Iterable[str]) -> int
 @click.option("-i", "block", flag_value="eligible", help="What is idle, by the order of turns.")
 @click.option("-b", "block", flag_value="blocked", help="What is blocked, and why.")
 @click.option("-u", "user", metavar="USER", help="Of this user only.")
-@click.option("-c", "class_", metavar="CLASS", help="Of this class (service) only.")
+@click.option("-c", "block", flag_value="completed", help="What has ended lately, by batch, the newest first.")
 @click.option("-p", "partition", metavar="PARTITION", help="Accepted; there is one partition, ALL.")
 @_most
 @_format
@@ -63,7 +64,6 @@ def showq(
     asked: Asked,
     block: str | None,
     user: str | None,
-    class_: str | None,
     partition: str | None,
     most: int,
     format_: str,
@@ -76,7 +76,11 @@ def showq(
       lanai maui showq -r -u ann
     """
     _one_partition(partition)
-    found = asked.connect().queue(user=user, service=class_, blocks=block, most=most)
+    client = asked.connect()
+    if block == "completed":
+        ended = list(islice(_completed(client, user, most), most))
+        return _print(format_, {"jobs": ended}, maui.showq_completed(ended))
+    found = client.queue(user=user, blocks=block, most=most)
     by_block = {"running": maui.showq_running, "eligible": maui.showq_idle, "blocked": maui.showq_blocked}
     return _print(format_, found, maui.showq(found, BLOCKS) if block is None else by_block[block](found))
 
@@ -219,6 +223,13 @@ def diagnose(asked: Asked, what: str | None, most: int, format_: str) -> int:
         nodes = client.nodes()
         return _print(format_, {"nodes": nodes}, maui.diagnose_nodes(nodes))
     return _diagnose_jobs(client, what, most, format_)
+
+
+def _completed(client: Client, user: str | None, most: int) -> Iterator[dict[str, Any]]:
+    """The jobs of batches that have ended, the newest batch first."""
+    for batch in client.batches(state="ended", limit=most):
+        if user is None or batch["user"] == user:
+            yield from ({**job, "user": batch["user"]} for job in client.jobs(batch["batch"], limit=most))
 
 
 def _diagnose_jobs(client: Client, what: str, most: int, format_: str) -> int:

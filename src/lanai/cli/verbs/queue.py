@@ -23,6 +23,7 @@ SHOWN: Final = {
 @click.option("--user", metavar="USER", help="Of this user only.")
 @click.option("--account", metavar="NAME", help="Of this account only.")
 @click.option("--service", metavar="NAME", help="Of this service only.")
+@click.option("--node", metavar="NAME", help="Of what runs: on this node only.")
 @click.option("--running", "blocks", multiple=True, flag_value="running", help="What runs.")
 @click.option("--eligible", "blocks", multiple=True, flag_value="eligible", help="What waits for its turn or for room.")
 @click.option("--blocked", "blocks", multiple=True, flag_value="blocked", help="What may not run, and why.")
@@ -37,6 +38,7 @@ def command(
     user: str | None,
     account: str | None,
     service: str | None,
+    node: str | None,
     blocks: tuple[str, ...],
     most: int,
     skip: int,
@@ -58,7 +60,7 @@ def command(
     """
     view = view_of(QUEUE, format_, columns, filters, limit)
     found = asked.connect().queue(
-        user=user, account=account, service=service, blocks=",".join(blocks), most=most, skip=skip
+        user=user, account=account, service=service, node=node, blocks=",".join(blocks), most=most, skip=skip
     )
     names = [name for name in SHOWN if not blocks or name in blocks]
     if format_ == "json":

@@ -67,6 +67,9 @@ def _print(batch: int | str, index: int | None, answer: dict[str, Any], format_:
         print(f"  since {for_people('since_at', answer['since'])}")
     for fact in answer.get("facts") or ():
         print(f"  {printable(fact)}")
+    if answer.get("nodes"):
+        counts = ", ".join(f"{count} {reason}" for reason, count in answer["nodes"].items())
+        print(f"  of {sum(answer['nodes'].values())} nodes: {counts}")
     if answer.get("when"):
         print(f"  it could start {printable(when_text(answer['when']))}")
     for change in answer.get("changes") or ():

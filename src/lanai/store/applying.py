@@ -9,6 +9,7 @@ caller.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -253,8 +254,8 @@ def _reasons(db: sqlite3.Connection, records: list[SaveReason]) -> None:
         if not r.code:
             db.execute(SQL["drop_reason"], (r.batch, r.shape))
     execute_rows(db, SQL["add_reason_past"], [(r.batch, r.shape, r.since_us, r.code, r.text) for r in records])
-    for r in newest:
-        db.execute(SQL["drop_reasons_past"], {"batch": r.batch, "shape": r.shape, "most": REASONS_KEPT})
+    lines = json.dumps([(r.batch, r.shape) for r in newest])
+    db.execute(SQL["drop_reasons_past"], {"lines": lines, "most": REASONS_KEPT})
 
 
 def _events(db: sqlite3.Connection, records: list[SaveEvent]) -> None:

@@ -112,10 +112,14 @@ DELETE FROM reason WHERE batch = ? AND shape = ?
 INSERT INTO reason_past (batch, shape, since_us, code, text) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (batch, shape, since_us) DO UPDATE SET code = excluded.code, text = excluded.text
 
+-- Of any number of lines, in one step: their reasons but for the newest :most of each.
 -- name: drop_reasons_past
-DELETE FROM reason_past WHERE batch = :batch AND shape = :shape AND since_us <= (
-    SELECT since_us FROM reason_past WHERE batch = :batch AND shape = :shape
-    ORDER BY since_us DESC LIMIT 1 OFFSET :most)
+DELETE FROM reason_past WHERE (batch, shape, since_us) IN (
+    SELECT p.batch, p.shape, p.since_us
+    FROM json_each(:lines) j CROSS JOIN reason_past p
+        ON p.batch = json_extract(j.value, '$[0]') AND p.shape = json_extract(j.value, '$[1]')
+    WHERE (SELECT count(*) FROM reason_past n
+        WHERE n.batch = p.batch AND n.shape = p.shape AND n.since_us > p.since_us) >= :most)
 
 -- name: save_event
 INSERT INTO event (at_us, kind, subject, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING

@@ -138,7 +138,7 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
     client = asked.connect()
     count, at, duration = job.partition("@")
     if at and count.isdecimal():
-        found = client.when(shape={"cpus": count, "time": duration})
+        found = client.when(shape={**_tasks(client, int(count)), "time": duration})
         return _print(format_, found, maui.showstart(job, found, found["asked"]))
     batch, index = _one(job)
     request = client.job(batch, index)["asked"]
@@ -239,6 +239,13 @@ def _diagnose_jobs(client: Client, what: str, most: int, format_: str) -> int:
         return _print(format_, found, maui.showq(found, BLOCKS))
     layout = maui.diagnose_priority if what == "priority" else maui.showq_blocked
     return _print(format_, found, layout(found))
+
+
+def _tasks(client: Client, procs: int) -> dict[str, object]:
+    """So many processors on one node, or where none is so large on as few as can have them, the same on each."""
+    largest = max((node["capacity"]["cpu_milli"] // 1000 for node in client.nodes()), default=0)
+    nodes = -(-procs // largest) if 0 < largest < procs else 1
+    return {"cpus": -(-procs // nodes), "nodes": nodes}
 
 
 def _one(text: str) -> tuple[int | str, int]:

@@ -71,7 +71,7 @@ def _print(batch: int | str, index: int | None, answer: dict[str, Any], format_:
         counts = ", ".join(f"{count} {reason}" for reason, count in answer["nodes"].items())
         print(f"  of {sum(answer['nodes'].values())} nodes: {counts}")
     if answer.get("when"):
-        print(f"  it could start {printable(when_text(answer['when']))}")
+        print(f"  earliest start: {printable(when_text(answer['when']))}")
     for change in answer.get("changes") or ():
         print(f"  what would change it: {printable(change)}")
     before = [past for past in answer.get("history") or () if past["since"] != answer.get("since")]

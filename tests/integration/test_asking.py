@@ -167,3 +167,14 @@ def test_mauis_reports(site: Site, short: int, batch: int) -> None:
     assert "UserHold" in maui(site, "diagnose", "-q") and "n1" in maui(site, "diagnose", "-n")
     assert maui(site, "showstats", "-u").splitlines()[-1].startswith("TOTAL")
     assert site.lanai("maui", "diagnose", ok=False).returncode == 2
+
+
+@pytest.mark.parametrize("verb", ["queue", "free", "stats"])
+def test_every_list_in_every_format(site: Site, batch: int, verb: str) -> None:
+    whole = site.lanai(verb, "--format", "csv").stdout.splitlines()
+    lines = [json.loads(line) for line in site.lanai(verb, "--format", "ndjson").stdout.splitlines()]
+    assert len(whole) == len(lines) + 1 and list(lines[0]) == whole[0].split(",")
+    first = whole[0].split(",")[1]
+    chosen = site.lanai(verb, "--columns", f"{first},jobs", "--filter", "jobs>=0", "--limit", "1", "--format", "ndjson")
+    assert [list(json.loads(line)) for line in chosen.stdout.splitlines()] == [list(dict.fromkeys((first, "jobs")))]
+    assert site.lanai(verb, "--filter", "nonsense=1", ok=False).returncode == 2

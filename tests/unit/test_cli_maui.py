@@ -50,7 +50,7 @@ def test_showq_in_three_blocks() -> None:
     assert re.search(r"^1/1 +ann +Running +4 +00:01:00 ", text, re.MULTILINE)
     assert re.search(r"^2/\[1-9\] +ann +Idle +36 +01:00:00 ", text, re.MULTILINE)
     assert [maui.HOLDS.get(code, "Idle") for code in ("held", "paused", "too_large")] == [
-        "UserHold", "SystemHold", "Idle"
+        "UserHold", "SystemHold", "BatchHold"
     ]  # fmt: skip
     assert text.endswith("Total Jobs: 13   Active Jobs: 1   Idle Jobs: 9   Blocked Jobs: 3")
     assert "Nodes Active      (0.00%)" in "\n".join(maui.showq({**queue(), "nodes": 0, "cpus": 0}, ("running",)))

@@ -1,6 +1,8 @@
 """When something can start at the earliest, and how sure that is."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
 from lanai.core.events import AttemptsStarted, JobsHeld, NodeHeard
@@ -125,6 +127,16 @@ def test_the_limit_of_its_batch_and_its_date(hub: Recorder) -> None:
     assert of_job(hub, unlimited).certainty == "unknown"
 
 
+def test_not_before_the_date_of_its_batch(hub: Recorder) -> None:
+    hub.join("n")
+    hub.wait(1)
+    at_us = hub.core.world.wall_us + 600 * SECOND
+    found = of_job(hub, hub.submit(1, start_after_us=at_us))
+    assert (found.at_us, found.certainty) == (at_us, "if nothing comes before it")
+    assert found.why == "its batch is not to start before"
+    assert of_job(hub, hub.submit(1, start_after_us=1)).certainty == "now"
+
+
 def test_held_jobs_wait_for_a_person(hub: Recorder) -> None:
     batch = hub.submit(2)
     hub.feed(JobsHeld(1, batch, ((1, 2),), 0))
@@ -142,6 +154,41 @@ def test_a_reservation_ends_what_is_free(hub: Recorder, monkeypatch: pytest.Monk
     assert earliest_start(world, Shape(time_limit_us=30 * MINUTE)).certainty == "now"
     assert earliest_start(world, Shape(time_limit_us=31 * MINUTE)).certainty == "unknown"
     assert earliest_start(world, Shape()).certainty == "unknown"
+
+
+@given(
+    cpus=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    jobs=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 50)), max_size=8),
+    asked=st.integers(1, 4),
+    nodes=st.integers(1, 2),
+)
+def test_it_is_when_a_naive_look_at_all_ends_says(
+    cpus: list[int], jobs: list[tuple[int, int]], asked: int, nodes: int
+) -> None:
+    """Attempts end by their limits and nothing comes: then so many nodes have room, and no moment before."""
+    hub = Recorder()
+    for number, count in enumerate(cpus):
+        hub.join(f"n{number}", capacity(cpus=count))
+    for count, minutes in jobs:
+        hub.submit(1, shape=Shape(cpu_milli=1000 * count, time_limit_us=minutes * MINUTE))
+    hub.decide()
+    world = hub.core.world
+    running = [(node, node.grants.values()) for node in world.nodes.values()]
+    ends = [(node, grant.line.shape) for node, grants in running for grant in grants]
+
+    def has_room(at_us: int) -> bool:
+        free = {node: node.capacity.cpu_milli for node in world.nodes.values()}
+        for node, shape in ends:
+            if shape.time_limit_us > at_us:
+                free[node] -= shape.cpu_milli
+        return sum(left >= 1000 * asked for left in free.values()) >= nodes
+
+    moments = sorted({0, *(shape.time_limit_us for _, shape in ends)})
+    naive = next((at_us for at_us in moments if has_room(at_us)), None)
+    found = earliest_start(world, Shape(cpu_milli=1000 * asked, nodes=nodes))
+    assert (found.certainty == "unknown") == (naive is None)
+    assert naive is None or found.at_us - world.wall_us == naive
+    assert (found.certainty == "now") == (naive == 0)
 
 
 @pytest.mark.parametrize(

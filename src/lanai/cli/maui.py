@@ -19,9 +19,9 @@ HOLDS: Final = {
     "held": "UserHold",
     "paused": "SystemHold",
     "delayed": "Deferred",
-    "max_running": "BatchHold",
+    "too_large": "BatchHold",
 }
-"""Maui's word for a reason; of all others `Idle`."""
+"""Maui's word for a reason; for all others, limits among them, it says `Idle`."""
 XFACTOR_S: Final = 600.0
 """Of the expansion factor, where a job has no time limit."""
 

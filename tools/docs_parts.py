@@ -21,7 +21,7 @@ import click
 import msgspec
 
 from lanai.api.handlers import Handlers
-from lanai.cli import listings
+from lanai.cli import asking, listings
 from lanai.cli.main import SECTIONS
 from lanai.cli.main import command as lanai
 from lanai.model import errors
@@ -194,7 +194,7 @@ def store_tables() -> str:
 
 def columns(kind: str) -> str:
     """The columns of a list, in order."""
-    listing = getattr(listings, kind.upper())
+    listing = getattr(listings, kind.upper(), None) or getattr(asking, kind.upper())
     meanings = words()[kind]
     rows = [[code(name), "yes" if name in listing.shown else "", meanings[name]] for name in listing.columns]
     return table(["field", "in the table", "meaning"], rows)

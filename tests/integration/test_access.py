@@ -198,6 +198,36 @@ def test_lists_show_a_user_his_own(site: Site) -> None:
     assert site.local("nobody").ask("GET", "/v1/batches/last").code == "no_such_batch"
 
 
+def test_the_queue_and_statistics_show_a_user_his_own_and_how_much_others_have(site: Site) -> None:
+    site.run_agent()
+    ann, victim = site.remote("ann"), site.local(VICTIM)
+    done = submitted(ann, "true"), submitted(victim, "true")
+    eventually(lambda: ended(ann, done[0]) and ended(victim, done[1]))
+    hers, his = submitted(ann, "sleep 100", "sleep 100"), submitted(victim, "sleep 100", "sleep 100")
+
+    def seen(caller: Caller, query: str = "") -> list[tuple[list[int], int, int]]:
+        blocks = caller.ask("GET", f"/v1/queue{query}").value
+        return [
+            ([row["batch"] for row in block["rows"]], block["jobs"], block["others"])
+            for block in (blocks["running"], blocks["eligible"])
+        ]
+
+    eventually(lambda: seen(site.root)[0][1] == 2)
+    assert {batch for rows, _, _ in seen(site.local("games")) for batch in rows} == {hers, his}
+    for caller, batch in ((ann, hers), (victim, his)):
+        assert {number for rows, _, _ in seen(caller) for number in rows} == {batch}
+        assert [sum(column) for column in zip(*(block[1:] for block in seen(caller)), strict=True)] == [2, 2]
+    assert seen(ann, f"?user={VICTIM}")[0] == seen(site.local("nobody"))[0] == ([], 0, 2)
+    groups = {caller.user: caller.ask("GET", "/v1/stats").value for caller in (ann, victim, site.root)}
+    assert [group["group"] for group in groups["ann"]["groups"]] == ["ann"]
+    assert [group["group"] for group in groups[VICTIM]["groups"]] == [VICTIM]
+    assert {group["group"] for group in groups["root"]["groups"]} == {"ann", VICTIM}
+    assert len({group["total"]["jobs"] for group in groups.values()}) == 1
+    assert victim.ask("GET", f"/v1/jobs/{hers}/1/when").code == "not_yours"
+    assert site.root.ask("GET", "/v1/queue?blocks=nonsense").code == "bad_query"
+    assert site.root.ask("GET", "/v1/stats?by=nonsense").code == "bad_query"
+
+
 def test_what_is_refused_changes_nothing(site: Site) -> None:
     victim, bad = site.local(VICTIM), site.remote("ann")
     batch = submitted(victim, "echo one", "echo two")

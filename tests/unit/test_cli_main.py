@@ -45,7 +45,7 @@ def test_every_verb_has_help_with_examples(verb: str) -> None:
     assert f"lanai {verb}" in text
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("stauts", "status"), ("kancel", "cancel")])
+@pytest.mark.parametrize(("typed", "meant"), [("sttatus", "status"), ("kancel", "cancel")])
 def test_a_mistyped_verb_is_answered_with_the_nearest(typed: str, meant: str) -> None:
     ended = lanai(typed)
     assert ended.returncode == 2

@@ -337,10 +337,24 @@ def test_tails_env_nodes_reasons_events(writer: SqliteWriter, reader: SqliteRead
     assert reader.reasons(1) == [SaveReason(1, 0, "full", "8 of 8 cpus", 5)]
     writer.commit([SaveReason(1, 0, "", "", 6)])
     assert reader.reasons(1) == []
+    assert reader.past_reasons(1) == [SaveReason(1, 0, "", "", 6), SaveReason(1, 0, "full", "8 of 8 cpus", 5)]
     assert [(each.at_us, each.subject) for each in reader.events(limit=2)] == [(3, "a"), (2, "b")]
     newest = reader.events(limit=1)[0]
     assert [each.at_us for each in reader.events(before=newest, subject="a")] == [1]
     assert [each.at_us for each in reader.events(since_us=2)] == [3, 2]
+
+
+def test_the_last_reasons_of_each_line_are_kept(writer: SqliteWriter, reader: SqliteReader) -> None:
+    writer.commit([*batch(1, 3), *batch(2, 3)])
+    for at in range(1, 100, 3):
+        writer.commit([SaveReason(1, 0, "full", f"{at}", at), SaveReason(1, 0, "", "", at + 1)])
+        writer.commit([SaveReason(1, 1, "held", "", at), SaveReason(2, 0, "full", "", 7)])
+    past = reader.past_reasons(1, 0)
+    assert [(each.since_us, each.code) for each in past[:2]] == [(98, ""), (97, "full")] and len(past) == 20
+    assert {each.shape for each in reader.past_reasons(1)} == {0, 1}
+    assert len(reader.past_reasons(1, 1)) == 20 and len(reader.past_reasons(2)) == 1
+    writer.commit([PruneBatch(1)])
+    assert reader.past_reasons(1) == []
 
 
 def test_events_and_the_trail_page_by_page(writer: SqliteWriter, reader: SqliteReader) -> None:

@@ -69,7 +69,7 @@ def test_the_schema_equals_the_migrated_one() -> None:
     migrated.close()
 
 
-@pytest.mark.parametrize("file", ["write", "recover", "read"])
+@pytest.mark.parametrize("file", ["write", "recover", "read", "statistics"])
 def test_every_statement_fits_the_schema(file: str) -> None:
     db = sqlite3.connect(":memory:")
     db.text_factory = bytes

@@ -16,6 +16,7 @@ from lanai.api import jobs, output, questions, submit
 from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
+from lanai.api.asking import Asking
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.hublink import HubLink
 from lanai.api.scheduling import Scheduling
@@ -103,6 +104,7 @@ class Handlers:
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
         self._scheduling = Scheduling(link)
+        self._asking = Asking(link, view, self._row)
 
     def routes(self) -> Sequence[Served]:
         """Each with the action that it is."""
@@ -130,6 +132,7 @@ class Handlers:
             Served("GET", node, Action.NODE_SEE, self.node),
             *wishes,
             *about_nodes,
+            *self._asking.routes(),
             *self._administration.routes(),
             *self._scheduling.routes(),
         ]
@@ -242,7 +245,7 @@ class Handlers:
         if hold:
             times = {"since": rfc3339(hold["since_us"]), "until": rfc3339(hold["until_us"])}
             said["hold"] = {"kind": hold["kind"], "by": hold["by"] or None, **times}
-        return answer({**said, "since": rfc3339(since_us)})
+        return answer({**said, "since": rfc3339(since_us), **await self._asking.prospects(row.batch, index, said)})
 
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from lanai.api.answers import VERSION, encoded, encoded_lines, rfc3339, seconds
+from lanai.api.asking import shape_shown
 from lanai.api.hublink import HubLink
 from lanai.api.output import END, Kept, Piece, WantedOutput, from_node, from_store, nothing
 from lanai.api.view import View
@@ -117,6 +118,7 @@ class Jobs:
         """One job, and every attempt at it, the first one first."""
         detail = await self._view.ask(lambda reader: reader.job(row.batch, index))
         job = shown(detail.job, await self._live(caller, row, [detail.job]))
+        job["asked"] = shape_shown(msgspec.to_builtins(detail.shape))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
             names = [name for name in ("state", "node", "nodes", "started_at") if name in job]

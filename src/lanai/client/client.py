@@ -334,6 +334,29 @@ class Client:
             if at >= goal and (answer["end"] or not is_end):
                 return at
 
+    # -- the scheduler
+
+    def queue(self, **asked: object) -> dict[str, Any]:
+        """Who runs, who is next and who is blocked: `blocks` (names with commas), `user`, `account`, `service`, `node`,
+        `batch`, and of each block `most` rows after `skip`."""
+        return self._get(_url("/v1/queue", asked))
+
+    def free(self, shape: Mapping[str, object]) -> dict[str, Any]:
+        """What could start now of jobs with these `cpus`, `memory`, `gpus`, `nodes`, `time` and `features`, as text."""
+        return self._get(_url("/v1/free", shape))
+
+    def when(
+        self, batch: Batch | None = None, index: int | None = None, *, shape: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """The earliest start of a job, of the first that waits of a batch, or of one of a shape as in `free`."""
+        if batch is None:
+            return self._get(_url("/v1/when", shape or {}))
+        return self._get(f"/v1/batches/{batch}/when" if index is None else f"/v1/jobs/{batch}/{index}/when")
+
+    def stats(self, *, by: str = "user", since: str = "", most: int = 100) -> dict[str, Any]:
+        """How jobs fared that have ended since a time by RFC 3339: groups by user, account, service or batch."""
+        return self._get(_url("/v1/stats", {"by": by, "since": since, "most": most}))
+
     # -- nodes and the hub
 
     def nodes(self) -> list[dict[str, Any]]:

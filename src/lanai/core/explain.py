@@ -72,14 +72,18 @@ def too_large(world: World, shape: Shape) -> str:
     """Why no nodes, drained or away included, can hold one job of this shape; empty where some can, or none is."""
     nodes = _nodes(world)
     request = world.layout.request(shape)
-    able = sum(not (node.total - request) & world.layout.guard for node in nodes)
+    having = [node for node in nodes if _has(node, shape)]
+    able = sum(not (node.total - request) & world.layout.guard for node in having)
     if not nodes or able >= shape.nodes:
         return ""
+    if not having:
+        return f"needs {_features(shape)}, no node has {'it' if len(shape.features) == 1 else 'all of them'}"
     if able:
         return f"needs {shape.nodes} nodes with {_each(shape)}, {able} could take it"
-    for asked, most, show in _amounts(shape, [node.capacity for node in nodes]):
+    which = f"the largest node{f' with {_features(shape)}' if shape.features else ''}"
+    for asked, most, show in _amounts(shape, [node.capacity for node in having]):
         if asked > most:
-            return f"needs {show(asked)}, the largest node has {show(most)}"
+            return f"needs {show(asked)}, {which} has {show(most)}"
     return f"needs {describe(shape)}, no single node has all of it"
 
 
@@ -95,7 +99,17 @@ def _each(shape: Shape) -> str:
     if shape.gpu_milli:
         parts.append(_gpus(shape.gpu_milli))
     parts += [f"{count} {name}" for name, count in shape.named]
+    if shape.features:
+        parts.append(_features(shape))
     return ", ".join(parts)
+
+
+def _features(shape: Shape) -> str:
+    return f"the feature{'s' if len(shape.features) > 1 else ''} {', '.join(shape.features)}"
+
+
+def _has(node: Node, shape: Shape) -> bool:
+    return not shape.features or set(shape.features) <= set(node.features)
 
 
 def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:

@@ -25,6 +25,7 @@ from lanai.core.hub import HubCore
 from lanai.core.intake import tried_of
 from lanai.core.shares import shares
 from lanai.core.wishes import has_ended
+from lanai.hub import questions
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.model.access import Caller, TokenKind, user_name
 from lanai.model.errors import (
@@ -255,7 +256,20 @@ class Commands:
         found = self._core.why(asked.batch, asked.index)
         if found is None:
             raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
+        found |= questions.prospects(self._core, asked.batch, asked.index)
         return _on_full_disk(found) if self._is_full() else found
+
+    def queue(self, command: messages.Command) -> dict[str, Any]:
+        """Who runs, who is next, who is blocked."""
+        return questions.queue(self._core, command.arguments)
+
+    def free(self, command: messages.Command) -> dict[str, Any]:
+        """What could start now."""
+        return questions.free(self._core, command.arguments)
+
+    def when(self, command: messages.Command) -> dict[str, Any]:
+        """The earliest start of something."""
+        return questions.when(self._core, command.arguments)
 
     def nodes(self, command: messages.Command) -> dict[str, Any]:
         """The next nodes by name, and the name to go on after, None where none are left."""
@@ -406,6 +420,9 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "in_flight": Commands.in_flight,
     "fits": Commands.fits,
     "why": Commands.why,
+    "queue": Commands.queue,
+    "free": Commands.free,
+    "when": Commands.when,
     "nodes": Commands.nodes,
     "cancel": Commands.cancel,
     "hold": Commands.hold,

@@ -9,6 +9,7 @@ caller.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -44,7 +45,7 @@ from lanai.model.records import (
     SetBatch,
 )
 from lanai.store.packing import pack
-from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
+from lanai.store.port import REASONS_KEPT, TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
 from lanai.store.queries import statements
 from lanai.store.widening import execute_rows
 
@@ -260,6 +261,9 @@ def _reasons(db: sqlite3.Connection, records: list[SaveReason]) -> None:
     for r in newest:
         if not r.code:
             db.execute(SQL["drop_reason"], (r.batch, r.shape))
+    execute_rows(db, SQL["add_reason_past"], [(r.batch, r.shape, r.since_us, r.code, r.text) for r in records])
+    lines = json.dumps([(r.batch, r.shape) for r in newest])
+    db.execute(SQL["drop_reasons_past"], {"lines": lines, "most": REASONS_KEPT})
 
 
 def _events(db: sqlite3.Connection, records: list[SaveEvent]) -> None:

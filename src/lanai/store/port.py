@@ -13,6 +13,9 @@ from typing import Final, Protocol
 from lanai.model.ids import BatchId, GrantId, Index
 from lanai.model.records import Record, Recovered, RecoveredBatch, SaveChunk
 
+REASONS_KEPT: Final = 20
+"""So many reasons of a line are kept, the present one among them."""
+
 TAIL_FAILED_BYTES: Final = 64 * 1024
 TAIL_OK_BYTES: Final = 4 * 1024
 """What is kept of each of the two outputs of an attempt that failed, and of one that succeeded."""

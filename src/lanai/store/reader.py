@@ -27,6 +27,7 @@ from lanai.model.job import JobState
 from lanai.model.ranges import Ranges
 from lanai.model.records import SaveAudit, SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail, SaveToken
 from lanai.model.resources import Shape
+from lanai.store import statistics
 from lanai.store.failures import Failures, FailuresFound
 from lanai.store.packing import (
     unpack_checks,
@@ -38,10 +39,12 @@ from lanai.store.packing import (
     unpack_settings,
     unpack_shape,
 )
+from lanai.store.port import REASONS_KEPT
 from lanai.store.queries import statements
 from lanai.store.recovering import read_nodes, read_tokens
 from lanai.store.sqlite import FILE
 from lanai.store.standing import Job, LastAttempt, Standing
+from lanai.store.statistics import GroupBy, Statistics
 
 SQL: Final = statements("read")
 PAGE_ROWS: Final = 10_000
@@ -215,6 +218,12 @@ class SqliteReader:
         with self._reading() as db:
             return [SaveReason(*row) for row in db.execute(SQL["reasons"], (batch,))]
 
+    def past_reasons(self, batch: BatchId, shape: ShapeId | None = None) -> list[SaveReason]:
+        """Why a line waited, or all lines of the batch did, newest first; an empty code: from then on none did."""
+        with self._reading() as db:
+            wanted = {"batch": batch, "shape": shape, "most": REASONS_KEPT}
+            return [SaveReason(*row) for row in db.execute(SQL["reasons_past"], wanted)]
+
     # -- jobs
 
     def jobs(
@@ -310,6 +319,10 @@ class SqliteReader:
         """Every node that ever joined, by id."""
         with self._reading() as db:
             return read_nodes(db)
+
+    def statistics(self, *, by: GroupBy, since_us: int = 0, only: str | None = None, most: int = 100) -> Statistics:
+        """How jobs fared that have ended, in groups; see `store.statistics`. In many short transactions."""
+        return statistics.read(self._reading, by=by, since_us=since_us, only=only, most=most)
 
     def events(
         self, *, before: SaveEvent | None = None, since_us: int = 0, subject: str | None = None, limit: int = 100

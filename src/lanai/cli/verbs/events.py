@@ -6,6 +6,7 @@ import click
 
 from lanai.cli.context import Asked
 from lanai.cli.listings import AUDIT, EVENTS
+from lanai.cli.since import since_text
 from lanai.cli.tables import print_rows, pushed_limit, view_of, view_options
 
 SHOWN = 100
@@ -44,28 +45,11 @@ def command(
     if limit is None and since is None and not filters and format_ == "table":
         limit = SHOWN
     view = view_of(listing, format_, columns, filters, limit)
-    since_text = "" if since is None else _since(since)
+    since_at = "" if since is None else since_text(since)
     client = asked.connect()
     if audit:
-        rows = client.audit(limit=pushed_limit(view), user=user or "", since=since_text)
+        rows = client.audit(limit=pushed_limit(view), user=user or "", since=since_at)
     else:
-        rows = client.events(limit=pushed_limit(view), since=since_text)
+        rows = client.events(limit=pushed_limit(view), since=since_at)
     print_rows(listing, rows, view)
     return 0
-
-
-def _since(text: str) -> str:
-    """A time, or a length of time before now, as RFC 3339."""
-    from datetime import UTC, datetime, timedelta
-
-    from lanai.cli.filters import ACCEPTED_TIME
-    from lanai.model.units import UnitError, parse_duration
-
-    try:
-        at = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-    except (UnitError, OverflowError):
-        try:
-            at = datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError, OSError):
-            raise click.UsageError(f"--since: found {text!r}, accepted is 2h, or {ACCEPTED_TIME}") from None
-    return at.isoformat().replace("+00:00", "Z")

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from lanai.cli.asking import when_text
 from lanai.cli.choose import Chosen, choose, jobs_of
 from lanai.cli.context import Asked
+from lanai.cli.tables import for_people
 from lanai.cli.terminal import printable, say
 
 if TYPE_CHECKING:
     from lanai.client.client import Client
 
 MANY: Final = 20
+_PAST: Final = 5
+"""So many of the reasons of before a table shows; JSON has all that are kept."""
 
 
 @click.command(name="why")
@@ -24,6 +28,8 @@ MANY: Final = 20
 @click.pass_obj
 def command(asked: Asked, selectors: tuple[str, ...], format_: str, limit: int) -> int:
     """Say why a batch (default: the newest) or a job waits, runs or has ended, with the numbers behind it.
+
+    Of what waits also: when it could start, what would change it, and the reasons of before with their times.
 
     \b
     Examples:
@@ -57,5 +63,18 @@ def _print(batch: int | str, index: int | None, answer: dict[str, Any], format_:
         print(json.dumps({"version": 1, **answer}))
         return
     print(f"{batch}{'' if index is None else f'/{index}'}: {printable(answer['verdict'])}")
+    if answer.get("since"):
+        print(f"  since {for_people('since_at', answer['since'])}")
     for fact in answer.get("facts") or ():
         print(f"  {printable(fact)}")
+    if answer.get("nodes"):
+        counts = ", ".join(f"{count} {reason}" for reason, count in answer["nodes"].items())
+        print(f"  of {sum(answer['nodes'].values())} nodes: {counts}")
+    if answer.get("when"):
+        print(f"  earliest start: {printable(when_text(answer['when']))}")
+    for change in answer.get("changes") or ():
+        print(f"  what would change it: {printable(change)}")
+    before = [past for past in answer.get("history") or () if past["since"] != answer.get("since")]
+    for past in before[:_PAST]:
+        reason = f"{past['code']}: {past['reason']}" if past["code"] else "none of it waited"
+        print(f"  from {for_people('since_at', past['since'])} on: {printable(reason)}")

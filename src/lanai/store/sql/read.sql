@@ -101,6 +101,10 @@ SELECT node, name FROM node
 -- name: reasons
 SELECT batch, shape, code, text, since_us FROM reason WHERE batch = ? ORDER BY shape
 
+-- name: reasons_past
+SELECT batch, shape, code, text, since_us FROM reason_past
+WHERE batch = :batch AND (:shape IS NULL OR shape = :shape) ORDER BY since_us DESC, shape LIMIT :most
+
 -- name: tail
 SELECT batch, idx, attempt, is_failed, out, err, out_bytes, err_bytes FROM tail
 WHERE batch = :batch AND idx = :index AND (:attempt = 0 OR attempt = :attempt) ORDER BY attempt DESC LIMIT 1

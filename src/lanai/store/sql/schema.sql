@@ -179,6 +179,16 @@ CREATE TABLE reason (
     PRIMARY KEY (batch, shape)
 ) WITHOUT ROWID;
 
+-- Why lines waited before: the last few reasons of each, the present one among them. An empty code: none of it waited.
+CREATE TABLE reason_past (
+    batch INTEGER NOT NULL,
+    shape INTEGER NOT NULL,
+    since_us INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (batch, shape, since_us)
+) WITHOUT ROWID;
+
 CREATE TABLE event (
     at_us INTEGER NOT NULL,
     kind TEXT NOT NULL,

@@ -114,6 +114,19 @@ ON CONFLICT (batch, shape) DO UPDATE SET code = excluded.code, text = excluded.t
 -- name: drop_reason
 DELETE FROM reason WHERE batch = ? AND shape = ?
 
+-- name: add_reason_past
+INSERT INTO reason_past (batch, shape, since_us, code, text) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (batch, shape, since_us) DO UPDATE SET code = excluded.code, text = excluded.text
+
+-- Of any number of lines, in one step: their reasons but for the newest :most of each.
+-- name: drop_reasons_past
+DELETE FROM reason_past WHERE (batch, shape, since_us) IN (
+    SELECT p.batch, p.shape, p.since_us
+    FROM json_each(:lines) j CROSS JOIN reason_past p
+        ON p.batch = json_extract(j.value, '$[0]') AND p.shape = json_extract(j.value, '$[1]')
+    WHERE (SELECT count(*) FROM reason_past n
+        WHERE n.batch = p.batch AND n.shape = p.shape AND n.since_us > p.since_us) >= :most)
+
 -- name: save_event
 INSERT INTO event (at_us, kind, subject, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
@@ -152,6 +165,9 @@ DELETE FROM tail WHERE batch = ?
 
 -- name: drop_batch_reasons
 DELETE FROM reason WHERE batch = ?
+
+-- name: drop_batch_reasons_past
+DELETE FROM reason_past WHERE batch = ?
 
 -- A batch that is too old: what is small of it goes at once, the rest a few rows at a time.
 -- name: prune_batch_env

@@ -1,0 +1,100 @@
+"""What the verbs that ask the scheduler share: a request given by options, and how its answers are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from lanai.cli.tables import Listing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REQUEST: Final = ("cpus", "memory_bytes", "gpus", "nodes", "time_limit_s", "features", "resources")
+
+QUEUE: Final = Listing(
+    kind="rows",
+    key="job",
+    columns=(
+        *("job", "block", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name"),
+        *_REQUEST,
+        *("queued_at", "node", "started_at", "left_s", "place", "code", "reason", "since"),
+    ),
+    shown=("block", "job", "user", "cpus", "nodes", "time_limit_s", "queued_at", "node", "left_s", "reason"),
+    numbers=frozenset(("batch", "jobs", "cpus", "gpus", "nodes", "place")),
+    words={"block": ("running", "eligible", "blocked")},
+)
+
+ROOMS: Final = Listing(
+    kind="rooms",
+    key="names",
+    columns=(
+        *("jobs", "for_s", "until", "free_cpus", "free_nodes", "nodes", "cpus", "memory_bytes", "gpus", "features"),
+        *("resources", "names"),
+    ),
+    shown=("jobs", "for_s", "free_cpus", "free_nodes", "nodes", "cpus", "memory_bytes", "gpus", "features", "names"),
+    numbers=frozenset(("jobs", "free_cpus", "free_nodes", "nodes", "cpus", "gpus")),
+)
+
+STATS: Final = Listing(
+    kind="groups",
+    key="group",
+    columns=(
+        *("group", "jobs", "done", "failed", "cancelled", "attempts", "cpu_hours", "used_cpu_hours", "wall_hours"),
+        *("wait_avg_s", "wait_p95_s", "wait_max_s", "slowdown_avg", "efficiency", "time_accuracy", "memory_accuracy"),
+    ),
+    shown=(
+        *("group", "jobs", "failed", "cpu_hours", "wait_avg_s", "wait_p95_s", "wait_max_s", "slowdown_avg"),
+        *("efficiency", "time_accuracy", "memory_accuracy"),
+    ),
+    numbers=frozenset(("jobs", "done", "failed", "cancelled", "attempts", "cpu_hours", "used_cpu_hours")),
+)
+
+
+def shape_options(function: F) -> F:
+    """Add the options of a request that nobody has submitted; they arrive as keyword arguments for the client."""
+    for option in reversed(
+        (
+            click.option("--cpus", metavar="N", help="Cpus per job (on each of its nodes), also fractions."),
+            click.option("--memory", metavar="SIZE", help="Memory per job, e.g. 8G."),
+            click.option("--gpus", metavar="N", help="Gpus per job."),
+            click.option("--nodes", metavar="N", help="Nodes that each job has at once."),
+            click.option("--time", metavar="T", help="Time limit, e.g. 20m; none: without end."),
+            click.option("--features", metavar="NAME,...", help="What each of its nodes must have."),
+            click.option("--resources", metavar="NAME=N,...", help="Named resources per job."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def request_text(asked: Mapping[str, Any]) -> str:
+    """A request of the API in words."""
+    from lanai.model.units import format_bytes, format_duration
+
+    parts = [f"{asked['cpus']:g} cpu{'' if asked['cpus'] == 1 else 's'}"]
+    if asked["memory_bytes"]:
+        parts.append(f"{format_bytes(asked['memory_bytes'])} memory")
+    if asked["gpus"]:
+        parts.append(f"{asked['gpus']:g} gpu{'' if asked['gpus'] == 1 else 's'}")
+    if asked["nodes"] > 1:
+        parts.append(f"{asked['nodes']} nodes")
+    parts += [*asked["features"], *(f"{count} {name}" for name, count in asked["resources"].items())]
+    if asked["time_limit_s"]:
+        parts.append(f"for {format_duration(asked['time_limit_s'])}")
+    return ", ".join(parts)
+
+
+def when_text(forecast: Mapping[str, Any]) -> str:
+    """A forecast in one line."""
+    from lanai.cli.tables import for_people
+    from lanai.model.units import format_duration
+
+    if forecast["certainty"] == "now":
+        return f"now: {forecast['why']}"
+    if forecast["starts_at"] is None:
+        return f"not known: {forecast['why']}"
+    how = "promised" if forecast["certainty"] == "promised" else "at the earliest, if nothing comes before it"
+    at = for_people("starts_at", forecast["starts_at"])
+    return f"in {format_duration(forecast['in_s'])}, at {at} ({how}): {forecast['why']}"

@@ -1,0 +1,399 @@
+"""What people ask of the scheduler: who runs, who is next, who is blocked and why; and what could start now.
+
+Questions, which change nothing. They go by lines, grants and cells, never by single waiting jobs: a million jobs that
+wait alike are one row. What a user may not see in detail is counted: `others` says how much of it there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import nsmallest
+from itertools import islice
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from lanai.core.batches import Batch
+from lanai.core.nodes import Grant, Node
+from lanai.core.queue import Span, Spans, spans_of
+from lanai.core.schedule.forecast import fit_number, free_until, has_room
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.ids import BatchId, Index, NodeId
+from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED
+from lanai.model.resources import Amounts, Shape
+from lanai.model.vector import CPU, FIELD_MASK, Vector, field
+
+BlockName: TypeAlias = Literal["running", "eligible", "blocked"]
+BLOCKS: Final[tuple[BlockName, ...]] = ("running", "eligible", "blocked")
+ELIGIBLE: Final = frozenset(("", "next", "no_room", "no_open_node", "no_node", "stalled", "avoided", "reserved"))
+"""Reasons that are no more than that it is not its turn, or that there is no room. All others block."""
+SPANS: Final = 8
+"""So many pieces of a line a row names; it says how many there are."""
+NAMED: Final = 3
+"""So many nodes of a kind are named."""
+
+_Place: TypeAlias = tuple[tuple[int, int], int, int]
+
+
+class QueueAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows of the queue are wanted.
+
+    Attributes:
+        only: the one user whose rows may be told; empty: everybody's.
+        user, account, service, node, batch: rows of these alone; empty or 0: of any. `node` is of what runs.
+        blocks: which of them to list; all are counted.
+        skip, most: rows of each block to leave out before, and to tell at most.
+    """
+
+    only: str = ""
+    user: str = ""
+    account: str = ""
+    service: str = ""
+    node: str = ""
+    batch: BatchId = BatchId(0)
+    blocks: tuple[BlockName, ...] = BLOCKS
+    skip: int = 0
+    most: int = 100
+
+
+class QueueRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Attempts of one grant that run, or a line or a part of one that waits.
+
+    Attributes:
+        spans: the first few of its ranges of indices, of `pieces`.
+        jobs: how many it stands for.
+        shape: what each of them asks for.
+        queued_at_us: when its batch was submitted, by the clock on the wall.
+        node, started_at_us, left_us: of what runs; 0 where the start is not known yet, None without a time limit.
+        place: of what is eligible, by the order of the pass, from 1.
+        code, reason, since_us: why it waits, and since when.
+    """
+
+    batch: BatchId
+    spans: tuple[Span, ...]
+    pieces: int
+    jobs: int
+    user: str
+    account: str
+    service: str
+    name: str
+    shape: Shape
+    queued_at_us: int
+    node: str = ""
+    started_at_us: int = 0
+    left_us: int | None = None
+    place: int = 0
+    code: str = ""
+    reason: str = ""
+    since_us: int = 0
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the queue.
+
+    Attributes:
+        rows: some of it.
+        more: what follows them: of what runs so many attempts, else so many rows.
+        jobs: all that was asked for.
+        others: jobs that were not asked for, or may not be told of.
+    """
+
+    rows: list[QueueRow]
+    more: int
+    jobs: int
+    others: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The three blocks, and how busy the nodes are that are open or at work: in thousandths of a cpu, and in nodes."""
+
+    running: Block
+    eligible: Block
+    blocked: Block
+    cpu_milli: int
+    busy_milli: int
+    nodes: int
+    busy_nodes: int
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What could start now on the nodes of one kind that are free for the same time.
+
+    Attributes:
+        total: of one such node.
+        nodes: how many such nodes there are; `names` the first few of them.
+        roomy: how many of them have room for at least one.
+        jobs: how many jobs such as was asked about fit now.
+        free_milli: cpus that are free on all of them together.
+        until_us: until the next reservation, by the clock on the wall; 0: without end.
+    """
+
+    total: Amounts
+    features: tuple[str, ...]
+    nodes: int
+    names: tuple[str, ...]
+    roomy: int
+    jobs: int
+    free_milli: int
+    until_us: int
+
+
+class Free(msgspec.Struct, frozen=True, kw_only=True):
+    """Rooms by kind of node, the most jobs first; how many jobs fit in all; and how many jobs wait already."""
+
+    rooms: list[Room]
+    jobs: int
+    waiting: int
+    more: int
+
+
+# -- the queue
+
+
+def queue(world: World, asked: QueueAsked) -> Queue:
+    """The queue as it stands."""
+    own = {batch.id: batch for batch in world.batches.values() if _is_asked(world, batch, asked)}
+    eligible: list[Line] = []
+    jobs = dict.fromkeys(BLOCKS, 0)
+    others = dict.fromkeys(BLOCKS, 0)
+    for batch in world.batches.values():
+        is_own = batch.id in own
+        counts = jobs if is_own else others
+        counts["blocked"] += batch.held.count + len(batch.delayed)
+        for line in batch.lines.values():
+            if line.waiting.count:
+                name = block_of(batch, line)
+                counts[name] += line.waiting.count
+                if is_own and name == "eligible":
+                    eligible.append(line)
+    nodes = [node for node in world.nodes.values() if node.is_open() or node.active]
+    total, busy = _cpus(nodes)
+    return Queue(
+        running=_running(world, own, asked),
+        eligible=_eligible(world, eligible, jobs["eligible"], others["eligible"], asked),
+        blocked=_blocked(world, own, jobs["blocked"], others["blocked"], asked),
+        cpu_milli=total,
+        busy_milli=busy,
+        nodes=len(nodes),
+        busy_nodes=sum(bool(node.active) for node in nodes),
+    )
+
+
+def pass_order(line: Line) -> _Place:
+    """Where the line stands in the order of the pass, as far as it is known between passes."""
+    return line.leaf.claim(), int(line.batch), line.waiting.head()
+
+
+def block_of(batch: Batch, line: Line) -> BlockName:
+    """Where a waiting line belongs."""
+    return "eligible" if batch.state == "open" and line.reason in ELIGIBLE else "blocked"
+
+
+def _is_asked(world: World, batch: Batch, asked: QueueAsked) -> bool:
+    if (asked.only and batch.user != asked.only) or (asked.user and batch.user != asked.user):
+        return False
+    if asked.batch and batch.id != asked.batch:
+        return False
+    if asked.service and _service(batch) != asked.service:
+        return False
+    return not asked.account or _account(world, batch) == asked.account
+
+
+def _service(batch: Batch) -> str:
+    return batch.settings.service or DEFAULT_SERVICE
+
+
+def _account(world: World, batch: Batch) -> str:
+    return world.policy.account_of(batch.user, batch.settings.account)
+
+
+def _cpus(nodes: Iterable[Node]) -> tuple[int, int]:
+    total = busy = 0
+    for node in nodes:
+        whole = node.total & FIELD_MASK
+        total += whole
+        # Overdrawn, as on a node that has shrunk, it is busy and no more.
+        free = node.free & FIELD_MASK
+        busy += whole - free if free <= whole else whole
+    return total, busy
+
+
+def _running(world: World, own: dict[BatchId, Batch], asked: QueueAsked) -> Block:
+    grants, jobs = _grants(world, own, asked)
+    others = sum(batch.sent for batch in world.batches.values()) - jobs
+    if "running" not in asked.blocks:
+        return Block(rows=[], more=0, jobs=jobs, others=others)
+    rows: list[QueueRow] = []
+    seen = before = 0
+    for grant in grants:
+        count = len(grant.started) + (len(grant.started) < len(grant.members))
+        if seen + count > asked.skip:
+            first = max(0, asked.skip - seen)
+            found = list(_attempts(world, grant))
+            before += sum(row.jobs for row in found[:first])
+            rows += found[first : first + asked.most - len(rows)]
+        else:
+            before += len(grant.members)
+        seen += count
+        if seen >= asked.skip + asked.most:
+            break
+    return Block(rows=rows, more=jobs - before - sum(row.jobs for row in rows), jobs=jobs, others=others)
+
+
+def _grants(world: World, own: dict[BatchId, Batch], asked: QueueAsked) -> tuple[Iterable[Grant], int]:
+    """Those that are asked for, and how many attempts they have together: some may wait at their node for room."""
+    if not asked.node:
+        jobs = sum(batch.sent for batch in own.values())
+        if len(own) == len(world.batches):
+            return world.grants.values(), jobs
+        return (_until_all(world, own, jobs) if jobs else ()), jobs
+    node = world.nodes.get(world.names.get(asked.node, NodeId(0)))
+    found = [grant for grant in node.grants.values() if grant.batch.id in own] if node is not None else []
+    return found, sum(len(grant.members) for grant in found)
+
+
+def _until_all(world: World, own: dict[BatchId, Batch], jobs: int) -> Iterator[Grant]:
+    for grant in world.grants.values():
+        if grant.batch.id in own:
+            yield grant
+            jobs -= len(grant.members)
+            if not jobs:
+                return
+
+
+def _attempts(world: World, grant: Grant) -> Iterator[QueueRow]:
+    """Those that are known to have begun one by one, the others of the grant together."""
+    shape, node = grant.line.shape, grant.node.name
+    limit_us = shape.time_limit_us
+    for index, at_us in sorted(grant.started.items()):
+        # The node's clock may be ahead of the last word of ours.
+        left_us = min(limit_us, max(0, at_us + limit_us - world.wall_us)) if limit_us else None
+        yield _row(world, grant.batch, shape, ((index, index),), 1, 1, node, at_us, left_us)
+    unknown = grant.members - grant.started.keys()
+    if unknown:
+        spans = spans_of(unknown)
+        left_us = limit_us or None
+        yield _row(world, grant.batch, shape, spans[:SPANS], len(spans), len(unknown), node, 0, left_us)
+
+
+def _eligible(world: World, lines: list[Line], jobs: int, others: int, asked: QueueAsked) -> Block:
+    if "eligible" not in asked.blocks:
+        return Block(rows=[], more=0, jobs=jobs, others=others)
+    upto = asked.skip + asked.most
+    first = nsmallest(upto, lines, key=pass_order)[asked.skip :]
+    rows = [_of_line(world, world.batches[line.batch], line, place=n) for n, line in enumerate(first, asked.skip + 1)]
+    return Block(rows=rows, more=max(0, len(lines) - upto), jobs=jobs, others=others)
+
+
+def _blocked(world: World, own: dict[BatchId, Batch], jobs: int, others: int, asked: QueueAsked) -> Block:
+    if "blocked" not in asked.blocks:
+        return Block(rows=[], more=0, jobs=jobs, others=others)
+    upto = asked.skip + asked.most
+    rows: list[QueueRow] = []
+    seen = 0
+    for batch in own.values():
+        for line in batch.lines.values():
+            if line.waiting.count and block_of(batch, line) == "blocked":
+                if asked.skip <= seen < upto:
+                    rows.append(_of_line(world, batch, line))
+                seen += 1
+        for code, reason, spans, count in _set_aside(batch):
+            if asked.skip <= seen < upto:
+                rows.append(_of_set_aside(world, batch, code, reason, spans, count))
+            seen += 1
+    return Block(rows=rows, more=max(0, seen - upto), jobs=jobs, others=others)
+
+
+def _set_aside(batch: Batch) -> Iterator[tuple[str, str, Spans | None, int]]:
+    """What of a batch waits in no line: (code, reason, spans, how many); without spans: the delayed ones."""
+    if batch.held:
+        yield "held", f"held; `lanai release {batch.id}` lets it run", batch.held, batch.held.count
+    if batch.delayed:
+        text = "the last attempt met a fault of the node; it is tried again shortly"
+        yield "delayed", text, None, len(batch.delayed)
+
+
+def _of_set_aside(world: World, batch: Batch, code: str, reason: str, spans: Spans | None, count: int) -> QueueRow:
+    if spans is None:
+        spans = Spans.of(spans_of(batch.delayed))
+    shown = tuple(islice(spans, SPANS))
+    row = _row(world, batch, batch.shapes[batch.shape_of(Index(spans.head()))], shown, spans.pieces, count)
+    return msgspec.structs.replace(row, code=code, reason=reason)
+
+
+def _of_line(world: World, batch: Batch, line: Line, *, place: int = 0) -> QueueRow:
+    row = _row(world, batch, line.shape, tuple(islice(line.waiting, SPANS)), line.waiting.pieces, line.waiting.count)
+    code, reason = line.reason, line.reason_text
+    if batch.state == "paused":
+        code, reason = "paused", f"the batch is paused: {batch.reason}"
+    return msgspec.structs.replace(row, code=code, reason=reason, since_us=line.since_us, place=place)
+
+
+def _row(
+    world: World,
+    batch: Batch,
+    shape: Shape,
+    spans: tuple[Span, ...],
+    pieces: int,
+    jobs: int,
+    node: str = "",
+    started_at_us: int = 0,
+    left_us: int | None = None,
+) -> QueueRow:
+    return QueueRow(
+        batch=batch.id,
+        spans=spans,
+        pieces=pieces,
+        jobs=jobs,
+        user=batch.user,
+        account=_account(world, batch),
+        service=_service(batch),
+        name=batch.settings.name,
+        shape=shape,
+        queued_at_us=batch.submitted_at_us,
+        node=node,
+        started_at_us=started_at_us,
+        left_us=left_us,
+    )
+
+
+# -- what is free
+
+
+def free(world: World, shape: Shape, most: int = 1000) -> Free:
+    """What jobs of a shape could start now, if none came before them: at most `most` kinds of node."""
+    request = world.layout.request(shape)
+    groups: dict[tuple[Vector, tuple[str, ...], int], list[Node]] = {}
+    for cell in world.cells.values():
+        if set(shape.features) <= set(cell.features):
+            for node in cell.nodes():
+                groups.setdefault((node.total, node.features, free_until(node)), []).append(node)
+    rooms = [_room(world, shape, request, nodes, until_us) for (_, _, until_us), nodes in groups.items()]
+    rooms.sort(key=lambda room: (-room.jobs, -room.free_milli, room.names))
+    jobs = sum(room.jobs for room in rooms)
+    if shape.nodes > 1:
+        jobs = sum(room.roomy for room in rooms) // shape.nodes
+    waiting = sum(batch.waiting for batch in world.batches.values())
+    return Free(rooms=rooms[:most], jobs=jobs, waiting=waiting, more=max(0, len(rooms) - most))
+
+
+def _room(world: World, shape: Shape, request: Vector, nodes: list[Node], until_us: int) -> Room:
+    fits: dict[Vector, int] = {}
+    """By what is free: many nodes of a kind have as much."""
+    for node in nodes:
+        if node.free not in fits:
+            has = has_room(world, node, request, shape.time_limit_us)
+            fits[node.free] = fit_number(node.free, request) if has else 0
+    roomy = [node for node in nodes if fits[node.free]]
+    jobs = len(roomy) // shape.nodes if shape.nodes > 1 else sum(fits[node.free] for node in roomy)
+    return Room(
+        total=world.layout.left(nodes[0].total, 0),
+        features=nodes[0].features,
+        nodes=len(nodes),
+        names=tuple(node.name for node in (roomy or nodes)[:NAMED]),
+        roomy=len(roomy),
+        jobs=min(jobs, UNLIMITED - 1),
+        free_milli=sum(field(node.free, CPU) for node in nodes),
+        until_us=0 if until_us == UNLIMITED else world.wall_us + until_us - world.now_us,
+    )

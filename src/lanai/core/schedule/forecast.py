@@ -1,0 +1,265 @@
+"""When something can start at the earliest, by what the core knows now, and how sure that is.
+
+A node that has room now gives the answer at once. Else the attempts that run are taken to end when their time limits
+say, or, where they have none, after the mean of their line's last run times; the room they leave is added up per node
+until the request fits. Jobs that are not at a node yet are not looked at: that is what "if nothing comes before it"
+means. Attempts that wait at a node for room are not either: they last half a second there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from lanai.core.batches import Batch
+from lanai.core.nodes import Grant, Node
+from lanai.core.schedule.lines import Line
+from lanai.core.world import World
+from lanai.model.ids import Index
+from lanai.model.policy import UNLIMITED
+from lanai.model.resources import Shape
+from lanai.model.units import format_duration
+from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
+
+Certainty: TypeAlias = Literal["now", "promised", "if nothing comes before it", "unknown"]
+OVERRUN_US: Final = 60_000_000
+"""What has run for longer than expected is expected to end in so long at the earliest."""
+LOOKED_AT: Final = 5_000
+"""So many attempts are looked at for one answer, so that it is never long in coming."""
+
+_Allows: TypeAlias = Callable[[Node], bool]
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """When something can start at the earliest.
+
+    Attributes:
+        at_us: by the clock on the wall; 0 where that is not known.
+        certainty: `now`: there is room; `promised`: a reservation says so; `if nothing comes before it`: by what runs;
+            `unknown`.
+        why: what that rests on, in a sentence.
+    """
+
+    at_us: int = 0
+    certainty: Certainty
+    why: str
+
+
+def earliest_start(world: World, asked: Line | Shape) -> Forecast:
+    """When the head of a line, or one more job of a shape, can start."""
+    if isinstance(asked, Shape):
+        return _on_nodes(world, asked, world.layout.request(asked), lambda node: True)
+    batch = world.batches[asked.batch]
+    if batch.state == "paused":
+        return _unknown(f"the batch is paused: {batch.reason}")
+    own_us = 0
+    if batch.room() <= 0:
+        found = _own_end(world, batch)
+        if found is None:
+            return _unknown(f"its batch runs its limit of {batch.max_running} jobs, and nothing says when one ends")
+        own_us = found
+
+    def allows(node: Node) -> bool:
+        return node.id != asked.not_on and not batch.is_barred(node.id)
+
+    forecast = _on_nodes(world, asked.shape, asked.vector, allows)
+    at_us = max(forecast.at_us, _wall(world, own_us) if own_us else 0, batch.settings.start_after_us)
+    if forecast.certainty == "unknown" or at_us == forecast.at_us:
+        return forecast
+    if at_us == batch.settings.start_after_us:
+        return Forecast(at_us=at_us, certainty="if nothing comes before it", why="its batch is not to start before")
+    why = f"its batch runs its limit of {batch.max_running} jobs, one of which is to end then"
+    return Forecast(at_us=at_us, certainty="if nothing comes before it", why=why)
+
+
+def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast:
+    """When a job that has not ended, or (None) the first of its batch that waits, can start."""
+    if index is not None and index in batch.held:
+        return _unknown(f"it is held; `lanai release {batch.id}/{index}` lets it run")
+    if index is not None and index in batch.delayed:
+        return _unknown("its last attempt met a fault of the node; it is tried again shortly")
+    lines = [line for line in batch.lines.values() if line.waiting and (index is None or index in line.waiting)]
+    if not lines:
+        return _unknown("it is at a node already" if batch.sent else "nothing of it waits")
+    line = min(lines, key=lambda line: line.waiting.head())
+    head = earliest_start(world, line)
+    before = 0 if index is None else line.waiting.before(index)
+    return _behind(world, line, head, before) if before and head.certainty != "unknown" else head
+
+
+def free_until(node: Node) -> int:
+    """Until when, by the hub's own clock, what is free on the node is nobody's yet; `UNLIMITED`: no reservation."""
+    until_us: int = getattr(node, "until_us", 0)
+    return until_us or UNLIMITED
+
+
+def may_go(world: World, node: Node, shape: Shape) -> bool:
+    """Whether the node takes jobs of the shape at all, whatever is free there now."""
+    return node.is_open() and set(shape.features) <= set(node.features)
+
+
+def has_room(world: World, node: Node, request: Vector, length_us: int) -> bool:
+    """Whether the node has room now, and for so long (0: without end)."""
+    if (node.free - request) & world.layout.guard:
+        return False
+    until_us = free_until(node)
+    return until_us == UNLIMITED or (length_us > 0 and world.now_us + length_us <= until_us)
+
+
+def fit_number(free: Vector, request: Vector) -> int:
+    """How often `request` fits into `free` at once; `free` overdrawn nowhere. A request for nothing: a great many."""
+    least = UNLIMITED
+    while request:
+        asked = request & FIELD_MASK
+        if asked:
+            least = min(least, (free & FIELD_MASK) // asked)
+        request >>= FIELD_BITS
+        free >>= FIELD_BITS
+    return least
+
+
+def expected_us(world: World, line: Line) -> int:
+    """How long an attempt of the line is expected to run; 0 where nothing says."""
+    if line.shape.time_limit_us or line.mean_run_us:
+        return line.shape.time_limit_us or line.mean_run_us
+    batch = world.batches.get(line.batch)
+    return batch.mean_run_us() if batch is not None else 0
+
+
+def ends(world: World, node: Node) -> Iterator[tuple[int, Line]]:
+    """When, by the hub's own clock, each attempt that takes room on the node is expected to end, where anything says.
+
+    In no particular order. Never before now.
+    """
+    starts: dict[Line, list[int]] = {}
+    for grant in node.grants.values():
+        if grant.line in node.active:
+            starts.setdefault(grant.line, []).extend(_starts(world, grant))
+    for line, found in starts.items():
+        length_us = expected_us(world, line)
+        if length_us:
+            for start_us in nsmallest(node.active[line], found):
+                yield _end_us(world, start_us, length_us, is_limit=bool(line.shape.time_limit_us)), line
+
+
+def _starts(world: World, grant: Grant) -> Iterator[int]:
+    for index in grant.members:
+        at_wall_us = grant.started.get(index, 0)
+        yield world.now_us - max(0, world.wall_us - at_wall_us) if at_wall_us else grant.granted_at_us
+
+
+def _end_us(world: World, start_us: int, length_us: int, *, is_limit: bool) -> int:
+    """A limit ends what passes it; what runs longer than was predicted is predicted anew."""
+    end_us = start_us + length_us
+    if end_us > world.now_us:
+        return end_us
+    if is_limit:
+        return world.now_us
+    return max(start_us + (world.now_us - start_us) * 3 // 2, world.now_us + OVERRUN_US)
+
+
+def _on_nodes(world: World, shape: Shape, request: Vector, allows: _Allows) -> Forecast:
+    guard = world.layout.guard
+    able = [node for node in world.nodes.values() if not (node.total - request) & guard]
+    usable = [node for node in able if may_go(world, node, shape) and allows(node)]
+    if len(usable) < shape.nodes:
+        return _unknown(_too_few(shape, len(able), len(usable)))
+    roomy = sum(has_room(world, node, request, shape.time_limit_us) for node in usable)
+    if roomy >= shape.nodes:
+        return Forecast(at_us=world.wall_us, certainty="now", why=_rooms(roomy))
+    found, looked_at = _earliest(world, usable, shape, request)
+    if len(found) < shape.nodes:
+        return _unknown("nothing says when enough of what runs will have ended: it has no time limit")
+    first = nsmallest(shape.nodes, found, key=lambda each: each[0])
+    at_us, node = first[-1]
+    where = node.name if len(first) == 1 else _nodes(len(first))
+    of = f" (the first {looked_at} of {len(usable)} nodes were looked at)" if looked_at < len(usable) else ""
+    return Forecast(
+        at_us=_wall(world, at_us),
+        certainty="if nothing comes before it",
+        why=f"what runs on {where} is expected to have ended by then{of}",
+    )
+
+
+def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector) -> tuple[list[tuple[int, Node]], int]:
+    """When each of the nodes will have room, where that is known, and how many of them were looked at."""
+    found: list[tuple[int, Node]] = []
+    attempts = looked_at = 0
+    for node in nodes:
+        if attempts >= LOOKED_AT and len(found) >= shape.nodes:
+            break
+        looked_at += 1
+        attempts += sum(len(grant.members) for grant in node.grants.values())
+        at_us = _earliest_on(world, node, request, shape.time_limit_us)
+        if at_us is not None:
+            found.append((at_us, node))
+    return found, looked_at
+
+
+def _earliest_on(world: World, node: Node, request: Vector, length_us: int) -> int | None:
+    until_us = free_until(node)
+    if has_room(world, node, request, length_us):
+        return world.now_us
+    free = node.free
+    guard = world.layout.guard
+    for end_us, line in sorted(ends(world, node), key=lambda end: end[0]):
+        if until_us != UNLIMITED and (not length_us or end_us + length_us > until_us):
+            return None
+        free += line.vector
+        if not (free - request) & guard:
+            return end_us
+    return None
+
+
+def _own_end(world: World, batch: Batch) -> int | None:
+    """When the first of the batch's attempts is expected to end."""
+    nodes = (node for node in world.nodes.values() if any(line.batch == batch.id for line in node.active))
+    return min((at_us for node in nodes for at_us, line in ends(world, node) if line.batch == batch.id), default=None)
+
+
+def _behind(world: World, line: Line, head: Forecast, before: int) -> Forecast:
+    """Of a job with `before` others of its own line in front of it."""
+    if head.certainty == "now" and before < _fitting(world, line):
+        return head
+    length_us = expected_us(world, line)
+    first = f"{before} job{'s' * (before > 1)} of its own line {'are' if before > 1 else 'is'} in front of it"
+    if not length_us:
+        return _unknown(f"{first}, and nothing says how long one runs")
+    at_once = max(1, line.active, _fitting(world, line) if head.certainty == "now" else 0)
+    text = f"{first}: {at_once} at once, {format_duration(length_us / 1e6)} each"
+    return Forecast(at_us=head.at_us + before * length_us // at_once, certainty="if nothing comes before it", why=text)
+
+
+def _fitting(world: World, line: Line) -> int:
+    guard = world.layout.guard
+    return sum(
+        fit_number(node.free, line.vector)
+        for node in world.nodes.values()
+        if not (node.free - line.vector) & guard and may_go(world, node, line.shape)
+    )
+
+
+def _wall(world: World, at_us: int) -> int:
+    return world.wall_us + max(0, at_us - world.now_us)
+
+
+def _unknown(why: str) -> Forecast:
+    return Forecast(certainty="unknown", why=why)
+
+
+def _rooms(count: int) -> str:
+    return f"{_nodes(count)} {'has' if count == 1 else 'have'} room"
+
+
+def _nodes(count: int) -> str:
+    return "one node" if count == 1 else f"{count} nodes"
+
+
+def _too_few(shape: Shape, able: int, usable: int) -> str:
+    wanted = f"{shape.nodes} nodes are needed" if shape.nodes > 1 else "a node is needed"
+    if able < shape.nodes:
+        return f"{wanted}, {able or 'none'} of those there are {'is' if able < 2 else 'are'} large enough"
+    return f"{wanted}, {able} {'is' if able == 1 else 'are'} large enough, {usable or 'none'} of them open to it"

@@ -1,0 +1,129 @@
+"""The queue as people ask for it, and what could start now."""
+
+from core_recorder import GIB, SECOND, Recorder, capacity, grant
+from lanai.core.asking import Block, QueueAsked, free, queue
+from lanai.core.events import AttemptsStarted, BatchChanged, JobsHeld, NodeHeard
+from lanai.model.batch import BatchSettings
+from lanai.model.ids import Index
+from lanai.model.resources import Shape
+
+LIMITED = Shape(time_limit_us=600 * SECOND)
+
+
+def told(block: Block) -> list[tuple[int, tuple[tuple[int, int], ...], str]]:
+    return [(row.batch, row.spans, row.code) for row in block.rows]
+
+
+def test_a_million_jobs_that_wait_alike_are_one_row(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=2))
+    batch = hub.submit(1_000_000, user="ann", shape=LIMITED, name="big")
+    hub.start()
+    found = queue(hub.core.world, QueueAsked())
+    assert told(found.running) == [(batch, ((1, 2),), "")]
+    (waiting,) = found.eligible.rows
+    assert (waiting.spans, waiting.jobs, waiting.place, waiting.code) == (((3, 1_000_000),), 999_998, 1, "no_room")
+    assert (waiting.user, waiting.account, waiting.service, waiting.name) == ("ann", "default", "normal", "big")
+    assert told(found.blocked) == []
+    assert (found.cpu_milli, found.busy_milli, found.nodes, found.busy_nodes) == (2000, 2000, 1, 1)
+
+
+def test_what_runs_says_since_when_and_how_long_it_may(hub: Recorder) -> None:
+    node = hub.join("n", capacity(cpus=2))
+    hub.submit(2, shape=LIMITED)
+    hub.start()
+    world = hub.core.world
+    hub.wait(10)
+    hub.feed(NodeHeard(node, "", 0), AttemptsStarted(node, [(grant(1), Index(2), world.wall_us - 4 * SECOND)]))
+    began, not_known = queue(world, QueueAsked()).running.rows
+    assert (began.spans, began.left_us, began.node) == (((2, 2),), 596 * SECOND, "n")
+    assert (not_known.spans, not_known.started_at_us, not_known.left_us) == (((1, 1),), 0, 600 * SECOND)
+
+
+def test_those_who_may_not_run_are_blocked_and_it_says_why(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=4))
+    held, limited = hub.submit(5), hub.submit(3, max_running=1)
+    hub.feed(JobsHeld(1, held, ((4, 5),), 0))
+    hub.answer()
+    hub.start()
+    large = hub.submit(1, shape=Shape(memory_bytes=64 * GIB))
+    hub.decide()
+    hub.take_all()
+    found = queue(hub.core.world, QueueAsked(blocks=("blocked",)))
+    assert told(found.blocked) == [
+        (held, ((4, 5),), "held"),
+        (limited, ((2, 3),), "max_running"),
+        (large, ((1, 1),), "too_large"),
+    ]
+    assert (found.blocked.jobs, found.running.rows, found.running.jobs) == (5, [], 4)
+    assert found.blocked.rows[0].reason == f"held; `lanai release {held}` lets it run"
+    assert found.blocked.rows[2].shape.memory_bytes == 64 * GIB
+
+
+def test_a_user_sees_his_own_and_how_much_others_have(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=2))
+    anns, bobs = hub.submit(3, user="ann"), hub.submit(5, user="bob")
+    hub.start()
+    found = queue(hub.core.world, QueueAsked(only="ann"))
+    assert [row.batch for row in (*found.running.rows, *found.eligible.rows)] == [anns, anns]
+    assert (found.running.jobs, found.running.others, found.eligible.jobs, found.eligible.others) == (1, 1, 2, 4)
+    other = queue(hub.core.world, QueueAsked(only="ann", user="bob"))
+    assert other.running.rows == other.eligible.rows == []
+    both = queue(hub.core.world, QueueAsked(user="bob", node="n"))
+    assert told(both.running) == [(bobs, ((1, 1),), "")]
+    assert told(queue(hub.core.world, QueueAsked(node="elsewhere")).running) == []
+
+
+def test_rows_come_in_pages(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=3))
+    batches = [hub.submit(2) for _ in range(4)]
+    hub.start()
+    world = hub.core.world
+    first, second = (queue(world, QueueAsked(skip=skip, most=2)) for skip in (0, 2))
+    assert (len(first.running.rows), first.running.more, len(second.running.rows), second.running.more) == (2, 1, 1, 0)
+    assert (first.eligible.more, second.eligible.more) == (2, 0)
+    assert [row.place for row in second.eligible.rows] == [3, 4]
+    in_order = [row.batch for row in (*first.eligible.rows, *second.eligible.rows)]
+    # Who has nothing is first; the others by number.
+    assert in_order == [batches[3], *batches[:3]]
+    assert queue(world, QueueAsked(batch=batches[0])).eligible.jobs == 1
+
+
+def test_accounts_and_services(hub: Recorder) -> None:
+    chemists = hub.submit(1, account="chem", service="long")
+    hub.submit(1)
+    world = hub.core.world
+    assert [row.batch for row in queue(world, QueueAsked(account="chem")).eligible.rows] == [chemists]
+    assert [row.batch for row in queue(world, QueueAsked(service="long")).eligible.rows] == [chemists]
+    assert queue(world, QueueAsked(service="normal", account="default")).eligible.jobs == 1
+
+
+def test_asking_changes_nothing(hub: Recorder) -> None:
+    """A row of what is held needs its shape: a line must not be made for it."""
+    batch = hub.submit(3)
+    hub.feed(JobsHeld(1, batch, None, 0))
+    hub.answer()
+    hub.take_all()
+    hub.batch(batch).lines.clear()
+    assert told(queue(hub.core.world, QueueAsked()).blocked) == [(batch, ((1, 3),), "held")]
+    assert hub.batch(batch).lines == {}
+    hub.feed(BatchChanged(1, batch, None, 5, 0))
+    hub.answer()
+    hub.take_all()
+
+
+def test_free_by_kind_of_node(hub: Recorder) -> None:
+    hub.join("small1", capacity(cpus=2))
+    hub.join("small2", capacity(cpus=2))
+    hub.join("big", capacity(cpus=8, gib=64, gpus=2))
+    hub.submit(1, shape=Shape(cpu_milli=2000))
+    hub.start()
+    found = free(hub.core.world, Shape(memory_bytes=2 * GIB))
+    assert [(room.names, room.nodes, room.roomy, room.jobs, room.free_milli) for room in found.rooms] == [
+        (("big",), 1, 1, 8, 8000),
+        (("small2",), 2, 1, 2, 2000),
+    ]
+    assert (found.jobs, found.waiting, found.rooms[0].until_us) == (10, 0, 0)
+    assert free(hub.core.world, Shape(gpu_milli=1000)).jobs == 2
+    assert free(hub.core.world, Shape(nodes=2)).jobs == 1
+    assert free(hub.core.world, Shape(features=("ssd",))).rooms == []
+    assert BatchSettings().shape == Shape()

@@ -116,6 +116,15 @@ def test_conventions_can_be_chosen(tmp_path: Path) -> None:
     assert out.read_text() == "1 0 0 30\n3 0 0 10\n"
 
 
+def test_predictions_make_other_starts_and_the_table_is_the_same() -> None:
+    rows = [
+        json.loads(simulate(KTH, "--policy", "easy-sjbf", "--estimates", by, "--format", "json").stdout)["policies"][0]
+        for by in ("requested", "predicted")
+    ]
+    assert rows[0].keys() == rows[1].keys()
+    assert rows[0]["starts_sha256"] != rows[1]["starts_sha256"]
+
+
 # -- what is refused
 
 
@@ -158,7 +167,8 @@ def test_a_packed_trace_that_breaks_off_is_named_with_its_line(tmp_path: Path) -
         ((KTH, "--policy", "depth:0"), 2, "there is no policy 'depth:0'"),
         ((KTH, "--policy", ","), 2, "there is no policy ''"),
         ((KTH,), 2, "Missing option '--policy'"),
-        ((KTH, "--policy", "easy", "--estimates", "predicted"), 2, "'predicted' is not one of 'requested', 'actual'"),
+        ((KTH, "--policy", "easy", "--estimates", "guessed"), 2, "'guessed' is not one of 'requested', 'actual'"),
+        ((KTH, "--policy", "conservative", "--estimates", "predicted"), 2, "conservative promises every job its start"),
         ((KTH, "--policy", "easy", "--head", "0"), 2, "--head"),
         ((KTH, "--policy", "easy", "--procs", "-3"), 2, "--procs"),
         ((KTH, "--policy", "easy", "--nodes", "x"), 2, "No such option"),

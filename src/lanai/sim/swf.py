@@ -16,7 +16,7 @@ import msgspec
 from lanai.model.errors import UserError
 
 Width: TypeAlias = Literal["requested", "allocated", "max"]
-Estimates: TypeAlias = Literal["requested", "actual"]
+Estimates: TypeAlias = Literal["requested", "actual", "predicted"]
 Overrun: TypeAlias = Literal["raise", "kill"]
 
 FIELDS: Final = 18
@@ -102,7 +102,8 @@ class Reading(msgspec.Struct, frozen=True):
         procs: processors of the machine; None: what the header says (MaxProcs, else MaxNodes).
         head: read the first so many jobs of the file only, before any is skipped; None: all.
         width: which of the fields 8 (requested) and 5 (allocated) counts if both are there, or the larger.
-        estimates: `requested`: field 9, else the run time; `actual`: the run time.
+        estimates: `requested`: field 9, else the run time; `actual`: the run time; `predicted` is as `requested`, since
+            predictions are made while a trace is replayed.
         overrun: of a job that runs longer than its estimate, `raise` the estimate or `kill` the job by then.
         keeps_zero: keep jobs with a run time of 0.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
@@ -16,6 +16,7 @@ from lanai.cli.terminal import CLEAR_LINE, has_cursor, say, talk
 
 if TYPE_CHECKING:
     from lanai.sim.measures import Measures
+    from lanai.sim.policies import Planner
     from lanai.sim.swf import Trace
 
 MOST_BYTES: Final = 1 << 20
@@ -37,6 +38,7 @@ Examples:
   lanai simulate SDSC-SP2.swf.gz --policy easy
   lanai simulate SDSC-SP2.swf.gz --policy fcfs,easy,easy-sjbf,conservative --head 10000
   lanai simulate CEA-Curie.swf.gz --policy easy --procs 80640 --estimates actual --format json
+  lanai simulate KTH-SP2.swf.gz --policy easy-sjbf --estimates predicted
   lanai simulate lublin_256.swf --policy depth:64 --starts starts.txt
 """
 
@@ -55,10 +57,11 @@ Examples:
 )
 @click.option(
     "--estimates",
-    type=click.Choice(["requested", "actual"]),
+    type=click.Choice(["requested", "actual", "predicted"]),
     default="requested",
     show_default=True,
-    help="What policies know of run times: the time requested (where there is none, the run time), or the run time.",
+    help="What policies know of run times: the time requested (where there is none, the run time), the run time, or a "
+    "prediction: the mean of the user's last two, at most the time requested, which counts once it is outlived.",
 )
 @click.option(
     "--overrun",
@@ -93,13 +96,13 @@ def command(trace: str, policies: tuple[str, ...], starts: str | None, format_: 
         raise click.UsageError("--starts takes the starts of one policy, and there are several")
     if starts in ("", "-"):
         raise click.UsageError("--starts needs the name of a file")
-    planners = {name: _planner(name) for name in names}
+    planners = {name: _planner(name, reading["estimates"]) for name in names}
     with _lines(trace) as lines:
         read = read_trace(lines, trace, Reading(**reading))
     results = {}
     for name, planner in planners.items():
         with _telling(name, len(read.jobs)) as tell:
-            begun = replay(read, planner(read.procs), tell)
+            begun = replay(read, planner(read), tell)
         results[name] = measure(read, begun)
         if starts is not None:
             with replaced(starts) as target:
@@ -114,13 +117,22 @@ def _names(policies: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in named if name)) or [""]
 
 
-def _planner(name: str) -> Any:
-    from lanai.sim.policies import POLICIES, planner_of
+def _planner(name: str, estimates: str) -> Callable[[Trace], Planner]:
+    """What makes a planner for a trace."""
+    from lanai.sim.policies import POLICIES, planner_of, predicting_planner_of
 
     planner = planner_of(name)
     if planner is None:
         raise click.UsageError(f"there is no policy {name!r}; accepted are {', '.join(POLICIES)} (D from 1 to 999999)")
-    return planner
+    if estimates != "predicted":
+        return lambda trace: planner(trace.procs)
+    predicting = predicting_planner_of(name)
+    if predicting is None:
+        raise click.UsageError(
+            f"{name} promises every job its start, and a job that outlives its prediction would break that: "
+            "--estimates predicted is for the other policies"
+        )
+    return predicting
 
 
 # -- reading

@@ -11,6 +11,9 @@ reservations begin at estimated ends, so all of them still lie ahead, and what w
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import attrgetter
+
 from lanai.core.schedule.rigid import Amount, RigidJob
 from lanai.core.schedule.running import Running
 from lanai.core.schedule.timeline import Timeline
@@ -40,6 +43,16 @@ class DepthPlanner:
         """See `Planner`."""
         self._running.end(job, started)
         self._timeline = None
+
+    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
+        """See `RevisingPlanner`."""
+        self._timeline = None
+        if started is not None:
+            self._running.end(before, started)
+            self._running.start(after, started)
+            return
+        at = bisect_left(self._waiting, (before.submit, before.seq), key=attrgetter("submit", "seq"))
+        self._waiting[at] = after
 
     def wake(self) -> int | None:
         """See `Planner`: reservations begin where something is expected to end."""

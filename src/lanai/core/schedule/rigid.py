@@ -47,3 +47,18 @@ class Planner(Protocol):
 
     def wake(self) -> int | None:
         """When a pass is due even if nothing happens until then; None where none is."""
+
+
+class RevisingPlanner(Planner, Protocol):
+    """A planner that can be told that a job is expected to run for another time than it was.
+
+    Between the ends and the arrivals of an instant, or before its pass, any number of estimates may change. For such a
+    planner a job that runs never outlives the estimate it has at that time: whoever predicts says so beforehand.
+    """
+
+    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
+        """The estimate of `before` has changed: it is `after` from now on, the same but for that.
+
+        Args:
+            started: when `decide` gave it, if it runs; then `started + after.estimate` lies ahead. None: it waits.
+        """

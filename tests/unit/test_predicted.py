@@ -26,7 +26,10 @@ def starts(trace: Trace, policy: str) -> list[int]:
 
 def trace_of(procs: int, *jobs: tuple[int, int, int, int, int]) -> Trace:
     """A trace of jobs as (submit, width, run, requested, user), in order."""
-    made = [TraceJob(str(n), submit, run, width, asked, user) for n, (submit, width, run, asked, user) in enumerate(jobs)]
+    made = [
+        TraceJob(str(n), submit, run, width, asked, user)
+        for n, (submit, width, run, asked, user) in enumerate(jobs)
+    ]
     return Trace("jobs", procs, len(jobs), made, [])
 
 

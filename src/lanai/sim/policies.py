@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from lanai.core.schedule.conservative import ConservativePlanner
 from lanai.core.schedule.depth import DepthPlanner
@@ -15,6 +15,9 @@ from lanai.core.schedule.predicted import PredictingPlanner
 from lanai.core.schedule.rigid import Amount, Planner, RevisingPlanner
 from lanai.core.schedule.urgency import UrgencyPlanner
 from lanai.sim.swf import Trace
+
+PlannerMaker: TypeAlias = Callable[[Trace], Planner]
+"""What makes a new planner for the replay of a trace."""
 
 _REVISING: Final[Mapping[str, Callable[[Amount], RevisingPlanner]]] = MappingProxyType({
     "fcfs": partial(ListPlanner, order="fcfs", backfill="none"),
@@ -38,7 +41,7 @@ def planner_of(policy: str) -> Callable[[Amount], Planner] | None:
     return _revising(policy) or NAMED.get(policy)
 
 
-def predicting_planner_of(policy: str) -> Callable[[Trace], Planner] | None:
+def predicting_planner_of(policy: str) -> PlannerMaker | None:
     """What makes a planner that decides by predicted run times; None: the policy cannot.
 
     `conservative` cannot: it promises starts, and a job that outlives its prediction would break them.

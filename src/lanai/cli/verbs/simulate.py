@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
@@ -16,7 +16,7 @@ from lanai.cli.terminal import CLEAR_LINE, has_cursor, say, talk
 
 if TYPE_CHECKING:
     from lanai.sim.measures import Measures
-    from lanai.sim.policies import Planner
+    from lanai.sim.policies import PlannerMaker
     from lanai.sim.swf import Trace
 
 MOST_BYTES: Final = 1 << 20
@@ -117,7 +117,7 @@ def _names(policies: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in named if name)) or [""]
 
 
-def _planner(name: str, estimates: str) -> Callable[[Trace], Planner]:
+def _planner(name: str, estimates: str) -> PlannerMaker:
     """What makes a planner for a trace."""
     from lanai.sim.policies import POLICIES, planner_of, predicting_planner_of
 

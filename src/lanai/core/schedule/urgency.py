@@ -17,7 +17,6 @@ from lanai.core.schedule.order import Place, by_urgency
 from lanai.core.schedule.rigid import Amount, RigidJob
 from lanai.core.schedule.running import Running
 
-
 _arrival: Final = attrgetter("submit", "seq")
 
 

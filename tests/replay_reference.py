@@ -19,6 +19,7 @@ class Job:
     estimate: int
     request: int
     user: int
+    is_predicted: bool = False
     start: int | None = None
     reserved: int | None = None
     has_ended: bool = False
@@ -52,13 +53,15 @@ def reference_starts(trace: Trace, policy: str, *, predicts: bool = False) -> li
 
 
 def predict(jobs: list[Job], ended: list[Job], now: int) -> None:
-    """Of those that wait: the mean of the user's last two that ended. Of those that outlive it: what was requested."""
+    """Of those that come now: the mean of the user's last two that ended. Of those that outlive it: the request."""
     for job in jobs:
-        if job.start is None:
+        if job.start is not None:
+            if now >= job.start + job.estimate:
+                job.estimate = job.request
+        elif job.submit == now and not job.is_predicted:
+            job.is_predicted = True
             runs = [other.run for other in ended if other.user == job.user][-2:]
             job.estimate = min(job.request, max(1, sum(runs) // 2)) if len(runs) == 2 else job.request
-        elif now >= job.start + job.estimate:
-            job.estimate = job.request
 
 
 def next_instant(jobs: list[Job], now: int, predicts: bool) -> int:

@@ -11,9 +11,6 @@ reservations begin at estimated ends, so all of them still lie ahead, and what w
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from operator import attrgetter
-
 from lanai.core.schedule.rigid import Amount, RigidJob
 from lanai.core.schedule.running import Running
 from lanai.core.schedule.timeline import Timeline
@@ -44,15 +41,11 @@ class DepthPlanner:
         self._running.end(job, started)
         self._timeline = None
 
-    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
         """See `RevisingPlanner`."""
+        self._running.end(before, started)
+        self._running.start(after, started)
         self._timeline = None
-        if started is not None:
-            self._running.end(before, started)
-            self._running.start(after, started)
-            return
-        at = bisect_left(self._waiting, (before.submit, before.seq), key=attrgetter("submit", "seq"))
-        self._waiting[at] = after
 
     def wake(self) -> int | None:
         """See `Planner`: reservations begin where something is expected to end."""

@@ -76,17 +76,11 @@ class ListPlanner:
         self._running.end(job, started)
         self._head = None
 
-    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
         """See `RevisingPlanner`."""
+        self._running.end(before, started)
+        self._running.start(after, started)
         self._head = None
-        if started is not None:
-            self._running.end(before, started)
-            self._running.start(after, started)
-            return
-        for queue in (self._queue, self._shortest):
-            if queue is not None:
-                queue.remove(before)
-                queue.add(after)
 
     def wake(self) -> int | None:
         """See `Planner`: nothing changes between ends and arrivals."""

@@ -1,7 +1,7 @@
 """Estimates predicted from a user's last runs, put between whoever tells what happens and a planner.
 
 The prediction (Tsafrir, Etsion, Feitelson 2007) is the mean of the user's last two jobs that have ended, and no more
-than the request; where he has fewer, it is the request. Those of waiting jobs are made anew when one of his ends.
+than the request; where he has fewer, it is the request. It is made when the job arrives.
 A job that outlives its prediction is expected to run for as long as was requested (Gaussier et al. 2015 call it "EASY++
 prediction, request as correction"): its estimate changes at that instant, as an event of its own. The request stays
 what it was, and with it the time at which a job would be killed; only what planners expect is predicted.
@@ -30,27 +30,21 @@ class PredictingPlanner:
         self._only: dict[int, int] = {}  # the run time of those of whom one job has ended
         self._asked: dict[int, RigidJob] = {}  # as requested, of those that wait or run, by seq
         self._planned: dict[int, RigidJob] = {}  # the same as the planner has them
-        self._waiting: dict[int, dict[int, None]] = {}  # by user, in the order of arrival
         self._started: dict[int, int] = {}
         self._overruns: list[tuple[int, int]] = []  # a heap of (predicted end, seq), of those that may outlive it
 
     def arrived(self, job: RigidJob) -> None:
         """See `Planner`."""
-        user = self._users[job.seq]
-        planned = self._with(job, self._predicted(job, user))
+        planned = _expected(job, self._predicted(job))
         self._asked[job.seq] = job
         self._planned[job.seq] = planned
-        self._waiting.setdefault(user, {})[job.seq] = None
         self._planner.arrived(planned)
 
     def ended(self, job: RigidJob, now: int, started: int) -> None:
         """See `Planner`."""
         del self._asked[job.seq], self._started[job.seq]
         self._planner.ended(self._planned.pop(job.seq), now, started)
-        user = self._users[job.seq]
-        if self._has_learnt(user, now - started):
-            for seq in self._waiting.get(user, ()):
-                self._estimate(seq, self._predicted(self._asked[seq], user), None)
+        self._learn(self._users[job.seq], now - started)
 
     def wake(self) -> int | None:
         """See `Planner`: the next prediction that will be outlived, unless its job ends by then."""
@@ -68,38 +62,31 @@ class PredictingPlanner:
         while overruns and overruns[0][0] <= now:
             seq = heappop(overruns)[1]
             if seq in self._started:
-                self._estimate(seq, self._asked[seq].estimate, self._started[seq])
+                before, after = self._planned[seq], self._asked[seq]
+                self._planned[seq] = after
+                self._planner.estimated(before, after, self._started[seq])
         return [self._start(planned, now) for planned in self._planner.decide(now)]
 
     def _start(self, planned: RigidJob, now: int) -> RigidJob:
         job = self._asked[planned.seq]
         self._started[job.seq] = now
-        del self._waiting[self._users[job.seq]][job.seq]
         if planned.estimate < job.estimate:
             heappush(self._overruns, (now + planned.estimate, job.seq))
         return job
 
-    def _has_learnt(self, user: int, run: int) -> bool:
-        """Take note of a run time; whether there is a prediction now."""
+    def _learn(self, user: int, run: int) -> None:
         if user in self._last:
             self._last[user] = (self._last[user][1] + run, run)
         elif user in self._only:
             self._last[user] = (self._only.pop(user) + run, run)
         else:
             self._only[user] = run
-        return user in self._last
 
-    def _predicted(self, job: RigidJob, user: int) -> int:
-        last = self._last.get(user)
+    def _predicted(self, job: RigidJob) -> int:
+        last = self._last.get(self._users[job.seq])
         return job.estimate if last is None else min(job.estimate, max(1, last[0] // 2))
 
-    def _estimate(self, seq: int, estimate: int, started: int | None) -> None:
-        before = self._planned[seq]
-        if before.estimate != estimate:
-            after = self._planned[seq] = self._with(before, estimate)
-            self._planner.estimated(before, after, started)
 
-    def _with(self, job: RigidJob, estimate: int) -> RigidJob:
-        if job.estimate == estimate:
-            return job
-        return RigidJob(job.seq, job.submit, job.width, estimate)
+def _expected(job: RigidJob, estimate: int) -> RigidJob:
+    """The same job with another estimate."""
+    return job if job.estimate == estimate else RigidJob(job.seq, job.submit, job.width, estimate)

@@ -50,15 +50,14 @@ class Planner(Protocol):
 
 
 class RevisingPlanner(Planner, Protocol):
-    """A planner that can be told that a job is expected to run for another time than it was.
+    """A planner that can be told that a job which runs is expected to run for another time than it was.
 
-    Between the ends and the arrivals of an instant, or before its pass, any number of estimates may change. For such a
-    planner a job that runs never outlives the estimate it has at that time: whoever predicts says so beforehand.
+    That is an event like ends and arrivals, and comes before the pass of its instant. For such a planner a job never
+    outlives the estimate that it has by then: whoever predicts says so beforehand.
     """
 
-    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
-        """The estimate of `before` has changed: it is `after` from now on, the same but for that.
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
+        """The estimate of `before`, which `decide` gave at `started`, has changed.
 
-        Args:
-            started: when `decide` gave it, if it runs; then `started + after.estimate` lies ahead. None: it waits.
+        It is `after` from now on, the same but for that; `started + after.estimate` lies ahead.
         """

@@ -6,18 +6,13 @@ the heads of lines are scored, and a line whose head may not start is done for t
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from heapq import heapify, heappop, heapreplace
-from operator import attrgetter
-from typing import Final
 
 from lanai.core.schedule.easy import Shadow
 from lanai.core.schedule.order import Place, by_urgency
 from lanai.core.schedule.rigid import Amount, RigidJob
 from lanai.core.schedule.running import Running
-
-_arrival: Final = attrgetter("submit", "seq")
 
 
 class UrgencyPlanner:
@@ -41,17 +36,10 @@ class UrgencyPlanner:
         """See `Planner`."""
         self._running.end(job, started)
 
-    def estimated(self, before: RigidJob, after: RigidJob, started: int | None) -> None:
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
         """See `RevisingPlanner`."""
-        if started is not None:
-            self._running.end(before, started)
-            self._running.start(after, started)
-            return
-        line = self._lines[before.width, before.estimate]
-        line.remove(before)
-        if not line:
-            del self._lines[before.width, before.estimate]
-        insort(self._lines.setdefault((after.width, after.estimate), deque()), after, key=_arrival)
+        self._running.end(before, started)
+        self._running.start(after, started)
 
     def wake(self) -> int | None:
         """See `Planner`: the order is looked at only where something happens."""

@@ -125,6 +125,59 @@ def test_predictions_make_other_starts_and_the_table_is_the_same() -> None:
     assert rows[0]["starts_sha256"] != rows[1]["starts_sha256"]
 
 
+def test_what_if_stands_beside_the_workload_as_it_was(log: Path) -> None:
+    words = ("--policy", "easy,fcfs", "--what-if", "procs+=1", "--what-if", "load*=2, run*=0.5")
+    done = simulate(log, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    changes = ["-", "procs+=1", "load*=2,run*=0.5"]
+    assert [line.split()[:3] for line in lines[:4]] == [
+        ["POLICY", "WHAT_IF", "JOBS"],
+        *(["easy", change, jobs] for change, jobs in zip(changes, "343", strict=True)),
+    ]
+    assert [line.split()[0] for line in lines[4:7]] == ["fcfs"] * 3
+    assert f"{log}, procs+=1: 6 jobs read, 4 run on 5 processors" in lines
+    answer = json.loads(simulate(log, *words, "--format", "json").stdout)
+    assert [row["what_if"] for row in answer["policies"][:3]] == [None, *changes[1:]]
+    assert [row["makespan_s"] for row in answer["policies"][:3]] == [20, 30, 10]
+    assert [(each["what_if"], each["procs"], each["skipped_wide"]) for each in answer["what_ifs"]] == [
+        ("procs+=1", 5, 0),
+        ("load*=2,run*=0.5", 4, 1),
+    ]
+
+
+def test_a_machine_of_nodes_is_its_cpus_together(log: Path, tmp_path: Path) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("# a rack\nn1 2 64G 0 ssd,fast\nn2 2\n")
+    done = simulate(log, "--policy", "easy", "--nodes", nodes, "--what-if", "nodes+=1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert "2 nodes, taken for one machine with their 4 cpus together" in lines
+    assert f"{log}: 6 jobs read, 3 run on 4 processors" in lines
+    assert f"{log}, nodes+=1: 6 jobs read, 4 run on 6 processors" in lines
+    nodes.write_text("n1 2\nn2 two\n")
+    done = simulate(log, "--policy", "easy", "--nodes", nodes)
+    assert done.returncode == 2
+    assert f"{nodes}:2: found 'two' as cpus, accepted is" in done.stderr.decode()
+
+
+def test_pictures_are_drawn_of_all_replays_of_a_call(tmp_path: Path) -> None:
+    into = tmp_path / "new" / "pictures"
+    done = simulate(KTH, "--policy", "fcfs,easy", "--what-if", "procs*=2", "--plots", into, "--format", "json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    files = [into / f"{name}.{kind}" for name in ("utilisation", "queue", "waits") for kind in ("png", "svg")]
+    assert json.loads(done.stdout)["plots"] == [str(file) for file in files]
+    assert sorted(into.iterdir()) == sorted(files)
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".png":
+            assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        else:
+            for label in (b"kth-sp2.swf.gz", b">fcfs<", b">easy<", b">easy, procs*=2<"):
+                assert label in content
+    assert b"days since the first submission" in files[1].read_bytes()
+
+
 # -- what is refused
 
 
@@ -171,7 +224,16 @@ def test_a_packed_trace_that_breaks_off_is_named_with_its_line(tmp_path: Path) -
         ((KTH, "--policy", "conservative", "--estimates", "predicted"), 2, "conservative promises every job its start"),
         ((KTH, "--policy", "easy", "--head", "0"), 2, "--head"),
         ((KTH, "--policy", "easy", "--procs", "-3"), 2, "--procs"),
-        ((KTH, "--policy", "easy", "--nodes", "x"), 2, "No such option"),
+        ((KTH, "--policy", "easy", "--nodes", "x"), 5, "there is no file x"),
+        ((KTH, "--policy", "easy", "--nodes", "."), 2, "cannot read .: Is a directory"),
+        ((KTH, "--policy", "easy", "--nodes", "x", "--procs", "4"), 2, "--procs and --nodes both say how large"),
+        ((KTH, "--policy", "easy", "--what-if", "nodes+=2"), 2, "nodes+=2: the machine has no nodes: give --nodes"),
+        ((KTH, "--policy", "easy", "--what-if", "cores+=2"), 2, "--what-if: found 'cores+=2', accepted is procs"),
+        ((KTH, "--policy", "easy", "--what-if", "procs-=100"), 2, "procs would be 0, accepted is 1 or more"),
+        ((KTH, "--policy", "easy", "--what-if", "load*=0"), 2, "--what-if: found 'load*=0'"),
+        ((KTH, "--policy", "easy", "--what-if", "run*=2", "--starts", "x"), 2, "--starts takes the starts of one"),
+        ((KTH, "--policy", "easy", "--plots", ""), 2, "--plots needs the name of a directory"),
+        ((KTH, "--policy", "easy", "--plots", "/proc/x"), 2, "cannot make /proc/x"),
         ((KTH, "--policy", "easy,fcfs", "--starts", "x"), 2, "--starts takes the starts of one policy"),
         ((KTH, "--policy", "easy", "--starts", "-"), 2, "--starts needs the name of a file"),
         ((KTH, "--policy", "easy", "--starts", "nowhere/x"), 2, "cannot write nowhere/x: No such file or directory"),

@@ -55,6 +55,6 @@ def test_many_replays_and_jobs_of_no_time_can_be_drawn(tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_written_the_picture_of_before_stays(tmp_path: Path) -> None:
     (tmp_path / "utilisation.png").mkdir()
-    with pytest.raises(UserError, match="cannot write .*utilisation.png"):
+    with pytest.raises(UserError, match=r"cannot write .*utilisation\.png"):
         draw(str(tmp_path), "log", [drawn("easy", (0, 0, 5))])
     assert [path.name for path in tmp_path.iterdir()] == ["utilisation.png"]

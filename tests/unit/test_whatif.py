@@ -57,7 +57,8 @@ def test_runs_are_longer_or_shorter_and_requests_stay() -> None:
     "text",
     [
         *("", ",", "procs", "procs+=", "procs+=-1", "procs+=1.5", "procs/=2", "cores+=1", "load=2", "load+=1"),
-        *("run*=0", "run*=1001", "load*=nan", "run*=1e3", "procs +=1", "procs=１", "procs+=1;run*=2", "nodes*=0." + "1" * 13),
+        *("run*=0", "run*=1001", "load*=nan", "run*=1e3", "procs +=1", "procs=１", "procs+=1;run*=2"),
+        "nodes*=0." + "1" * 13,
     ],
 )
 def test_what_is_no_change_is_refused(text: str) -> None:

@@ -17,6 +17,7 @@ from lanai.api.administration import Administration
 from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
+from lanai.api.history import History
 from lanai.api.hublink import HubLink
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -91,6 +92,7 @@ class Handlers:
         self._jobs = jobs.Jobs(link, view)
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
+        self._history = History(view)
 
     def routes(self) -> Sequence[Served]:
         """Each with the action that it is."""
@@ -119,6 +121,7 @@ class Handlers:
             *wishes,
             *about_nodes,
             *self._administration.routes(),
+            *self._history.routes(),
         ]
 
     # -- the hub

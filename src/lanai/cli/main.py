@@ -33,7 +33,7 @@ SECTIONS: Final = (
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
     ("Look things up", ("batch", "job", "node", "events")),
     ("Machines", ("hub", "agent", "token", "install-service")),
-    ("Prepare", ("gensub", "simulate")),
+    ("Prepare", ("gensub", "export", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""
 

@@ -44,7 +44,7 @@ def command(
     if limit is None and since is None and not filters and format_ == "table":
         limit = SHOWN
     view = view_of(listing, format_, columns, filters, limit)
-    since_text = "" if since is None else _since(since)
+    since_text = "" if since is None else point_in_time(since)
     client = asked.connect()
     if audit:
         rows = client.audit(limit=pushed_limit(view), user=user or "", since=since_text)
@@ -54,8 +54,8 @@ def command(
     return 0
 
 
-def _since(text: str) -> str:
-    """A time, or a length of time before now, as RFC 3339."""
+def point_in_time(text: str) -> str:
+    """A time that `--since` names, or a length of time before now, as RFC 3339. Raises click.UsageError."""
     from datetime import UTC, datetime, timedelta
 
     from lanai.cli.filters import ACCEPTED_TIME

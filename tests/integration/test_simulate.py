@@ -213,6 +213,45 @@ def test_a_packed_trace_that_breaks_off_is_named_with_its_line(tmp_path: Path) -
     assert "Compressed file ended" in words
 
 
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+PACKED = gzip.compress((HEADER + job(1) + job(2)).encode(), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (PACKED[:3], "{file}:1: cannot read on: Compressed file ended"),
+        (PACKED[:-4], "{file}:4: cannot read on: Compressed file ended"),
+        (flipped(PACKED, len(PACKED) - 6), "{file}:4: cannot read on: CRC check failed"),
+        (PACKED + b"more", "{file}:4: cannot read on: Not a gzipped file"),
+        (flipped(PACKED, 10), "{file}:1: cannot read on: "),
+        (gzip.compress(b""), "{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`"),
+        (b"", "{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`"),
+        (b"PK\x03\x04rest", "{file}:1: found 1 fields, accepted is 18 numbers"),
+        ((HEADER + job(1) + job(2))[:-9].encode(), "{file}:3: found 15 fields, accepted is 18 numbers"),
+        ((HEADER + job(1)).encode("utf-16"), "{file}:1: found "),
+    ],
+)
+def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path: Path, content: bytes, said: str) -> None:
+    trace, out = tmp_path / "log.swf.gz", tmp_path / "out"
+    trace.write_bytes(content)
+    done = simulate(trace, "--policy", "easy", "--starts", out, "--plots", tmp_path / "pictures")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith(f"lanai: {said.format(file=trace)}")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.swf.gz"]
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\n\n"])
+def test_other_ends_of_lines_are_taken(tmp_path: Path, ends: str) -> None:
+    trace, out = tmp_path / "log.swf", tmp_path / "out"
+    trace.write_bytes((HEADER + job(1) + job(2)).replace("\n", ends).encode().rstrip())
+    assert simulate(trace, "--policy", "easy", "--starts", out).returncode == 0
+    assert out.read_text() == "1 0 0 10\n2 0 0 10\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -1,7 +1,7 @@
 """How quick replays are: jobs of a trace a second, from the first event to the last effect, and as a whole command.
 
-AccaSim replays the same jobs beside it, as a whole command too: its EASY does not decide quite as ours does (jobs behind
-the head may not use nodes that are reserved for it), so only speeds compare.
+AccaSim replays the same jobs beside it, as a whole command too. Its EASY does not decide quite as ours does: jobs behind
+the head may not use nodes that are reserved for it. So only speeds compare.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How quick replays are: jobs of a trace a second, from the first event to the last effect, and as a whole command.
 
-AccaSim replays the same jobs beside it, as a whole command too. Its EASY does not decide quite as ours does: jobs behind
+AccaSim replays the same jobs beside it, as a whole command too. Its EASY does not decide quite as ours: jobs behind
 the head may not use nodes that are reserved for it. So only speeds compare.
 """
 

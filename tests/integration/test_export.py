@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lanai.client import client as client_module
+from lanai.client.connection import Target
 from lanai.sim.swf import Reading, Trace, read_trace
 from services.site import Site
 
@@ -39,7 +41,7 @@ def rows(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines() if not line.startswith(";")]
 
 
-def second(text: str) -> int:
+def second_of(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
 
@@ -66,8 +68,8 @@ def test_what_a_hub_has_run_is_written_and_read_back(site: Site) -> None:
     assert [row[10] for row in found] == ["1", "0", "1", "5"]
     assert [int(row[0]) for row in found] == list(range(1, len(found) + 1))
     for row, job in zip(found, began, strict=True):
-        assert int(row[1]) + start == second(job["submitted_at"])
-        assert int(row[1]) + int(row[2]) + start == second(job["started_at"])
+        assert int(row[1]) + start == second_of(job["submitted_at"])
+        assert int(row[1]) + int(row[2]) + start == second_of(job["started_at"])
         assert job["wall_s"] <= int(row[3]) < job["wall_s"] + 1.001
         assert int(row[13]) == job["batch"]
     assert found[2][4] == found[2][7] == "3"
@@ -81,6 +83,23 @@ def test_what_a_hub_has_run_is_written_and_read_back(site: Site) -> None:
     replayed = json.loads(site.lanai("simulate", "history.swf", "--policy", "easy", "--format", "json").stdout)
     assert replayed["trace"]["jobs_run"] == 4
     assert replayed["trace"]["skipped"] == []
+
+
+def test_pages_follow_one_another(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [site.submit(["true"] * count) for count in (3, 1, 2)]
+    for batch in batches:
+        site.wait(batch)
+    monkeypatch.setattr(client_module, "PAGE_JOBS", 2)
+    client = client_module.Client(Target(socket=site.home / "hub" / "api.sock"))
+    pages = list(client.history())
+    client.close()
+    assert max(len(page["jobs"]) for page in pages) == 2
+    found = [(job["batch"], job["index"]) for page in pages for job in page["jobs"]]
+    first, second, third = batches
+    assert found == [(first, 1), (first, 2), (first, 3), (second, 1), (third, 1), (third, 2)]
+    job = pages[0]["jobs"][0]
+    assert (job["id"], job["state"], job["cpu_milli"], job["nodes"]) == (f"{first}/1", "done", 1000, 1)
+    assert (job["account"], job["service"], job["time_limit_s"], job["node"]) == (None, None, None, "n1")
 
 
 def test_the_past_may_go_to_standard_output_and_begin_at_a_time(site: Site) -> None:

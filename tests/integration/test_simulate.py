@@ -173,9 +173,12 @@ def test_pictures_are_drawn_of_all_replays_of_a_call(tmp_path: Path) -> None:
         if file.suffix == ".png":
             assert content[:8] == b"\x89PNG\r\n\x1a\n"
         else:
-            for label in (b"kth-sp2.swf.gz", b">fcfs<", b">easy<", b">easy, procs*=2<"):
+            for label in (b"kth-sp2.swf.gz on 100 processors<", b">fcfs<", b">easy<", b">easy, procs*=2<"):
                 assert label in content
     assert b"days since the first submission" in files[1].read_bytes()
+    piped = simulate("-", "--policy", "easy", "--estimates", "actual", "--plots", into, stdin=KTH.read_bytes())
+    assert piped.stdout.decode().splitlines()[-6:] == [f"drawn: {file}" for file in files]
+    assert b"standard input on 100 processors, estimates actual<" in files[1].read_bytes()
 
 
 # -- what is refused

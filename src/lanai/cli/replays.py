@@ -94,14 +94,16 @@ def write_starts(path: str, result: Result) -> None:
         target.writelines(start_lines(result.workload.trace, result.starts))
 
 
-def draw(directory: str, title: str, results: Sequence[Result]) -> list[str]:
+def draw(directory: str, estimates: str, results: Sequence[Result]) -> list[str]:
     """The pictures of all replays; returns the files. Raises UserError."""
     from lanai.cli.plots import Drawn
     from lanai.cli.plots import draw as draw_all
 
-    name = printable(title.rpartition("/")[2])
+    trace = results[0].workload.trace
+    name = "standard input" if trace.file == "-" else printable(trace.file.rpartition("/")[2])
+    title = f"{name} on {trace.procs:,} processors" + ("" if estimates == "requested" else f", estimates {estimates}")
     drawn = [Drawn(_name(each.policy, each.workload), each.workload.trace, each.starts) for each in results]
-    return draw_all(directory, "a trace from standard input" if name == "-" else name, drawn)
+    return draw_all(directory, title, drawn)
 
 
 def print_results(

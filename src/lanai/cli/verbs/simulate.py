@@ -127,7 +127,7 @@ def command(
     results = list(replays.run(planners, workloads, _telling))
     if starts is not None:
         replays.write_starts(starts, results[0])
-    files = [] if plots is None else replays.draw(plots, workloads[0].trace.file, results)
+    files = [] if plots is None else replays.draw(plots, reading["estimates"], results)
     replays.print_results(workloads, nodes, results, files, format_)
     return 0
 

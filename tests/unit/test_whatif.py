@@ -53,6 +53,12 @@ def test_runs_are_longer_or_shorter_and_requests_stay() -> None:
     assert (job.run_s, job.estimate_s) == (300, 300)
 
 
+@pytest.mark.parametrize("text", ["procs+=0", "procs*=1", "load*=1", "load*=1.0", "run*=1", "nodes*=1"])
+def test_a_change_that_is_none_leaves_everything(text: str) -> None:
+    lines = [line(3 * n, run=n, width=1 + n % 10) for n in range(30)]
+    assert trace(text, *lines, nodes=NODES) == trace("procs=10", *lines)
+
+
 @pytest.mark.parametrize(
     "text",
     [

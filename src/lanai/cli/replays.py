@@ -22,7 +22,7 @@ from lanai.sim.swf import Reading, Trace, record, select
 from lanai.sim.whatif import changed, read_what_if
 
 Telling = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-NODES_FILE_BYTES: Final = 64 << 20
+NODES_FILE_CHARACTERS: Final = 64 << 20
 
 
 class Workload(NamedTuple):
@@ -45,13 +45,16 @@ def read_machine(path: str) -> list[MachineNode]:
     """The nodes of a file. Raises UserError."""
     try:
         with open(path, encoding="utf-8") as file:
-            return read_nodes(file.read(NODES_FILE_BYTES), path)
+            text = file.read(NODES_FILE_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise NothingThere(f"there is no file {path}", facts={"file": path}) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: found what is no UTF-8, accepted is text", facts={"file": path}) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", facts={"file": path}) from error
+    if len(text) > NODES_FILE_CHARACTERS:
+        raise UserError(f"{path}: found more than {NODES_FILE_CHARACTERS} characters, accepted is a list of nodes")
+    return read_nodes(text, path)
 
 
 def workloads(

@@ -47,13 +47,14 @@ class Scale:
     full_s: float
     lines: int
     repeats: int
+    peer_jobs: int
     trace: Path | None = None
 
 
 SCALES = {
-    "quick": Scale(1, 0, 2_000, 0, 500, 100_000, 4, 200_000, 3),
-    "default": Scale(3, 1, 10_000, 100_000, 2_000, 500_000, 10, 1_000_000, 7),
-    "full": Scale(5, 3, 10_000, 100_000, 10_000, 2_000_000, 30, 1_000_000, 15),
+    "quick": Scale(1, 0, 2_000, 0, 500, 100_000, 4, 200_000, 3, 5_000),
+    "default": Scale(3, 1, 10_000, 100_000, 2_000, 500_000, 10, 1_000_000, 7, 100_000),
+    "full": Scale(5, 3, 10_000, 100_000, 10_000, 2_000_000, 30, 1_000_000, 15, 100_000),
 }
 
 
@@ -183,6 +184,17 @@ def measure_replays(report: Report, scale: Scale, say: Callable[[str], None]) ->
         report.against(f"replay of {len(trace.jobs):,} jobs, {policy}", budget, found[policy])
     found["easy, whole command"] = replays.whole_command(scale.trace, len(trace.jobs), "easy", 3)
     report.against("lanai simulate, easy, whole command", "replay, whole command", found["easy, whole command"])
+    head = min(scale.peer_jobs, len(trace.jobs))
+    try:
+        theirs, ours = replays.beside_accasim(trace, head)
+    except RuntimeError as error:
+        report.beside(f"AccaSim, easy, {head:,} jobs, whole command", f"left out: {str(error)[:60]}")
+        found["accasim"] = 0.0
+    else:
+        say(f"AccaSim, easy, {head:,} jobs: {theirs:,.0f} jobs/s")
+        report.beside(f"AccaSim, easy, {head:,} jobs, whole command", f"{theirs:,.0f} jobs/s")
+        report.beside("lanai simulate, the same jobs", f"{ours:,.0f} jobs/s ({ours / theirs:.0f} times AccaSim)")
+        found |= {"accasim": theirs, "beside accasim": ours}
     report.results["replays_jobs_per_s"] = found | {"trace": scale.trace.name}
 
 

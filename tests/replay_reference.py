@@ -17,23 +17,33 @@ class Job:
     width: int
     run: int
     estimate: int
+    request: int
+    user: int
+    is_predicted: bool = False
     start: int | None = None
     reserved: int | None = None
     has_ended: bool = False
 
 
-def reference_starts(trace: Trace, policy: str) -> list[int]:
+def reference_starts(trace: Trace, policy: str, *, predicts: bool = False) -> list[int]:
     """The start of each job of the trace, in its order."""
-    jobs = [Job(n, job.submit_s, job.width, job.run_s, job.estimate_s) for n, job in enumerate(trace.jobs)]
+    jobs = [
+        Job(n, job.submit_s, job.width, job.run_s, job.estimate_s, job.estimate_s, job.user)
+        for n, job in enumerate(trace.jobs)
+    ]
+    ended: list[Job] = []
     now = -1
     left = jobs
     while any(job.start is None for job in left):
-        now = next_instant(left, now)
+        now = next_instant(left, now, predicts)
         ends = [job for job in left if is_running(job) and job.start + job.run <= now]
         for job in ends:
             job.has_ended = True
+        ended += sorted(ends, key=lambda job: job.place)
         left = [job for job in left if not job.has_ended]
         there = [job for job in left if job.submit <= now]
+        if predicts:
+            predict(there, ended, now)
         waiting = [job for job in there if job.start is None]
         taken = sum(job.width for job in there if is_running(job))
         if waiting and taken < trace.procs:
@@ -42,13 +52,26 @@ def reference_starts(trace: Trace, policy: str) -> list[int]:
     return [job.start for job in jobs]
 
 
-def next_instant(jobs: list[Job], now: int) -> int:
+def predict(jobs: list[Job], ended: list[Job], now: int) -> None:
+    """Of those that come now: the mean of the user's last two that ended. Of those that outlive it: the request."""
+    for job in jobs:
+        if job.start is not None:
+            if now >= job.start + job.estimate:
+                job.estimate = job.request
+        elif job.submit == now and not job.is_predicted:
+            job.is_predicted = True
+            runs = [other.run for other in ended if other.user == job.user][-2:]
+            job.estimate = min(job.request, max(1, sum(runs) // 2)) if len(runs) == 2 else job.request
+
+
+def next_instant(jobs: list[Job], now: int, predicts: bool) -> int:
     """The next event; the same instant again while a job of 0 s has not been taken note of."""
     again = [now for job in jobs if is_running(job) and job.start + job.run == now]
     arrivals = [job.submit for job in jobs if job.submit > now]
     ends = [job.start + job.run for job in jobs if is_running(job) and job.start + job.run > now]
     reservations = [job.reserved for job in jobs if job.start is None and job.reserved is not None]
-    return min(again + arrivals + ends + reservations)
+    outlived = [job.start + job.estimate for job in jobs if is_running(job) and job.start + job.estimate > now]
+    return min(again + arrivals + ends + reservations + (outlived if predicts else []))
 
 
 def is_running(job: Job) -> bool:

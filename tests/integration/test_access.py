@@ -228,6 +228,21 @@ def test_the_queue_and_statistics_show_a_user_his_own_and_how_much_others_have(s
     assert site.root.ask("GET", "/v1/stats?by=nonsense").code == "bad_query"
 
 
+def test_the_past_is_shown_as_lists_are(site: Site) -> None:
+    ann = site.remote("ann")
+    for caller in (ann, site.local(VICTIM)):
+        batch = submitted(caller, "one", "two")
+        caller.ask("POST", f"/v1/batches/{batch}/cancel", {})
+        eventually(lambda caller=caller, batch=batch: ended(caller, batch))
+
+    def never_started(caller: Caller, query: str = "") -> int:
+        return int(caller.ask("GET", f"/v1/history{query}").value["never_started"])
+
+    assert [never_started(caller) for caller in (ann, site.local("nobody"), site.local("games"))] == [2, 0, 4]
+    assert [never_started(caller, "?user=ann") for caller in (ann, site.local("games"), site.root)] == [2, 2, 2]
+    assert site.local(VICTIM).ask("GET", "/v1/history?user=ann").code == "not_yours"
+
+
 def test_what_is_refused_changes_nothing(site: Site) -> None:
     victim, bad = site.local(VICTIM), site.remote("ann")
     batch = submitted(victim, "echo one", "echo two")

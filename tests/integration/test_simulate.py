@@ -116,6 +116,71 @@ def test_conventions_can_be_chosen(tmp_path: Path) -> None:
     assert out.read_text() == "1 0 0 30\n3 0 0 10\n"
 
 
+def test_predictions_make_other_starts_and_the_table_is_the_same() -> None:
+    rows = [
+        json.loads(simulate(KTH, "--policy", "easy-sjbf", "--estimates", by, "--format", "json").stdout)["policies"][0]
+        for by in ("requested", "predicted")
+    ]
+    assert rows[0].keys() == rows[1].keys()
+    assert rows[0]["starts_sha256"] != rows[1]["starts_sha256"]
+
+
+def test_what_if_stands_beside_the_workload_as_it_was(log: Path) -> None:
+    words = ("--policy", "easy,fcfs", "--what-if", "procs+=1", "--what-if", "load*=2, run*=0.5")
+    done = simulate(log, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    changes = ["-", "procs+=1", "load*=2,run*=0.5"]
+    assert [line.split()[:3] for line in lines[:4]] == [
+        ["POLICY", "WHAT_IF", "JOBS"],
+        *(["easy", change, jobs] for change, jobs in zip(changes, "343", strict=True)),
+    ]
+    assert [line.split()[0] for line in lines[4:7]] == ["fcfs"] * 3
+    assert f"{log}, procs+=1: 6 jobs read, 4 run on 5 processors" in lines
+    answer = json.loads(simulate(log, *words, "--format", "json").stdout)
+    assert [row["what_if"] for row in answer["policies"][:3]] == [None, *changes[1:]]
+    assert [row["makespan_s"] for row in answer["policies"][:3]] == [20, 30, 10]
+    assert [(each["what_if"], each["procs"], each["skipped_wide"]) for each in answer["what_ifs"]] == [
+        ("procs+=1", 5, 0),
+        ("load*=2,run*=0.5", 4, 1),
+    ]
+
+
+def test_a_machine_of_nodes_is_its_cpus_together(log: Path, tmp_path: Path) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("# a rack\nn1 2 64G 0 ssd,fast\nn2 2\n")
+    done = simulate(log, "--policy", "easy", "--nodes", nodes, "--what-if", "nodes+=1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert "2 nodes, taken for one machine with their 4 cpus together" in lines
+    assert f"{log}: 6 jobs read, 3 run on 4 processors" in lines
+    assert f"{log}, nodes+=1: 6 jobs read, 4 run on 6 processors" in lines
+    nodes.write_text("n1 2\nn2 two\n")
+    done = simulate(log, "--policy", "easy", "--nodes", nodes)
+    assert done.returncode == 2
+    assert f"{nodes}:2: found 'two' as cpus, accepted is" in done.stderr.decode()
+
+
+def test_pictures_are_drawn_of_all_replays_of_a_call(tmp_path: Path) -> None:
+    into = tmp_path / "new" / "pictures"
+    done = simulate(KTH, "--policy", "fcfs,easy", "--what-if", "procs*=2", "--plots", into, "--format", "json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    files = [into / f"{name}.{kind}" for name in ("utilisation", "queue", "waits") for kind in ("png", "svg")]
+    assert json.loads(done.stdout)["plots"] == [str(file) for file in files]
+    assert sorted(into.iterdir()) == sorted(files)
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".png":
+            assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        else:
+            for label in (b"kth-sp2.swf.gz on 100 processors<", b">fcfs<", b">easy<", b">easy, procs*=2<"):
+                assert label in content
+    assert b"days since the first submission" in files[1].read_bytes()
+    piped = simulate("-", "--policy", "easy", "--estimates", "actual", "--plots", into, stdin=KTH.read_bytes())
+    assert piped.stdout.decode().splitlines()[-6:] == [f"drawn: {file}" for file in files]
+    assert b"standard input on 100 processors, estimates actual<" in files[1].read_bytes()
+
+
 # -- what is refused
 
 
@@ -151,6 +216,45 @@ def test_a_packed_trace_that_breaks_off_is_named_with_its_line(tmp_path: Path) -
     assert "Compressed file ended" in words
 
 
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+PACKED = gzip.compress((HEADER + job(1) + job(2)).encode(), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (PACKED[:3], "{file}:1: cannot read on: Compressed file ended"),
+        (PACKED[:-4], "{file}:4: cannot read on: Compressed file ended"),
+        (flipped(PACKED, len(PACKED) - 6), "{file}:4: cannot read on: CRC check failed"),
+        (PACKED + b"more", "{file}:4: cannot read on: Not a gzipped file"),
+        (flipped(PACKED, 10), "{file}:1: cannot read on: "),
+        (gzip.compress(b""), "{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`"),
+        (b"", "{file}: found neither `; MaxProcs: N` nor `; MaxNodes: N`"),
+        (b"PK\x03\x04rest", "{file}:1: found 1 fields, accepted is 18 numbers"),
+        ((HEADER + job(1) + job(2))[:-9].encode(), "{file}:3: found 15 fields, accepted is 18 numbers"),
+        ((HEADER + job(1)).encode("utf-16"), "{file}:1: found "),
+    ],
+)
+def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path: Path, content: bytes, said: str) -> None:
+    trace, out = tmp_path / "log.swf.gz", tmp_path / "out"
+    trace.write_bytes(content)
+    done = simulate(trace, "--policy", "easy", "--starts", out, "--plots", tmp_path / "pictures")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith(f"lanai: {said.format(file=trace)}")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.swf.gz"]
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\n\n"])
+def test_other_ends_of_lines_are_taken(tmp_path: Path, ends: str) -> None:
+    trace, out = tmp_path / "log.swf", tmp_path / "out"
+    trace.write_bytes((HEADER + job(1) + job(2)).replace("\n", ends).encode().rstrip())
+    assert simulate(trace, "--policy", "easy", "--starts", out).returncode == 0
+    assert out.read_text() == "1 0 0 10\n2 0 0 10\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -158,10 +262,20 @@ def test_a_packed_trace_that_breaks_off_is_named_with_its_line(tmp_path: Path) -
         ((KTH, "--policy", "depth:0"), 2, "there is no policy 'depth:0'"),
         ((KTH, "--policy", ","), 2, "there is no policy ''"),
         ((KTH,), 2, "Missing option '--policy'"),
-        ((KTH, "--policy", "easy", "--estimates", "predicted"), 2, "'predicted' is not one of 'requested', 'actual'"),
+        ((KTH, "--policy", "easy", "--estimates", "guessed"), 2, "'guessed' is not one of 'requested', 'actual'"),
+        ((KTH, "--policy", "conservative", "--estimates", "predicted"), 2, "conservative promises every job its start"),
         ((KTH, "--policy", "easy", "--head", "0"), 2, "--head"),
         ((KTH, "--policy", "easy", "--procs", "-3"), 2, "--procs"),
-        ((KTH, "--policy", "easy", "--nodes", "x"), 2, "No such option"),
+        ((KTH, "--policy", "easy", "--nodes", "x"), 5, "there is no file x"),
+        ((KTH, "--policy", "easy", "--nodes", "."), 2, "cannot read .: Is a directory"),
+        ((KTH, "--policy", "easy", "--nodes", "x", "--procs", "4"), 2, "--procs and --nodes both say how large"),
+        ((KTH, "--policy", "easy", "--what-if", "nodes+=2"), 2, "nodes+=2: the machine has no nodes: give --nodes"),
+        ((KTH, "--policy", "easy", "--what-if", "cores+=2"), 2, "--what-if: found 'cores+=2', accepted is procs"),
+        ((KTH, "--policy", "easy", "--what-if", "procs-=100"), 2, "procs would be 0, accepted is 1 or more"),
+        ((KTH, "--policy", "easy", "--what-if", "load*=0"), 2, "--what-if: found 'load*=0'"),
+        ((KTH, "--policy", "easy", "--what-if", "run*=2", "--starts", "x"), 2, "--starts takes the starts of one"),
+        ((KTH, "--policy", "easy", "--plots", ""), 2, "--plots needs the name of a directory"),
+        ((KTH, "--policy", "easy", "--plots", "/proc/x"), 2, "cannot make /proc/x"),
         ((KTH, "--policy", "easy,fcfs", "--starts", "x"), 2, "--starts takes the starts of one policy"),
         ((KTH, "--policy", "easy", "--starts", "-"), 2, "--starts needs the name of a file"),
         ((KTH, "--policy", "easy", "--starts", "nowhere/x"), 2, "cannot write nowhere/x: No such file or directory"),

@@ -18,6 +18,7 @@ from lanai.api.answers import answer, rfc3339, seconds, written
 from lanai.api.app import Handler, Served, caller, only_of, require_owner
 from lanai.api.asking import Asking
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
+from lanai.api.history import History
 from lanai.api.hublink import HubLink
 from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
@@ -105,6 +106,7 @@ class Handlers:
         self._administration = Administration(link, view)
         self._scheduling = Scheduling(link)
         self._asking = Asking(link, view, self._row)
+        self._history = History(view)
 
     def routes(self) -> Sequence[Served]:
         """Each with the action that it is."""
@@ -135,6 +137,7 @@ class Handlers:
             *self._asking.routes(),
             *self._administration.routes(),
             *self._scheduling.routes(),
+            *self._history.routes(),
         ]
 
     # -- the hub

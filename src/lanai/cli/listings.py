@@ -106,7 +106,7 @@ REPLAYS: Final = Listing(
     kind="policies",
     key="policy",
     columns=(
-        *("policy", "jobs", "wait_avg_s", "wait_median_s", "wait_p95_s", "wait_max_s"),
+        *("policy", "what_if", "jobs", "wait_avg_s", "wait_median_s", "wait_p95_s", "wait_max_s"),
         *("slowdown_avg", "slowdown_p95", "slowdown_max", "utilisation", "makespan_s", "fairness_jain", "users"),
         *("starts_sum_s", "starts_sha256"),
     ),

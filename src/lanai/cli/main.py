@@ -33,7 +33,7 @@ SECTIONS: Final = (
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
     ("Look things up", ("queue", "free", "when", "stats", "batch", "job", "node", "shares", "events", "maui")),
     ("Machines", ("hub", "agent", "policy", "token", "install-service")),
-    ("Prepare", ("gensub", "simulate")),
+    ("Prepare", ("gensub", "export", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""
 

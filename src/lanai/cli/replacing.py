@@ -27,6 +27,27 @@ def replaced(path: str) -> Iterator[TextIO]:
         raise UserError(f"cannot write {path}: {error.strerror}", facts={"file": path}) from error
 
 
+def replace_bytes(path: str, data: bytes) -> None:
+    """Make `data` the whole of a file.
+
+    Raises:
+        UserError: it cannot be written; what was there before is still there.
+    """
+    target = os.path.realpath(path)
+    new = f"{target}.{os.getpid()}.new"
+    try:
+        try:
+            with open(new, "xb") as file:
+                file.write(data)
+            os.replace(new, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(new)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}", facts={"file": path}) from error
+
+
 @contextmanager
 def _replaced(path: str) -> Iterator[TextIO]:
     """A new file that takes the place of `path` at the end; what is no ordinary file is written to as it is."""

@@ -438,6 +438,20 @@ class Client:
         """Who changed what, newest first; of one `user` where it is given."""
         return self._pages("/v1/audit", "audit", limit=limit, user=user, since=since, cursor="before")
 
+    def history(self, *, user: str = "", since: str = "") -> Iterator[dict[str, Any]]:
+        """Pages of the jobs that have ended, by batch and index: `jobs`, and `never_started`, a count of others.
+
+        Args:
+            user: only his; empty: all that the caller may see.
+            since: only what was submitted since, a time by RFC 3339.
+        """
+        query: dict[str, object] = {"user": user, "since": since, "limit": PAGE_JOBS}
+        at: Mapping[str, object] | None = {}
+        while at is not None:
+            page = self._get(_url("/v1/history", {**query, **at}))
+            yield page
+            at = page["next"]
+
     # -- within
 
     def _change(self, batch: Batch, verb: str, ranges: str | None, states: Sequence[str]) -> int:

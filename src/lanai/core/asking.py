@@ -6,7 +6,7 @@ wait alike are one row. What a user may not see in detail is counted: `others` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
 from itertools import islice
 from typing import Final, Literal, TypeAlias
@@ -17,7 +17,10 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
 from lanai.core.schedule.forecast import fit_number, free_until, has_room
+from lanai.core.schedule.heads import tier
 from lanai.core.schedule.lines import Line
+from lanai.core.schedule.score import Scorer
+from lanai.core.schedule.shares import share_of
 from lanai.core.world import World
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED
@@ -33,7 +36,7 @@ SPANS: Final = 8
 NAMED: Final = 3
 """So many nodes of a kind are named."""
 
-_Place: TypeAlias = tuple[tuple[int, int], int, int]
+_Place: TypeAlias = tuple[float, ...]
 
 
 class QueueAsked(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,14 +183,28 @@ def queue(world: World, asked: QueueAsked) -> Queue:
     )
 
 
-def pass_order(line: Line) -> _Place:
-    """Where the line stands in the order of the pass, as far as it is known between passes."""
-    return line.leaf.claim(), int(line.batch), line.waiting.head()
+def pass_order(world: World) -> Callable[[Line], _Place]:
+    """What orders lines as the pass does, as of now: by tier, then by claim or, in the preset `tight`, by score."""
+    if world.policy.preset == "fair":
+
+        def by_share(line: Line) -> _Place:
+            batch = world.batches[line.batch]
+            return -tier(world, batch), *line.leaf.claim(), int(line.batch), line.waiting.head()
+
+        return by_share
+    scorer = Scorer(world, share_of(batch for batch in world.batches.values() if batch.waiting), world.total())
+
+    def by_score(line: Line) -> _Place:
+        batch = world.batches[line.batch]
+        score = scorer.score(batch, line)
+        return -tier(world, batch), -score, batch.submitted_at_us, int(line.batch), line.waiting.head()
+
+    return by_score
 
 
 def block_of(batch: Batch, line: Line) -> BlockName:
     """Where a waiting line belongs."""
-    return "eligible" if batch.state == "open" and line.reason in ELIGIBLE else "blocked"
+    return "eligible" if batch.is_open and line.reason in ELIGIBLE else "blocked"
 
 
 def _is_asked(world: World, batch: Batch, asked: QueueAsked) -> bool:
@@ -281,7 +298,7 @@ def _eligible(world: World, lines: list[Line], jobs: int, others: int, asked: Qu
     if "eligible" not in asked.blocks:
         return Block(rows=[], more=0, jobs=jobs, others=others)
     upto = asked.skip + asked.most
-    first = nsmallest(upto, lines, key=pass_order)[asked.skip :]
+    first = nsmallest(upto, lines, key=pass_order(world))[asked.skip :]
     rows = [_of_line(world, world.batches[line.batch], line, place=n) for n, line in enumerate(first, asked.skip + 1)]
     return Block(rows=rows, more=max(0, len(lines) - upto), jobs=jobs, others=others)
 

@@ -16,7 +16,7 @@ import msgspec
 from lanai.model.errors import UserError
 
 Width: TypeAlias = Literal["requested", "allocated", "max"]
-Estimates: TypeAlias = Literal["requested", "actual"]
+Estimates: TypeAlias = Literal["requested", "actual", "predicted"]
 Overrun: TypeAlias = Literal["raise", "kill"]
 
 FIELDS: Final = 18
@@ -102,7 +102,8 @@ class Reading(msgspec.Struct, frozen=True):
         procs: processors of the machine; None: what the header says (MaxProcs, else MaxNodes).
         head: read the first so many jobs of the file only, before any is skipped; None: all.
         width: which of the fields 8 (requested) and 5 (allocated) counts if both are there, or the larger.
-        estimates: `requested`: field 9, else the run time; `actual`: the run time.
+        estimates: `requested`: field 9, else the run time; `actual`: the run time; `predicted` is as `requested`, since
+            predictions are made while a trace is replayed.
         overrun: of a job that runs longer than its estimate, `raise` the estimate or `kill` the job by then.
         keeps_zero: keep jobs with a run time of 0.
     """
@@ -115,14 +116,45 @@ class Reading(msgspec.Struct, frozen=True):
     keeps_zero: bool = False
 
 
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A line of a trace.
+
+    Attributes:
+        line: its number, from 1.
+        name: field 1, as it stands there.
+        numbers: all `FIELDS`; those that are not read may be 0 instead.
+    """
+
+    line: int
+    name: bytes
+    numbers: list[int]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A trace as it was recorded, nothing skipped yet: `rows` in the order of the file, for `procs` processors."""
+
+    file: str
+    procs: int
+    rows: list[Row]
+
+
 def read_trace(lines: Iterable[bytes], file: str, reading: Reading) -> Trace:
     """Read a trace line by line; no more lines are taken than are needed.
 
     Raises:
         UserError: a line that is no line of SWF, no number of processors, or no job that can be replayed.
     """
+    return select(record(lines, file, reading), reading)
+
+
+def record(lines: Iterable[bytes], file: str, reading: Reading) -> Recorded:
+    """Read the lines of a trace; no more are taken than are needed.
+
+    Raises:
+        UserError: a line that is no line of SWF, or no number of processors.
+    """
     header: dict[bytes, int] = {}
-    rows: list[tuple[int, bytes, list[int]]] = []
+    rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         if line[:1] == b";":
             if found := _HEADER.match(line):
@@ -133,7 +165,7 @@ def read_trace(lines: Iterable[bytes], file: str, reading: Reading) -> Trace:
             continue
         if len(rows) == reading.head:
             break
-        rows.append((number, fields[0], _numbers(fields, file, number)))
+        rows.append(Row(number, fields[0], _numbers(fields, file, number)))
     procs = reading.procs or header.get(b"MaxProcs") or header.get(b"MaxNodes")
     if not procs:
         raise UserError(
@@ -142,31 +174,41 @@ def read_trace(lines: Iterable[bytes], file: str, reading: Reading) -> Trace:
             hint="lanai simulate FILE --procs N ...",
             facts={"file": file},
         )
-    return _selected(rows, file, procs, reading)
+    return Recorded(file, procs, rows)
 
 
-def _selected(rows: list[tuple[int, bytes, list[int]]], file: str, procs: int, reading: Reading) -> Trace:
+def select(recorded: Recorded, reading: Reading) -> Trace:
+    """The jobs of a trace that can be replayed.
+
+    Raises:
+        UserError: there is none.
+    """
     jobs: list[TraceJob] = []
     skipped: dict[str, Skipped] = {}
-    for number, name, numbers in rows:
-        width = _width(numbers, reading.width)
-        if reason := _fault(numbers, width, procs, reading):
+    for row in recorded.rows:
+        width = _width(row.numbers, reading.width)
+        if reason := _fault(row.numbers, width, recorded.procs, reading):
             entry = skipped.setdefault(reason, Skipped("wide" if reason == WIDE else "invalid", reason))
             entry.count += 1
             if entry.count <= LINES_NAMED:
-                entry.lines.append(number)
+                entry.lines.append(row.line)
             continue
-        jobs.append(_job(name, numbers, width, reading))
+        jobs.append(_job(row.name, row.numbers, width, reading))
     if not jobs:
-        reasons = "; ".join(f"{entry.count} with {entry.reason}" for entry in skipped.values())
-        raise UserError(
-            f"{file}: found no job that can be replayed on {procs} processors" + (f" ({reasons})" if reasons else ""),
-            code="no_jobs",
-            hint="lanai simulate --help",
-            facts={"file": file, "procs": procs},
-        )
+        raise _no_jobs(recorded, skipped)
     jobs.sort(key=lambda job: job.submit_s)
-    return Trace(file=file, procs=procs, read=len(rows), jobs=jobs, skipped=list(skipped.values()))
+    return Trace(recorded.file, recorded.procs, len(recorded.rows), jobs, list(skipped.values()))
+
+
+def _no_jobs(recorded: Recorded, skipped: dict[str, Skipped]) -> UserError:
+    reasons = "; ".join(f"{entry.count} with {entry.reason}" for entry in skipped.values())
+    found = f"found no job that can be replayed on {recorded.procs} processors"
+    return UserError(
+        f"{recorded.file}: {found}" + (f" ({reasons})" if reasons else ""),
+        code="no_jobs",
+        hint="lanai simulate --help",
+        facts={"file": recorded.file, "procs": recorded.procs},
+    )
 
 
 def _width(numbers: list[int], which: Width) -> int:

@@ -27,7 +27,7 @@ from lanai.model.job import JobState
 from lanai.model.ranges import Ranges
 from lanai.model.records import SaveAudit, SaveChunk, SaveEvent, SaveNode, SaveReason, SaveTail, SaveToken
 from lanai.model.resources import Shape
-from lanai.store import statistics
+from lanai.store import history, statistics
 from lanai.store.failures import Failures, FailuresFound
 from lanai.store.packing import (
     unpack_checks,
@@ -304,6 +304,11 @@ class SqliteReader:
         """The chunk that holds this job. Raises NothingThere."""
         with self._reading() as db:
             return _read_chunk(db, batch, index)
+
+    def history(self, asked: history.Asked) -> history.Page:
+        """The next jobs that have ended, each with its last attempt."""
+        with self._reading() as db:
+            return history.read_page(db, asked, PAGE_S)
 
     # -- the rest
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from lanai.cli.replacing import replaced
 from lanai.cli.terminal import CLEAR_LINE, has_cursor, say, talk
 
 if TYPE_CHECKING:
-    from lanai.sim.measures import Measures
-    from lanai.sim.swf import Trace
+    from lanai.sim.policies import PlannerMaker
 
 MOST_BYTES: Final = 1 << 20
 GZIP: Final = b"\x1f\x8b"
@@ -37,6 +35,9 @@ Examples:
   lanai simulate SDSC-SP2.swf.gz --policy easy
   lanai simulate SDSC-SP2.swf.gz --policy fcfs,easy,easy-sjbf,conservative --head 10000
   lanai simulate CEA-Curie.swf.gz --policy easy --procs 80640 --estimates actual --format json
+  lanai simulate KTH-SP2.swf.gz --policy easy-sjbf --estimates predicted
+  lanai simulate SDSC-SP2.swf.gz --policy easy --what-if procs+=64 --what-if load*=1.2,procs+=64
+  lanai simulate SDSC-SP2.swf.gz --policy fcfs,easy --plots pictures
   lanai simulate lublin_256.swf --policy depth:64 --starts starts.txt
 """
 
@@ -54,11 +55,25 @@ Examples:
     help="Processors of the machine. Default: MaxProcs of the trace, else MaxNodes.",
 )
 @click.option(
+    "--nodes",
+    "nodes_file",
+    metavar="FILE",
+    help="The machine as nodes, one `name cpus memory gpus features` a line, or TOML; it is their cpus together.",
+)
+@click.option(
+    "--what-if",
+    "what_ifs",
+    metavar="CHANGE,...",
+    multiple=True,
+    help="Besides, the same with another machine or load: procs+=64, nodes=20, load*=1.2, run*=0.8. May be repeated.",
+)
+@click.option(
     "--estimates",
-    type=click.Choice(["requested", "actual"]),
+    type=click.Choice(["requested", "actual", "predicted"]),
     default="requested",
     show_default=True,
-    help="What policies know of run times: the time requested (where there is none, the run time), or the run time.",
+    help="What policies know of run times: the time requested (where there is none, the run time), the run time, or a "
+    "prediction: the mean of the user's last two, at most the time requested, which counts once it is outlived.",
 )
 @click.option(
     "--overrun",
@@ -76,36 +91,53 @@ Examples:
 )
 @click.option("--keep-zero", "keeps_zero", is_flag=True, help="Keep jobs with a run time of 0.")
 @click.option("--starts", metavar="FILE", help="Write `id submit start end` of each job to FILE; for one policy.")
+@click.option("--plots", metavar="DIR", help="Draw utilisation, queue length and waits into DIR, as PNG and SVG.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
-def command(trace: str, policies: tuple[str, ...], starts: str | None, format_: str, **reading: Any) -> int:
+def command(
+    trace: str,
+    policies: tuple[str, ...],
+    nodes_file: str | None,
+    what_ifs: tuple[str, ...],
+    starts: str | None,
+    plots: str | None,
+    format_: str,
+    **reading: Any,
+) -> int:
     """Replay TRACE, a workload in the Standard Workload Format, and print how its jobs would have fared.
 
     The trace may be compressed by gzip; `-` is standard input. The machine is one of P equal processors. Jobs that
     cannot be replayed (negative times, wider than the machine) are skipped, counted, and named by their lines; a
     damaged line ends the command.
     """
-    from lanai.sim.measures import measure, start_lines
-    from lanai.sim.replay import replay
-    from lanai.sim.swf import Reading, read_trace
+    from lanai.cli import replays
 
     names = _names(policies)
-    if starts is not None and len(names) > 1:
+    if starts is not None and len(names) + len(what_ifs) > 1:
         raise click.UsageError("--starts takes the starts of one policy, and there are several")
     if starts in ("", "-"):
         raise click.UsageError("--starts needs the name of a file")
-    planners = {name: _planner(name) for name in names}
+    if nodes_file is not None and reading["procs"] is not None:
+        raise click.UsageError("--procs and --nodes both say how large the machine is: give one of them")
+    if plots is not None:
+        _require_plots(plots)
+    planners = {name: _planner(name, reading["estimates"]) for name in names}
+    nodes = None if nodes_file is None else replays.read_machine(nodes_file)
     with _lines(trace) as lines:
-        read = read_trace(lines, trace, Reading(**reading))
-    results = {}
-    for name, planner in planners.items():
-        with _telling(name, len(read.jobs)) as tell:
-            begun = replay(read, planner(read.procs), tell)
-        results[name] = measure(read, begun)
-        if starts is not None:
-            with replaced(starts) as target:
-                target.writelines(start_lines(read, begun))
-    _print(read, results, format_)
+        workloads = replays.workloads(lines, trace, reading, nodes, what_ifs)
+    results = list(replays.run(planners, workloads, _telling))
+    if starts is not None:
+        replays.write_starts(starts, results[0])
+    files = [] if plots is None else replays.draw(plots, reading["estimates"], results)
+    replays.print_results(workloads, nodes, results, files, format_)
     return 0
+
+
+def _require_plots(directory: str) -> None:
+    from lanai.cli.plots import require
+
+    if directory == "":
+        raise click.UsageError("--plots needs the name of a directory")
+    require()
 
 
 def _names(policies: Sequence[str]) -> list[str]:
@@ -114,13 +146,22 @@ def _names(policies: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in named if name)) or [""]
 
 
-def _planner(name: str) -> Any:
-    from lanai.sim.policies import POLICIES, planner_of
+def _planner(name: str, estimates: str) -> PlannerMaker:
+    """What makes a planner for a trace."""
+    from lanai.sim.policies import POLICIES, planner_of, predicting_planner_of
 
     planner = planner_of(name)
     if planner is None:
         raise click.UsageError(f"there is no policy {name!r}; accepted are {', '.join(POLICIES)} (D from 1 to 999999)")
-    return planner
+    if estimates != "predicted":
+        return lambda trace: planner(trace.procs)
+    predicting = predicting_planner_of(name)
+    if predicting is None:
+        raise click.UsageError(
+            f"{name} promises every job its start, and a job that outlives its prediction would break that: "
+            "--estimates predicted is for the other policies"
+        )
+    return predicting
 
 
 # -- reading
@@ -166,7 +207,7 @@ def _unpacked(file: Any, path: str) -> Iterator[bytes]:
         ) from error
 
 
-# -- printing
+# -- telling
 
 
 @contextmanager
@@ -193,37 +234,3 @@ def _telling(name: str, count: int) -> Iterator[Any]:
     finally:
         if has_told and is_live:
             talk(CLEAR_LINE)
-
-
-def _print(trace: Trace, results: dict[str, Measures], format_: str) -> None:
-    import msgspec
-
-    from lanai.cli.listings import REPLAYS
-    from lanai.cli.tables import View, print_rows
-
-    rows = [{"policy": name, **msgspec.structs.asdict(measures)} for name, measures in results.items()]
-    if format_ == "json":
-        import json
-
-        print(json.dumps({"version": 1, "trace": _described(trace), "policies": rows}, indent=2))
-        return
-    print_rows(REPLAYS, rows, View())
-    print(f"\n{trace.file}: {trace.read} jobs read, {len(trace.jobs)} run on {trace.procs} processors")
-    for skipped in trace.skipped:
-        more = ", ..." if skipped.count > len(skipped.lines) else ""
-        lines = ", ".join(map(str, skipped.lines))
-        print(f"skipped: {skipped.count} with {skipped.reason}: {trace.file}:{lines}{more}")
-
-
-def _described(trace: Trace) -> dict[str, Any]:
-    import msgspec
-
-    return {
-        "file": trace.file,
-        "procs": trace.procs,
-        "jobs_read": trace.read,
-        "jobs_run": len(trace.jobs),
-        "skipped_invalid": trace.skipped_as("invalid"),
-        "skipped_wide": trace.skipped_as("wide"),
-        "skipped": msgspec.to_builtins(trace.skipped),
-    }

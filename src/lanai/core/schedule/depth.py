@@ -41,6 +41,12 @@ class DepthPlanner:
         self._running.end(job, started)
         self._timeline = None
 
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
+        """See `RevisingPlanner`."""
+        self._running.end(before, started)
+        self._running.start(after, started)
+        self._timeline = None
+
     def wake(self) -> int | None:
         """See `Planner`: reservations begin where something is expected to end."""
         return None

@@ -76,6 +76,12 @@ class ListPlanner:
         self._running.end(job, started)
         self._head = None
 
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
+        """See `RevisingPlanner`."""
+        self._running.end(before, started)
+        self._running.start(after, started)
+        self._head = None
+
     def wake(self) -> int | None:
         """See `Planner`: nothing changes between ends and arrivals."""
         return None

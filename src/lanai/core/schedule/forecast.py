@@ -3,7 +3,8 @@
 A node that has room now gives the answer at once. Else the attempts that run are taken to end when their time limits
 say, or, where they have none, after the mean of their line's last run times; the room they leave is added up per node
 until the request fits. Jobs that are not at a node yet are not looked at: that is what "if nothing comes before it"
-means. Attempts that wait at a node for room are not either: they last half a second there.
+means. Attempts that wait at a node for room are not either: they last half a second there. A line to which the last
+pass has promised a time has that one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from lanai.core.batches import Batch
 from lanai.core.nodes import Grant, Node
 from lanai.core.schedule.lines import Line
-from lanai.core.world import World
+from lanai.core.world import Promise, World
 from lanai.model.ids import Index
 from lanai.model.policy import UNLIMITED
 from lanai.model.resources import Shape
@@ -29,6 +30,9 @@ OVERRUN_US: Final = 60_000_000
 """What has run for longer than expected is expected to end in so long at the earliest."""
 LOOKED_AT: Final = 5_000
 """So many attempts are looked at for one answer, so that it is never long in coming."""
+
+NAMED: Final = 3
+"""So many nodes of a promise are named."""
 
 _Allows: TypeAlias = Callable[[Node], bool]
 
@@ -55,6 +59,9 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
     batch = world.batches[asked.batch]
     if batch.state == "paused":
         return _unknown(f"the batch is paused: {batch.reason}")
+    promise = world.promises.get(asked)
+    if promise is not None:
+        return _promised(world, promise)
     own_us = 0
     if batch.room() <= 0:
         found = _own_end(world, batch)
@@ -212,6 +219,17 @@ def _earliest_on(world: World, node: Node, request: Vector, length_us: int) -> i
         if not (free - request) & guard:
             return end_us
     return None
+
+
+def _promised(world: World, promise: Promise) -> Forecast:
+    names = ", ".join(node.name for node in promise.nodes[:NAMED])
+    more = f" and {len(promise.nodes) - NAMED} more" if len(promise.nodes) > NAMED else ""
+    kept = "keeps" if len(promise.nodes) == 1 else "keep"
+    if promise.at_us <= world.now_us:
+        why = f"{names}{more} {kept} room for it; what runs there takes longer than expected"
+    else:
+        why = f"{names}{more} {kept} room for it from then on, which comes sooner where something ends early"
+    return Forecast(at_us=_wall(world, promise.at_us), certainty="promised", why=why)
 
 
 def _own_end(world: World, batch: Batch) -> int | None:

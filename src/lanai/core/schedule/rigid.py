@@ -47,3 +47,17 @@ class Planner(Protocol):
 
     def wake(self) -> int | None:
         """When a pass is due even if nothing happens until then; None where none is."""
+
+
+class RevisingPlanner(Planner, Protocol):
+    """A planner that can be told that a job which runs is expected to run for another time than it was.
+
+    That is an event like ends and arrivals, and comes before the pass of its instant. For such a planner a job never
+    outlives the estimate that it has by then: whoever predicts says so beforehand.
+    """
+
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
+        """The estimate of `before`, which `decide` gave at `started`, has changed.
+
+        It is `after` from now on, the same but for that; `started + after.estimate` lies ahead.
+        """

@@ -36,6 +36,11 @@ class UrgencyPlanner:
         """See `Planner`."""
         self._running.end(job, started)
 
+    def estimated(self, before: RigidJob, after: RigidJob, started: int) -> None:
+        """See `RevisingPlanner`."""
+        self._running.end(before, started)
+        self._running.start(after, started)
+
     def wake(self) -> int | None:
         """See `Planner`: the order is looked at only where something happens."""
         return None

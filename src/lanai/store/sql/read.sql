@@ -119,3 +119,17 @@ ORDER BY at_us DESC, kind DESC, subject DESC, text DESC LIMIT :most
 SELECT row, at_us, user, role, origin_pack, action, subject, before_pack, after_pack, is_refused, why, left_out
 FROM audit WHERE row < :before AND at_us >= :since AND (:user IS NULL OR user = :user)
 ORDER BY row DESC LIMIT :most
+
+-- name: past_batches
+SELECT batch, user, settings_pack, submitted_at_us FROM batch
+WHERE is_whole = 1 AND batch >= :first AND submitted_at_us >= :since AND (:user IS NULL OR user = :user)
+ORDER BY batch
+
+-- name: shapes
+SELECT shape, request_pack FROM shape WHERE batch = ?
+
+-- name: all_reshaped
+SELECT first, last, value FROM override WHERE batch = ? AND what = 'shape' ORDER BY first
+
+-- name: runs_of
+SELECT first, count, runs_pack FROM chunk WHERE batch = ? AND first <= ? ORDER BY first DESC LIMIT 1

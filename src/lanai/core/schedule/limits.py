@@ -18,6 +18,7 @@ from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
 from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED, Bound, Limits
+from lanai.model.resources import Shape
 from lanai.model.units import format_bytes
 
 THINGS: Final = (*AMOUNTS, CPU_SECONDS, WAITING)
@@ -86,12 +87,16 @@ def never(batch: Batch) -> str:
 
     Outstanding cpu-seconds are left out: an estimate is no promise.
     """
-    for line in batch.lines.values():
-        for counter in batch.counters:
-            amount = AMOUNTS.get(counter.thing)
-            if amount is not None and amount(line.shape) > counter.bound.hard:
-                needs, most = (_shown(counter, each) for each in (amount(line.shape), counter.bound.hard))
-                return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
+    return next((text for line in batch.lines.values() if (text := beyond(batch, line.shape))), "")
+
+
+def beyond(batch: Batch, shape: Shape) -> str:
+    """Why a job of this shape could not, as with `never`."""
+    for counter in batch.counters:
+        amount = AMOUNTS.get(counter.thing)
+        if amount is not None and amount(shape) > counter.bound.hard:
+            needs, most = (_shown(counter, each) for each in (amount(shape), counter.bound.hard))
+            return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
     return ""
 
 

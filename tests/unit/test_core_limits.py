@@ -181,6 +181,17 @@ def test_a_job_beyond_a_hard_limit_by_itself_is_refused_at_submission(hub: Recor
     assert reason(hub, before)[0] == "limit_user_cpus"
 
 
+def test_a_memory_retry_goes_no_further_than_a_limit_allows(hub: Recorder) -> None:
+    """With twice the memory it could never start: it has failed."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(5 * 1024, thing="memory"))}))
+    node = hub.join("n", capacity(gib=64))
+    batch = hub.submit(1, shape=Shape(memory_bytes=3 * GIB))
+    hub.start()
+    hub.end(node, 1, 1, outcome="memory")
+    hub.take_all()
+    assert hub.counts(batch) == {"failed": 1}
+
+
 def test_why_tells_how_the_limits_stand(hub: Recorder) -> None:
     settle(hub, Policy(users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 2), memory=Bound(hard=4096)))}))
     hub.join("n", capacity(cpus=8))

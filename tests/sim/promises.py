@@ -200,6 +200,7 @@ def _of_batch(batch: Batch) -> dict[str, object]:
                    counts.cancelled),
         "pending": batch.pending().spans(),
         "held": batch.held.spans(),
+        "holds": sorted((*hold[:4], hold.spans.spans()) for hold in batch.holds),
         "failed": batch.failed.spans(),
         "cancelled": batch.cancelled.spans(),
         "cancel wishes": sorted(batch.cancel_wishes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -121,7 +122,14 @@ class Users:
             arguments["ranges"] = self._spans(len(one.jobs))
             if verb in ("cancel", "retry") and rng.random() < 0.3:
                 arguments["states"] = rng.sample(STATES, 2)
+        if verb == "hold":
+            arguments["until_us"] = self._until_us()
         self.command(verb, arguments)
+
+    def _until_us(self) -> int:
+        """Until when, or 0: until they are released."""
+        rng = Random(f"until {self._world.seed} {self._request}")
+        return rng.choice((0, self._world.hub_wall_us() + rng.randint(1, 60) * SECOND_US))
 
     def node_wish(self) -> None:
         """One of them wants something of a node."""

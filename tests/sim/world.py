@@ -13,6 +13,7 @@ from unittest import mock
 import msgspec
 
 from lanai.model.ids import BatchId, Index
+from lanai.model.policy import DEFAULT_POLICY, EVERYONE, Bound, Limits, Policy, ServicePolicy, UserPolicy
 from lanai.model.resources import Capacity, Shape
 from lanai.store.memory import MemoryStore
 from sim.hub import Hub
@@ -44,6 +45,23 @@ class Fate(msgspec.Struct, frozen=True):
     lasts_us: int
 
 
+def some_policy(rng: Random) -> Policy:
+    """Limits under which every job can run at some time; in half of the worlds there are none."""
+    if rng.random() < 0.5:
+        return DEFAULT_POLICY
+
+    def some() -> Limits:
+        chosen: dict[str, Bound] = {}
+        for thing, least in (("jobs", 1), ("nodes", 1), ("cpus", 4000), ("cpu_seconds", 15_000)):
+            if rng.random() < 0.4:
+                hard = least * rng.randint(3, 8)
+                chosen[thing] = Bound(rng.randint(0, hard), hard)
+        return Limits(**chosen)
+
+    users = {EVERYONE: UserPolicy(limits=some())}
+    return Policy(users=users, limits=some(), batch_limits=some(), services={"normal": ServicePolicy(limits=some())})
+
+
 class World:
     """Made from a seed; `run` raises Broken, or whatever the code under test raises.
 
@@ -60,6 +78,7 @@ class World:
         self.lease_us = rng.choice((20, 60)) * SECOND_US
         self.store = MemoryStore()
         self.compare = 0.1
+        self.policy = some_policy(Random(f"policy of {seed}"))
         self.has_licences = rng.random() < 0.3
         self.slowness_us = rng.choice((500, 5_000, 200_000))
         self.repeats = rng.choice((0.0, 0.02, 0.3))

@@ -10,7 +10,7 @@ from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.effects import Answer, StartAttempts
 from lanai.core.schedule import limits
-from lanai.core.schedule.counters import AMOUNTS, MILLI_US
+from lanai.core.schedule.counters import AMOUNTS, MILLI_US, Counter
 from lanai.core.schedule.estimate import estimate_us
 from lanai.model.access import Caller, Role
 from lanai.model.batch import BatchSettings
@@ -181,6 +181,17 @@ def test_a_job_beyond_a_hard_limit_by_itself_is_refused_at_submission(hub: Recor
     assert reason(hub, before)[0] == "limit_user_cpus"
 
 
+def test_a_memory_retry_goes_no_further_than_a_limit_allows(hub: Recorder) -> None:
+    """With twice the memory it could never start: it has failed."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(5 * 1024, thing="memory"))}))
+    node = hub.join("n", capacity(gib=64))
+    batch = hub.submit(1, shape=Shape(memory_bytes=3 * GIB))
+    hub.start()
+    hub.end(node, 1, 1, outcome="memory")
+    hub.take_all()
+    assert hub.counts(batch) == {"failed": 1}
+
+
 def test_why_tells_how_the_limits_stand(hub: Recorder) -> None:
     settle(hub, Policy(users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 2), memory=Bound(hard=4096)))}))
     hub.join("n", capacity(cpus=8))
@@ -333,7 +344,16 @@ class Town:
 
     def used(self, key: tuple[str, str, str]) -> int:
         counter = self.hub.core.world.counters[key]
-        return limits.outstanding(self.hub.core.world, counter) if key[2] == "cpu_seconds" else counter.used
+        return counter.used if key[2] != "cpu_seconds" else self.outstanding(counter)
+
+    def outstanding(self, counter: Counter) -> int:
+        """What the grants say, each attempt by itself."""
+        world, owed = self.hub.core.world, 0
+        for grant in world.grants.values():
+            for index in grant.members if counter in grant.batch.counters else ():
+                ran_us = world.wall_us - grant.started[index] if index in grant.started else 0
+                owed += grant.line.shape.cpu_milli * max(0, estimate_us(world, grant.line) - ran_us)
+        return owed
 
     def submit(self) -> None:
         random = self.random
@@ -406,6 +426,8 @@ class Town:
             if is_exact and any(AMOUNTS.get(key[2], AMOUNTS["cpus"])(grant.line.shape) for grant in own):
                 most = counter.bound.hard * (MILLI_US if key[2] == "cpu_seconds" else 1)
                 assert self.used(key) <= most, (key, way)
+            if counter.thing == "cpu_seconds":
+                assert limits.outstanding(self.hub.core.world).get(counter, 0) == self.outstanding(counter)
             assert counter.thing == "cpu_seconds" or counter.used == sum(
                 len(grant.members) * AMOUNTS[counter.thing](grant.line.shape)
                 for grant in grants

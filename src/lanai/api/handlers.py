@@ -23,7 +23,7 @@ from lanai.api.hublink import HubLink
 from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
-from lanai.model.errors import NothingThere, UserError
+from lanai.model.errors import NotAllowed, NothingThere, UserError
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import FINAL, JobState
 from lanai.model.ranges import RangeError, Ranges, parse_ranges
@@ -271,6 +271,8 @@ class Handlers:
                 wish = {**msgspec.structs.asdict(said), "ranges": some, "has_more": number < len(pieces)}
                 told = await self._link.command(caller(request), verb, batch=row.batch, **wish)
                 changed = changed.with_more(told)
+            if changed.stay and not (changed.changed or changed.resumed):
+                raise _held_by_operator(row, changed.stay)
             return answer(msgspec.structs.asdict(changed))
 
         return wish
@@ -482,6 +484,15 @@ def _pieces_of(ranges: Ranges | None) -> Iterator[Ranges | None]:
         return
     for start in range(0, len(ranges), RANGES_AT_ONCE):
         yield ranges[start : start + RANGES_AT_ONCE]
+
+
+def _held_by_operator(row: BatchRow, count: int) -> NotAllowed:
+    return NotAllowed(
+        f"{count} {'job is' if count == 1 else 'jobs are'} held by an operator, and nothing else was to be released",
+        code="held_by_operator",
+        hint=f"lanai why {row.batch}  says by whom",
+        facts={"batch": row.batch, "jobs": count},
+    )
 
 
 def _index(request: Request, row: BatchRow) -> Index:

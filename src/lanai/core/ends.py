@@ -21,6 +21,7 @@ from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
 from lanai.core.recall import recall
+from lanai.core.schedule import limits
 from lanai.core.schedule.lines import RECENT, Line
 from lanai.core.schedule.tickets import refill
 from lanai.core.stalls import has_begun, stall
@@ -389,7 +390,7 @@ def _twice_the_memory(world: World, batch: Batch, index: Index, shape: ShapeId) 
     if not old.memory_bytes:
         return None
     wanted = msgspec.structs.replace(old, memory_bytes=2 * old.memory_bytes)
-    if explain.too_large(world, wanted):
+    if explain.too_large(world, wanted) or limits.beyond(batch, wanted):
         return None
     known = next((number for number, other in batch.shapes.items() if other == wanted), None)
     if known is None:

@@ -23,7 +23,7 @@ from lanai.core.recall import recall
 from lanai.core.schedule import limits
 from lanai.core.world import World
 from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from lanai.model.errors import LanaiError, NotAllowed, NothingThere, Refusal, UserError
+from lanai.model.errors import LanaiError, NothingThere, Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.moments import format_moment
@@ -132,9 +132,6 @@ def on_released(world: World, event: JobsReleased) -> None:
         holds.resume(world, batch)
     if not event.has_more:
         world.keep(batch.progress(world.last_row))
-    if stay and not changed and not is_resumed:
-        world.do(Answer(event.request, error=_operators(batch, stay).body()))
-        return
     world.do(Answer(event.request, _told(changed, is_resumed=is_resumed, stay=stay)))
     world.touch(batch)
     world.needs_pass = True
@@ -237,15 +234,6 @@ def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | N
     world.wall_us, world.wall_seen_us = max(world.wall_us, event.wall_us), world.now_us
     dates.settle(world, batch)
     return None
-
-
-def _operators(batch: Batch, count: int) -> NotAllowed:
-    return NotAllowed(
-        f"{count} jobs are held by an operator, and stay so",
-        code="held_by_operator",
-        hint=f"lanai why {batch.id}  says by whom",
-        facts={"batch": batch.id, "jobs": count},
-    )
 
 
 def _told(

@@ -49,8 +49,8 @@ def test_variables_tell_a_job_what_it_is(site: Site) -> None:
     batch = site.submit(lines, "--env", "FOO=b ar", "--env", "LANAI_OWN=")
     site.wait(batch)
     one, two, half = (variables(site, index) for index in (1, 2, 3))
-    nodes = {"LANAI_NODES": "n1", "LANAI_NNODES": "1"}
-    ids = {"LANAI_BATCH_ID": str(batch), "LANAI_ATTEMPT": "1", "LANAI_OWN": "", **nodes}
+    ids = {"LANAI_BATCH_ID": str(batch), "LANAI_ATTEMPT": "1", "LANAI_OWN": ""}
+    ids |= {"LANAI_NODES": "n1", "LANAI_NNODES": "1"}
     assert as_told(one) == {
         **ids,
         "LANAI_INDEX": "1",

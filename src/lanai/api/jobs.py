@@ -121,9 +121,9 @@ class Jobs:
         job["asked"] = shape_shown(msgspec.to_builtins(detail.shape))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
-            names = [name for name in ("state", "node", "nodes", "started_at") if name in job]
+            names = ("state", "node", "started_at", "nodes")
             attempts.append({"attempt": job["attempts"], **{name: job[name] for name in names}})
-        elif attempts and "nodes" in attempts[-1]:
+        elif attempts:
             job["nodes"] = attempts[-1]["nodes"]
         return job, attempts
 
@@ -190,7 +190,7 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
         attempts, node, started_at_us = flying.attempt, flying.node, flying.started_at_us
         is_ended = False
         nodes = [flying.node, *flying.others] if flying.others else []
-    seen = {
+    return {
         "id": job["id"],
         "batch": job["batch"],
         "index": job["index"],
@@ -209,8 +209,8 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
         "cpu_system_s": _seconds(job["cpu_system_us"]) if is_ended else None,
         "memory_peak_bytes": job["memory_peak_bytes"] if is_ended else None,
         "reason": (live.reason(job["index"]) if state == JobState.QUEUED else "") or job["reason"] or None,
+        "nodes": nodes or None,
     }
-    return {**seen, "nodes": nodes} if nodes else seen
 
 
 def _is_current(job: JobView, flying: InFlight) -> bool:
@@ -221,9 +221,7 @@ def _is_current(job: JobView, flying: InFlight) -> bool:
 
 
 def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
-    nodes = {"nodes": [attempt["node"], *attempt["others"]]} if attempt["others"] else {}
     return {
-        **nodes,
         "attempt": attempt["attempt"],
         "state": _ENDED_AS.get(attempt["outcome"] or "", JobState.FAILED),
         "outcome": attempt["outcome"],
@@ -237,6 +235,7 @@ def _attempt_shown(attempt: AttemptView) -> dict[str, Any]:
         "cpu_system_s": seconds(attempt["cpu_system_us"]),
         "memory_peak_bytes": attempt["memory_peak_bytes"],
         "reason": attempt["reason"] or None,
+        "nodes": [attempt["node"], *attempt["others"]] if attempt["others"] else None,
     }
 
 

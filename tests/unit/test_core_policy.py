@@ -9,10 +9,11 @@ import pytest
 from core_recorder import Recorder, capacity
 from lanai.core import shares as shares_
 from lanai.core.effects import StartAttempts
-from lanai.core.events import PolicyChanged
+from lanai.core.events import BatchOpened, PolicyChanged
 from lanai.core.policy import POLICY
 from lanai.core.shares import shares
 from lanai.model.access import Caller, Origin, Role
+from lanai.model.batch import BatchSettings
 from lanai.model.policy import DEFAULT_POLICY, AccountPolicy, Policy, UserPolicy
 from lanai.model.records import SaveAudit, SaveEvent, SaveMeta
 
@@ -70,6 +71,39 @@ def test_it_is_in_force_after_a_restart(hub: Recorder) -> None:
     hub.take_all()
 
 
+@pytest.mark.parametrize(
+    ("user", "account", "code"),
+    [
+        ("ann", "", ""),
+        ("ann", "default", ""),
+        ("ann", "physics", ""),
+        ("bob", "optics", ""),
+        ("bob", "physics", "not_your_account"),
+        ("ann", "phisics", "no_such_account"),
+        ("ann", "x" * 10_000, "no_such_account"),
+        ("ann", "*", "no_such_account"),
+    ],
+)
+def test_a_batch_has_to_name_an_account_that_is_declared(hub: Recorder, user: str, account: str, code: str) -> None:
+    """Who could make up accounts would have a part of his own for each."""
+    apply(hub, Policy(accounts={"physics": AccountPolicy(users=("ann",)), "optics": AccountPolicy()}))
+    hub.feed(BatchOpened(1, user, "", BatchSettings(account=account), b"digest", b"blob", 0))
+    if code:
+        assert hub.refusal() == code
+    else:
+        assert hub.answer() == {"batch": 1}
+
+
+def test_accounts_may_be_made_up_where_the_policy_says_so(hub: Recorder) -> None:
+    apply(hub, Policy(accounts={"*": AccountPolicy(weight=2.0, users=("ann",))}))
+    batch = hub.submit(1, user="ann", account="anything")
+    assert hub.batch(batch).user_leaf.above is hub.core.world.tree.accounts["anything"]
+    assert hub.core.world.tree.accounts["anything"].weight == 2.0
+    for user, account in (("ann", "any thing"), ("bob", "else")):
+        hub.feed(BatchOpened(1, user, "", BatchSettings(account=account), b"digest", b"blob", 0))
+        assert hub.refusal() == ("no_such_account" if user == "ann" else "not_your_account")
+
+
 def test_the_same_once_more_changes_nothing(hub: Recorder) -> None:
     apply(hub, ACCOUNTS)
     hub.decide()
@@ -84,6 +118,7 @@ def test_the_same_once_more_changes_nothing(hub: Recorder) -> None:
 def test_batches_go_over_to_the_account_that_their_user_has_now(hub: Recorder) -> None:
     """With what they have at nodes, which the tree accounts for exactly, before and after they end."""
     node = hub.join("n", capacity(cpus=4))
+    apply(hub, Policy(accounts={"x": AccountPolicy()}))
     anns, named, bobs = hub.submit(1, user="ann"), hub.submit(1, user="ann", account="x"), hub.submit(1, user="bob")
     hub.start()
     tree = hub.core.world.tree
@@ -106,6 +141,7 @@ def test_batches_go_over_to_the_account_that_their_user_has_now(hub: Recorder) -
 
 def test_weights_of_accounts_are_in_force_with_the_next_pass(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
+    apply(hub, Policy(accounts={"a": AccountPolicy(), "b": AccountPolicy()}))
     first, second = hub.submit(9, user="ann", account="a"), hub.submit(9, user="bob", account="b")
     apply(hub, Policy(accounts={"a": AccountPolicy(), "b": AccountPolicy(weight=3.0)}))
     hub.decide()

@@ -6,6 +6,7 @@ from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
+from lanai.core.policy import account_refusal
 from lanai.core.queue import Span, Spans
 from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
@@ -35,6 +36,10 @@ def open_batch(world: World, event: BatchOpened) -> None:
         what = f"{BATCHES_EACH} batches of {event.user} have not ended, which is the most"
         hint = "wait for some, cancel some, or submit lists: one batch of many jobs"
         world.do(Answer(event.request, error=TooMany(what, code="too_many_batches", hint=hint).body()))
+        return
+    refused = account_refusal(world.policy, event.user, event.settings.account)
+    if refused is not None:
+        world.do(Answer(event.request, error=refused.body()))
         return
     world.last_batch += 1
     batch = BatchId(world.last_batch)

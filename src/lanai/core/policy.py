@@ -7,13 +7,16 @@ at a planned stop: a hub that is killed forgets a minute of it at most.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer
 from lanai.core.events import PolicyChanged
 from lanai.core.world import SECOND_US, World
-from lanai.model.policy import DEFAULT_POLICY, Policy
+from lanai.model.errors import LanaiError, NotAllowed, UserError
+from lanai.model.policy import DEFAULT_POLICY, EVERYONE, NO_ACCOUNT, Policy
+from lanai.model.policy_file import SHOWN_CHARACTERS, is_name
 from lanai.model.policy_text import differs, policy_from_json, policy_to_json
 from lanai.model.records import SaveMeta
 
@@ -63,6 +66,26 @@ def _move(world: World, batch: Batch, account: str) -> None:
     batch.account, batch.user_leaf = account, world.leaf_of(account, batch.user)
     batch.user_leaf.priority = batch.priority
     batch.user_leaf.charge(batch.leaf.had)
+
+
+def account_refusal(policy: Policy, user: str, wished: str) -> LanaiError | None:
+    """Why a user's batch cannot belong to the account that he wishes for; None where it can, or he names none.
+
+    Accounts have to be declared: who could make up new ones would have a part of his own for each.
+    """
+    if not wished:
+        return None
+    declared = [name for name in policy.accounts if name != EVERYONE]
+    if wished not in (*declared, NO_ACCOUNT) and (EVERYONE not in policy.accounts or not is_name(wished)):
+        near = get_close_matches(wished[:SHOWN_CHARACTERS], [*declared, NO_ACCOUNT], n=1, cutoff=0.5)
+        what = f"there is no account {wished[:SHOWN_CHARACTERS]!r}"
+        hint = f"did you mean {near[0]}?" if near else "lanai shares --filter place=account, which shows them"
+        return UserError(what, code="no_such_account", hint=hint)
+    users = policy.account(wished).users
+    if users and user not in users:
+        what = f"{user} may not use the account {wished}"
+        return NotAllowed(what, code="not_your_account", hint="name another, or none")
+    return None
 
 
 # -- use

@@ -328,8 +328,9 @@ def test_a_policy_for_programs_has_null_where_there_is_no_limit() -> None:
 SECTIONS = ("schedule", "weights", "caps", "accounts", "users", "groups", "services", "limits", "batch_limits", "other")
 KEYS = """preset backfill depth half_life age share own parent weight priority users members groups accounts tier
 estimate estimates target_wait preemptor preempt_by limits jobs cpus memory cpu_seconds waiting x a-b "*" 7""".split()
-VALUES = """1 0 -1 1.5 nan inf -inf true "" "fair" "7d" "64G" "unlimited" "x" "*" [] [1,2] [2,1] ["x"] [1,"unlimited"] [[1]]
-{} {jobs=1} {limits={jobs=1}} {parent="x"} 1979-05-27 07:32:00 99999999999999999999 1e300""".split()
+VALUES = """1 0 -1 1.5 nan inf -inf true "" "fair" "7d" "64G" "unlimited" "x" "*" [] [1,2] [2,1] ["x"]
+[1,"unlimited"] [[1]] {} {jobs=1} {limits={jobs=1}} {parent="x"}
+1979-05-27 07:32:00 99999999999999999999 1e300""".split()
 
 
 @st.composite

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from services.callers import Caller
 from services.processes import eventually
 from services.site import Site
 
@@ -28,6 +31,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path / "site")
     yield made
     made.close()
+
+
+def myself(site: Site) -> Caller:
+    """The hub's own user, at its Unix socket."""
+    return Caller(path=site.home / "hub" / "api.sock", user=pwd.getpwuid(os.getuid()).pw_name)
 
 
 def test_a_policy_from_its_check_to_a_hub_that_was_killed(site: Site) -> None:
@@ -70,6 +78,37 @@ def test_a_policy_with_mistakes_changes_nothing(site: Site) -> None:
     assert site.lanai("policy", "check", "missing.toml", ok=False).returncode == 2
 
 
+def test_the_hub_checks_for_itself_what_it_is_sent(site: Site) -> None:
+    site.start_hub()
+    root = myself(site)
+    said = root.ask("POST", "/v1/policy", {"toml": "[schedule]\ndepth = -1\n", "file": "mine.toml"})
+    assert (said.status, said.code) == (400, "bad_policy")
+    problems = said.value["error"]["facts"]["problems"]
+    assert problems == ["mine.toml:2: found schedule.depth = -1, accepted is a whole number from 0 to 1000"]
+    assert root.ask("POST", "/v1/policy", {}).code == "bad_body"
+    assert root.ask("POST", "/v1/policy", {"toml": 3}).code == "bad_body"
+    assert root.ask("GET", "/v1/policy").value["is_default"]
+    big = "".join(f"[users.u{number}]\nweight = 2\n" for number in range(20_000))
+    assert root.ask("POST", "/v1/policy", {"toml": big}).value["changed"] == ["users"]
+    assert len(root.ask("GET", "/v1/policy").value["policy"]["users"]) == 20_000
+
+
+def test_a_batch_names_an_account_that_there_is(site: Site) -> None:
+    site.start_hub()
+    root = myself(site)
+    head = {"settings": {"cwd": "/", "account": "physics"}, "env": {}, "file": "f"}
+    body = (json.dumps(head) + "\ntrue\n").encode()
+    assert root.ask("POST", "/v1/batches?key=a", body).code == "no_such_account"
+    site.lanai("policy", "apply", "-", stdin="[accounts.physics]\n")
+    assert root.ask("POST", "/v1/batches?key=a", body).status == 201
+    rows = root.ask("GET", "/v1/shares").value["shares"]
+    assert [(row["place"], row["account"]) for row in rows] == [
+        ("account", ""),
+        ("user", "physics"),
+        ("batch", "physics"),
+    ]
+
+
 def test_users_see_the_policy_and_administrators_change_it(site: Site) -> None:
     site.start_hub()
     site.lanai("token", "create", "ann", "--file", "ann.token")
@@ -108,7 +147,10 @@ def test_shares_show_what_is_had_and_was_used(site: Site) -> None:
     assert lines[0].split() == ["NAME", "PLACE", "WEIGHT", "PART", "USED", "HAS", "WAITING", "RANK", "TURN"]
     assert [line.rstrip().partition("  ")[0] for line in lines[1:2]] == ["physics"]
     assert lines[2].startswith("  optics") and lines[3].startswith("    ")
-    site.hub.stop() if site.hub else None
+    few = site.lanai("shares", "--filter", "used>0", "--filter", "name~^(optics|physics)$", "--limit", "2").stdout
+    assert [line.split()[0] for line in few.splitlines()] == ["NAME", "physics", "optics"], few
+    assert site.hub is not None
+    site.hub.stop()
     site.start_hub()
     assert 0 < shown()["user"]["used"] < 0.01, "use survives a restart of the hub"
 

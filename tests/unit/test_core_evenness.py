@@ -183,6 +183,24 @@ def test_users_share_before_batches_between_passes_too(hub: Recorder) -> None:
         assert 0.12 < used_us[batch] / used_us.total() < 0.21, used_us
 
 
+def test_equal_users_have_equal_parts_of_a_saturated_day(hub: Recorder) -> None:
+    """Three users on four slots, whatever the lengths of their jobs: within the area of the longest one."""
+    clock = Clockwork(hub, 4)
+    minutes = {"ann": (7, 20), "bob": (45,), "cid": (2, 11, 60)}
+    batches = {
+        user: [clock.submit(10_000, each * 60 * SECOND, user=user) for each in lengths]
+        for user, lengths in minutes.items()
+    }
+    used_us: Counter[str] = Counter()
+    for _ in range(24 * 60):
+        hub.feed(ev.NodeHeard(clock.node, "", hub.now_us))
+        of_batch = clock.run(60)
+        for user, own in batches.items():
+            used_us[user] += sum(of_batch[batch] for batch in own)
+    assert used_us.total() > 0.99 * 4 * 24 * 3600 * SECOND
+    assert max(used_us.values()) - min(used_us.values()) <= 1.2 * 3600 * SECOND, used_us
+
+
 def test_priority_is_a_weight_between_passes_too(hub: Recorder) -> None:
     """Of two batches of unlike jobs, priorities 10 and 30, the first has three slots of four."""
     clock = Clockwork(hub, 8)

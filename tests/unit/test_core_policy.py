@@ -9,10 +9,11 @@ import pytest
 from core_recorder import Recorder, capacity
 from lanai.core import shares as shares_
 from lanai.core.effects import StartAttempts
-from lanai.core.events import PolicyChanged
+from lanai.core.events import BatchOpened, PolicyChanged
 from lanai.core.policy import POLICY
 from lanai.core.shares import shares
 from lanai.model.access import Caller, Origin, Role
+from lanai.model.batch import BatchSettings
 from lanai.model.policy import DEFAULT_POLICY, AccountPolicy, Policy, UserPolicy
 from lanai.model.records import SaveAudit, SaveEvent, SaveMeta
 
@@ -68,6 +69,39 @@ def test_it_is_in_force_after_a_restart(hub: Recorder) -> None:
         batch,
     ]
     hub.take_all()
+
+
+@pytest.mark.parametrize(
+    ("user", "account", "code"),
+    [
+        ("ann", "", ""),
+        ("ann", "default", ""),
+        ("ann", "physics", ""),
+        ("bob", "optics", ""),
+        ("bob", "physics", "may_not_use_account"),
+        ("ann", "phisics", "no_such_account"),
+        ("ann", "x" * 10_000, "no_such_account"),
+        ("ann", "*", "no_such_account"),
+    ],
+)
+def test_a_batch_has_to_name_an_account_that_is_declared(hub: Recorder, user: str, account: str, code: str) -> None:
+    """Who could make up accounts would have a part of his own for each."""
+    apply(hub, Policy(accounts={"physics": AccountPolicy(users=("ann",)), "optics": AccountPolicy()}))
+    hub.feed(BatchOpened(1, user, "", BatchSettings(account=account), b"digest", b"blob", 0))
+    if code:
+        assert hub.refusal() == code
+    else:
+        assert hub.answer() == {"batch": 1}
+
+
+def test_accounts_may_be_made_up_where_the_policy_says_so(hub: Recorder) -> None:
+    apply(hub, Policy(accounts={"*": AccountPolicy(weight=2.0, users=("ann",))}))
+    batch = hub.submit(1, user="ann", account="anything")
+    assert hub.batch(batch).user_leaf.above is hub.core.world.tree.accounts["anything"]
+    assert hub.core.world.tree.accounts["anything"].weight == 2.0
+    for user, account in (("ann", "any thing"), ("bob", "else")):
+        hub.feed(BatchOpened(1, user, "", BatchSettings(account=account), b"digest", b"blob", 0))
+        assert hub.refusal() == ("no_such_account" if user == "ann" else "may_not_use_account")
 
 
 def test_the_same_once_more_changes_nothing(hub: Recorder) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.batches import Batch
-from lanai.core.events import NodeHeard
+from lanai.core.events import NodeHeard, PolicyChanged
 from lanai.core.policy import USE
 from lanai.core.schedule.leaf import WHOLE, Clock, Leaf
 from lanai.core.schedule.lines import Line
@@ -322,7 +322,8 @@ def test_use_that_stands_still_is_not_kept_again(hub: Recorder) -> None:
 
 def test_a_batch_belongs_to_the_account_that_it_names(hub: Recorder) -> None:
     hub.join("n")
-    hub.core.world.policy = Policy(accounts={"physics": AccountPolicy()})
+    hub.feed(PolicyChanged(1, Policy(accounts={"physics": AccountPolicy()}), 0))
+    hub.answer()
     one, two = hub.submit(1, user="ann", account="physics"), hub.submit(1, user="ann")
     assert (hub.batch(one).account, hub.batch(two).account) == ("physics", "default")
     assert hub.batch(one).leaf.path[0] is hub.core.world.tree.accounts["physics"]

@@ -19,6 +19,7 @@ from lanai.hub.commands import RESULT_BYTES, Commands, Revival, reply
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import ErrorBody, StoreError
 from lanai.model.ids import BatchId, ShapeId
+from lanai.model.policy import AccountPolicy, Policy
 from lanai.model.records import PruneBatch, RecoveredBatch
 from lanai.model.resources import Shape
 from lanai.store.memory import MemoryStore
@@ -218,3 +219,28 @@ def test_while_the_disk_is_full_that_is_why_jobs_wait(hub: Recorder) -> None:
     held = shell.why(batch)
     assert held["code"] == "held"
     assert "the hub's disk is full" in str(held["facts"])
+
+
+def test_the_policy_is_told_and_another_is_posted_whole(hub: Recorder) -> None:
+    shell = Shell(hub)
+    wish = Policy(depth=3, accounts={"physics": AccountPolicy(weight=2.0)})
+    arguments = msgspec.Raw(msgspec.msgpack.encode({"policy": wish}))
+    assert shell.commands.take(messages.Command(1, "root", "policy_set", arguments)) is None
+    (event,) = shell.posted
+    assert isinstance(event, ev.PolicyChanged) and event.policy == wish
+    hub.feed(event)
+    hub.answer()
+    told = shell.commands.take(messages.Command(2, "ann", "policy", msgspec.Raw(b"")))
+    assert told is not None and msgspec.msgpack.decode(told.result)["policy"]["depth"] == 3
+    seen = shell.commands.take(messages.Command(3, "ann", "shares", msgspec.Raw(b"")))
+    assert seen is not None and [row["name"] for row in msgspec.msgpack.decode(seen.result)["shares"]] == ["physics"]
+
+
+def test_a_policy_is_not_taken_while_the_disk_is_full(hub: Recorder) -> None:
+    shell = Shell(hub)
+    shell.is_full = True
+    answer = shell.commands.take(
+        messages.Command(1, "root", "policy_set", msgspec.Raw(msgspec.msgpack.encode({"policy": Policy()})))
+    )
+    assert answer is not None and answer.error is not None and answer.error.code == "store_full"
+    assert shell.posted == []

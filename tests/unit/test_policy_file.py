@@ -323,3 +323,36 @@ def test_a_policy_for_programs_has_null_where_there_is_no_limit() -> None:
     assert isinstance(caps, dict) and (caps["age"], caps["own"], caps["xfactor"]) == (3.0, None, 100.0)
     assert shown["users"] == {"a": {"limits": {"jobs": [5, None]}}}
     assert shown["depth"] == 1
+
+
+SECTIONS = ("schedule", "weights", "caps", "accounts", "users", "groups", "services", "limits", "batch_limits", "other")
+KEYS = """preset backfill depth half_life age share own parent weight priority users members groups accounts tier
+estimate estimates target_wait preemptor preempt_by limits jobs cpus memory cpu_seconds waiting x a-b "*" 7""".split()
+VALUES = """1 0 -1 1.5 nan inf -inf true "" "fair" "7d" "64G" "unlimited" "x" "*" [] [1,2] [2,1] ["x"]
+[1,"unlimited"] [[1]] {} {jobs=1} {limits={jobs=1}} {parent="x"}
+1979-05-27 07:32:00 99999999999999999999 1e300""".split()
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """TOML that means little."""
+    lines = []
+    for section in draw(st.lists(st.sampled_from(SECTIONS), unique=True)):
+        name = draw(st.sampled_from(["", ".x", ".y.limits", '."*"', ".7"]))
+        lines.append(f"[{section}{name}]")
+        keys = draw(st.lists(st.sampled_from(KEYS), unique=True, max_size=4))
+        lines += [f"{key} = {draw(st.sampled_from(VALUES))}" for key in keys]
+    return "\n".join(lines)
+
+
+@given(files())
+def test_whatever_a_file_holds_is_a_policy_or_has_mistakes_by_line(text: str) -> None:
+    try:
+        policy = policy_from_toml(text, "p.toml")
+    except UserError as refused:
+        problems = refused.facts["problems"]
+        assert isinstance(problems, list)
+        lines = text.count("\n") + 1
+        assert all(1 <= int(problem.split(":")[1]) <= lines and " found " in problem for problem in problems)
+    else:
+        assert policy_from_toml(policy_to_toml(policy), "p.toml") == policy

@@ -121,7 +121,12 @@ def test_what_cannot_be_taken_over_says_why(line: str, why: str) -> None:
 
 def test_windows_that_count_the_same_have_a_half_life_of_half_their_length() -> None:
     assert policy_from_maui("FSDEPTH 10\nFSINTERVAL 1:00:00\n", "m")[0].half_life_us == 5 * 3_600_000_000
-    assert policy_from_maui("", "m")[0] == Policy(preset="tight")
+
+
+def test_what_maui_does_where_nothing_is_said() -> None:
+    """First come, first served: one point a minute of waiting, and nothing else."""
+    usual = Policy(preset="tight", backfill_order="same", weights=Weights(age=1440.0))
+    assert policy_from_maui("", "m") == (usual, [])
 
 
 def test_a_service_in_the_list_of_all_is_open_to_all() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from lanai.model.errors import LanaiError, NotAllowed, NothingThere
 from lanai.model.policy import DEFAULT_SERVICE, EVERYONE, NO_ACCOUNT, Policy, ServicePolicy
+from lanai.model.policy_file import is_name
 
 
 def refusal(policy: Policy, user: str, *, account: str, service: str) -> LanaiError | None:
@@ -31,7 +32,7 @@ def services_of(policy: Policy, user: str, account: str) -> list[str]:
 
 def _of_account(policy: Policy, user: str, account: str) -> LanaiError | None:
     usable = accounts_of(policy, user)
-    if account in usable:
+    if account in usable or _is_everyones(policy, user, account):
         return None
     hint = f"{user} may use: {', '.join(usable)}"
     facts: dict[str, str | int | list[str]] = {"account": account, "usable": usable}
@@ -39,6 +40,13 @@ def _of_account(policy: Policy, user: str, account: str) -> LanaiError | None:
         what = f"{user} may not use the account {account}"
         return NotAllowed(what, code="may_not_use_account", hint=hint, facts=facts)
     return NothingThere(f"there is no account {account}", code="no_such_account", hint=hint, facts=facts)
+
+
+def _is_everyones(policy: Policy, user: str, account: str) -> bool:
+    """Whether the policy says something of accounts that it does not name, and the user may use such a one."""
+    others = policy.accounts.get(EVERYONE)
+    is_other = others is not None and account not in policy.accounts and is_name(account)
+    return is_other and others is not None and (not others.users or user in others.users)
 
 
 def _of_service(policy: Policy, user: str, account: str, service: str) -> LanaiError | None:

@@ -428,6 +428,7 @@ class HubCore:
         world = self.world
         for batch in world.batches.values():
             batch.check()
+        world.tree.check(batch.leaf for batch in world.every_batch())
         for node in world.nodes.values():
             members = sum(len(grant.members) for grant in node.grants.values())
             assert members == sum(node.active.values()) + node.surplus_count, node.name

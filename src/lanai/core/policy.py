@@ -53,18 +53,21 @@ def _put(world: World, policy: Policy) -> None:
     world.tree.reshape(policy, world.now_us, [batch.leaf for batch in world.every_batch()])
     for batch in world.every_batch():
         account = policy.account_of(batch.user, batch.settings.account)
-        if account != batch.account:
-            _move(world, batch, account)
-        batch.leaf.hang(batch.user_leaf)
+        move(world, batch, account)
     limits.rebuild(world)
 
 
-def _move(world: World, batch: Batch, account: str) -> None:
-    """It belongs to another account from now on. What its user has used stays where it was used."""
-    batch.user_leaf.charge(-batch.leaf.had)
-    batch.account, batch.user_leaf = account, world.leaf_of(account, batch.user)
-    batch.user_leaf.priority = batch.priority
-    batch.user_leaf.charge(batch.leaf.had)
+def move(world: World, batch: Batch, account: str) -> None:
+    """The batch belongs to this account from now on; what its user has used stays where it was used.
+
+    Harmless where it does already.
+    """
+    if account != batch.account:
+        batch.user_leaf.charge(-batch.leaf.had)
+        batch.account, batch.user_leaf = account, world.leaf_of(account, batch.user)
+        batch.user_leaf.priority = batch.priority
+        batch.user_leaf.charge(batch.leaf.had)
+    batch.leaf.hang(batch.user_leaf)
 
 
 # -- use

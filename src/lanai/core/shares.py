@@ -76,12 +76,16 @@ class _Walk:
         self._batches: dict[Leaf, list[Batch]] = {}
         self._jobs: dict[Leaf, int] = {}
         """Waiting, in all that is below an account or a user."""
+        self._turns: dict[Leaf, int] = {}
+        """How many batches of a user have jobs that wait."""
         for leaf in (*self._accounts, *self._users):
             self._below.setdefault(leaf.above, []).append(leaf)
         for batch in world.batches.values():
             self._batches.setdefault(batch.user_leaf, []).append(batch)
         for user, batches in self._batches.items():
-            jobs = sum(map(_waiting, batches))
+            waiting = list(map(_waiting, batches))
+            jobs = sum(waiting)
+            self._turns[user] = len(waiting) - waiting.count(0)
             for leaf in user.path:
                 self._jobs[leaf] = self._jobs.get(leaf, 0) + jobs
 
@@ -97,18 +101,16 @@ class _Walk:
             yield from self._batches_of(leaf, user) if place == "user" else self.below(leaf)
 
     def _batches_of(self, leaf: Leaf, user: str) -> Iterator[ShareStanding]:
-        batches = self._batches.get(leaf, [])
-        first = nsmallest(self._room, batches, key=lambda batch: _order(batch.leaf))
-        of_all = sum(batch.leaf.pull() for batch in batches)
+        batches, behind = self._batches.get(leaf, []), self._turn + self._turns.get(leaf, 0)
+        first = nsmallest(self._room, batches, key=lambda batch: _order(batch.leaf)) if self._room else []
+        of_all = sum(batch.leaf.pull() for batch in batches) if first else 0.0
         for rank, batch in enumerate(first, 1):
             waiting, part = _waiting(batch), batch.leaf.pull() / of_all
             yield self._shown(batch.leaf, "batch", str(batch.id), user, part, rank, waiting)
             self._turn += bool(waiting)
+        self._turn = behind
         self._room -= len(first)
-        if len(first) < len(batches):
-            shown = {batch.id for batch in first}
-            self._turn += sum(bool(_waiting(batch)) for batch in batches if batch.id not in shown)
-            self.left_out += len(batches) - len(first)
+        self.left_out += len(batches) - len(first)
 
     def _shown(
         self, leaf: Leaf, place: str, name: str, user: str, part: float, rank: int, waiting: int

@@ -17,6 +17,7 @@ from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
 from lanai.core.nodes import Grant
+from lanai.core.policy import move
 from lanai.core.queue import Span, size
 from lanai.core.queue import Spans as Waiting
 from lanai.core.recall import recall
@@ -230,6 +231,7 @@ def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | N
         return refused
     batch.settings = settings
     world.keep(SaveSettings(batch.id, settings))
+    move(world, batch, world.policy.account_of(batch.user, settings.account))
     limits.attach(world, batch)
     world.wall_us, world.wall_seen_us = max(world.wall_us, event.wall_us), world.now_us
     dates.settle(world, batch)

@@ -137,8 +137,13 @@ def _text(value: object) -> str:
     return "" if isinstance(value, bool) or not isinstance(value, int | float | str) else str(value)
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be the name of an account, a group or a service."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _name(value: object) -> object:
-    if isinstance(value, str) and _NAME.fullmatch(value):
+    if isinstance(value, str) and is_name(value):
         return value
     raise Unfit("a name of letters, digits and _ . @ + -, beginning with a letter or digit, of at most 64")
 

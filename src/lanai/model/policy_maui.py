@@ -105,7 +105,8 @@ class _Reading:
     """One maui.cfg; `tree` is the policy as plain values."""
 
     def __init__(self, file: str) -> None:
-        self.tree: Tree = {"preset": "tight", "accounts": {}, "users": {}, "groups": {}, "services": {}}
+        usual = {"preset": "tight", "backfill_order": "same"}
+        self.tree: Tree = {**usual, "accounts": {}, "users": {}, "groups": {}, "services": {}}
         self.left_out: list[tuple[int, str]] = []
         self._file = file
         self._components: dict[str, float] = {}
@@ -161,7 +162,6 @@ class _Reading:
 
     def _backfill(self, value: str) -> None:
         self.tree["backfill"] = "none" if value == "NONE" else "easy"
-        self.tree["backfill_order"] = "same"
         if value not in ("NONE", "FIRSTFIT"):
             raise Unfit("taken as FIRSTFIT: there is no other search")
 
@@ -255,8 +255,7 @@ class _Reading:
         """Make what several lines say together."""
         if self._window:
             self.tree["half_life_us"] = round(self._half_life_s() * 1e6)
-        if self._factors or self._components:
-            self.tree["weights"] = self._weights()
+        self.tree["weights"] = self._weights()
         self._let_in()
         services = self.tree["services"]
         assert isinstance(services, dict)

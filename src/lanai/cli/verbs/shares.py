@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from lanai.cli.context import Asked
 from lanai.cli.listings import SHARES
-from lanai.cli.tables import print_rows, view_of, view_options
+from lanai.cli.tables import print_rows, selected, view_of, view_options
 from lanai.cli.terminal import say
 
 
@@ -31,8 +32,12 @@ def command(asked: Asked, format_: str, columns: str | None, filters: tuple[str,
     """
     view = view_of(SHARES, format_, columns, filters, limit)
     found = asked.connect().shares()
-    rows = found["shares"]
-    print_rows(SHARES, (_for_table(row) for row in rows) if view.format == "table" else rows, view)
+    if view.format == "table":
+        # Filters are about the values, not about how they are written.
+        chosen = selected(SHARES, found["shares"], view)
+        print_rows(SHARES, map(_for_table, chosen), replace(view, filters=(), limit=None))
+    else:
+        print_rows(SHARES, found["shares"], view)
     if found["more"]:
         say(f"{found['more']} more, most of them batches whose turn comes later")
     return 0
@@ -40,5 +45,10 @@ def command(asked: Asked, format_: str, columns: str | None, filters: tuple[str,
 
 def _for_table(row: Mapping[str, Any]) -> dict[str, Any]:
     """Names stand below each other as their places do; fractions as parts of a hundred."""
-    parts = {name: f"{100 * row[name]:.4g}%" for name in ("part", "used", "has")}
+    parts = {name: _percent(row[name]) for name in ("part", "used", "has")}
     return {**row, **parts, "name": "  " * row["depth"] + row["name"]}
+
+
+def _percent(fraction: float) -> str:
+    percent = 100 * fraction
+    return "<0.001%" if 0 < percent < 0.001 else f"{percent:.3g}%" if percent < 1000 else f"{percent:.0f}%"

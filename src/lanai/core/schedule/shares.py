@@ -18,8 +18,8 @@ from lanai.core.schedule.lines import Line
 from lanai.model.ids import BatchId
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
-Turn = tuple[float, int, Leaf]
-"""Value, number, and whose they are."""
+Turn = tuple[float, int, Leaf | Batch]
+"""Value, number, and whose they are: an account, a user or a batch."""
 
 
 def dominant_share(request: Vector, total: Vector) -> int:
@@ -63,35 +63,40 @@ class Turns:
 
     def __init__(self, batches: list[Batch]) -> None:
         self._left: set[int] = set()
-        self._batches = {batch.leaf: batch for batch in batches}
-        self._below: dict[Leaf, list[Turn]] = {}
-        """Of each place but the batches those that hang from it, as a heap."""
+        self._below: dict[Leaf | Batch, list[Turn]] = {}
+        """Of each account and user those that hang from it, as a heap."""
         self._top: list[Turn] = []
         for batch in batches:
-            siblings = self._top
-            for place in batch.leaf.path[:-1]:
-                below = self._below.get(place)
-                if below is None:
-                    below = self._below[place] = []
-                    siblings.append((place.value(), place.number, place))
-                siblings = below
-            siblings.append((batch.leaf.value(), batch.leaf.number, batch.leaf))
+            siblings = self._below.get(batch.user_leaf)
+            if siblings is None:
+                siblings = self._enter(batch.user_leaf)
+            siblings.append((batch.leaf.value(), batch.leaf.number, batch))
         for siblings in (self._top, *self._below.values()):
             heapify(siblings)
+
+    def _enter(self, user: Leaf) -> list[Turn]:
+        siblings = self._top
+        for place in user.path:
+            below = self._below.get(place)
+            if below is None:
+                below = self._below[place] = []
+                siblings.append((place.value(), place.number, place))
+            siblings = below
+        return siblings
 
     def next(self) -> Batch | None:
         """The batch whose turn it is; None when none is left."""
         siblings = self._top
         while siblings:
             _, number, place = siblings[0]
-            below = self._below.get(place)
-            if below:
+            if isinstance(place, Batch):
+                if number not in self._left:
+                    return place
+            elif below := self._below[place]:
                 siblings = below
-            elif below is None and number not in self._left:
-                return self._batches[place]
-            else:
-                heappop(siblings)
-                siblings = self._top
+                continue
+            heappop(siblings)
+            siblings = self._top
         return None
 
     def charge(self, line: Line, count: int = 1) -> None:
@@ -100,7 +105,8 @@ class Turns:
         siblings: list[Turn] | None = self._top
         while siblings:
             value, number, place = siblings[0]
-            heapreplace(siblings, (value + place.rise(share), number, place))
+            leaf = place.leaf if isinstance(place, Batch) else place
+            heapreplace(siblings, (value + leaf.rise(share), number, place))
             siblings = self._below.get(place)
 
     def leave(self, batch: Batch) -> None:
@@ -113,5 +119,10 @@ def share_of(batches: Iterable[Batch]) -> dict[BatchId, float]:
 
     Fair Tree: siblings by their values, ties by number, depth first.
     """
-    in_order = sorted(batches, key=lambda batch: [(place.value(), place.number) for place in batch.leaf.path])
+    of_user: dict[Leaf, list[Batch]] = {}
+    for batch in batches:
+        of_user.setdefault(batch.user_leaf, []).append(batch)
+    in_order: list[Batch] = []
+    for user in sorted(of_user, key=lambda user: [(place.value(), place.number) for place in user.path]):
+        in_order += sorted(of_user[user], key=lambda batch: (batch.leaf.value(), batch.leaf.number))
     return {batch.id: 1 - rank / len(in_order) for rank, batch in enumerate(in_order)}

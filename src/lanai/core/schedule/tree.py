@@ -99,6 +99,15 @@ class ShareTree:
                 each.had += leaf.had
                 each.credit(leaf.used())
 
+    def check(self, batches: Iterable[Leaf]) -> None:
+        """Raise AssertionError where somebody has other than what hangs below him. `batches` are all there are."""
+        below: dict[Leaf, int] = dict.fromkeys(self._places(), 0)
+        for leaf in (*batches, *self._places()):
+            if leaf.above is not None:
+                below[leaf.above] += leaf.had
+        for leaf, had in below.items():
+            assert leaf.had == had, (leaf.number, leaf.had, had)
+
     # -- what survives the hub
 
     def total_use(self) -> float:

@@ -1,11 +1,10 @@
 """What would let a waiting job start."""
 
-import pytest
 
 from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import advice
 from lanai.core.events import JobsHeld, NodeWished
-from lanai.core.schedule import forecast
+from lanai.core.nodes import Step
 from lanai.model.ids import BatchId, Index
 from lanai.model.resources import Shape
 
@@ -107,13 +106,12 @@ def test_fewer_nodes_and_fewer_features(hub: Recorder) -> None:
     line.waiting.remove(1, 1)
 
 
-def test_a_time_limit_that_ends_before_a_reservation(hub: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.join("n", capacity(cpus=4))
+def test_a_time_limit_that_ends_before_a_reservation(hub: Recorder) -> None:
+    node = hub.node(hub.join("n", capacity(cpus=4)))
     batch = waiting(hub, Shape(time_limit_us=60 * MINUTE))
     (line,) = hub.batch(batch).lines.values()
     line.waiting.add(1, 1)
     until_us = hub.now_us + 20 * MINUTE
-    monkeypatch.setattr(forecast, "free_until", lambda node: until_us)
-    monkeypatch.setattr(advice, "free_until", lambda node: until_us)
+    node.lay(Step(until_us, until_us + 60 * MINUTE, node.total, "somebody", lambda line: False))
     assert changes(hub, batch) == ["with --time under 20m it could be backfilled"]
     line.waiting.remove(1, 1)

@@ -5,6 +5,7 @@ from lanai.core.asking import Block, QueueAsked, free, queue
 from lanai.core.events import AttemptsStarted, BatchChanged, JobsHeld, NodeHeard
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import Index
+from lanai.model.policy import AccountPolicy, Policy, ServicePolicy
 from lanai.model.resources import Shape
 
 LIMITED = Shape(time_limit_us=600 * SECOND)
@@ -89,6 +90,7 @@ def test_rows_come_in_pages(hub: Recorder) -> None:
 
 
 def test_accounts_and_services(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(accounts={"chem": AccountPolicy()}, services={"long": ServicePolicy()})
     chemists = hub.submit(1, account="chem", service="long")
     hub.submit(1)
     world = hub.core.world

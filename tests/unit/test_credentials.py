@@ -43,7 +43,8 @@ POLICY = Policy(
         ("joe", "", "urgent", "may_not_use_service"),
         ("joe", "grant", "", "may_not_use_account"),
         ("joe", "default", "long", ""),
-        ("joe", "nosuch", "", "no_such_account"),
+        ("joe", "nosuch", "", ""),  # the policy says something of accounts that it does not name
+        ("joe", "no such", "", "no_such_account"),
         ("joe", "", "nosuch", "no_such_service"),
         ("joe", "*", "", "no_such_account"),
         ("joe", "", "*", "no_such_service"),

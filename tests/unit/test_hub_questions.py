@@ -28,6 +28,10 @@ def test_the_longest_queue_fits_a_frame(hub: Recorder) -> None:
     """Each block in a thousand rows, with names and reasons as long as they get, and pieces."""
     hub.join("n" * 64, capacity(cpus=5))
     features = tuple(f"{at:03}{'f' * 20}" for at in range(5))
+    (node,) = hub.core.world.nodes.values()
+    hub.core.world.unindex(node)
+    node.features = features
+    hub.core.world.reindex(node)
     for _ in range(5):
         hub.submit(1, name="ü" * 100, user="u" * 64, shape=Shape(features=features))
     hub.start()

@@ -17,6 +17,7 @@ import msgspec
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import Grant, Node
+from lanai.core.schedule import future
 from lanai.core.schedule.lines import Line
 from lanai.core.world import Promise, World
 from lanai.model.ids import Index
@@ -109,11 +110,8 @@ def may_go(world: World, node: Node, shape: Shape) -> bool:
 
 
 def has_room(world: World, node: Node, request: Vector, length_us: int) -> bool:
-    """Whether the node has room now, and for so long (0: without end)."""
-    if (node.free - request) & world.layout.guard:
-        return False
-    until_us = free_until(node)
-    return until_us == UNLIMITED or (length_us > 0 and world.now_us + length_us <= until_us)
+    """Whether the node has room now, and for so long (0: as long as is usual), besides what is kept for others."""
+    return future.fits(world, node, None, request, length_us or world.policy.service("").estimate_us)
 
 
 def fit_number(free: Vector, request: Vector) -> int:

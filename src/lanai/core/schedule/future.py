@@ -26,8 +26,8 @@ def ends_of(world: World, node: Node) -> list[tuple[int, Vector]]:
     return node.ends
 
 
-def fits(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
-    """Whether the line has room for `vector` on the node for so long from now on."""
+def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us: int) -> bool:
+    """Whether the line, or (None) one that nothing is kept for, has room for `vector` there from now on for so long."""
     if (node.free - vector) & world.layout.guard:
         return False
     if world.now_us + length_us <= node.until_us:
@@ -56,9 +56,9 @@ def earliest(world: World, node: Node, line: Line, vector: Vector, length_us: in
     return NEVER_US
 
 
-def _steps(node: Node, line: Line) -> list[Step]:
+def _steps(node: Node, line: Line | None) -> list[Step]:
     """Those that keep something from this line."""
-    if not node.steps:
+    if not node.steps or line is None:
         return node.steps
     return [step for step in node.steps if step.owner is not line and not step.admits(line)]
 

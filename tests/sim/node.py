@@ -88,6 +88,8 @@ class Node:
         self.unknown = ""
         self.agent: Agent | None = None
         self.first_lane = 1
+        self.forgot_us = 0
+        """When an agent last began anew or lost its lease, and with it what room it keeps for others."""
 
     def boot(self) -> None:
         self.boots += 1
@@ -194,6 +196,7 @@ class Agent:
         self.is_alive = True
         length_us = node.disk.lease[1]
         node.first_lane += 1000
+        node.forgot_us = self.world.loop.now_us
         self.machine = Machine(
             node.capacity,
             node.disk.remembered(),
@@ -387,6 +390,8 @@ class Agent:
                 self.die()
             case ev.SetLease(until_us):
                 disk.lease = (until_us, self.machine.lease.length_us)
+                if not until_us:
+                    self.node.forgot_us = self.world.loop.now_us
                 for owner in self.node.starters:
                     self._at_starter(owner, lambda s: s.set_lease(until_us))
             case ev.OpenLane(lane, spec):

@@ -41,6 +41,7 @@ class Promises:
         self._seen_rows: set[int] = set()
         self._ended: set[Member] = set()
         self._grants: dict[GrantId, tuple[int, int, int]] = {}
+        self._granted_us: dict[GrantId, int] = {}
         self._open: list[Decision] = []
         self._flushed: list[Decision] = []
         self._spent: dict[Job, dict[str, int]] = {}
@@ -48,7 +49,7 @@ class Promises:
         self._layout = Layout()
         self.executions = 0
         self.wide_executions = 0
-        """Commands that began beside claims."""
+        """Commands that began on the first of several nodes."""
         self.comparisons = 0
 
     # -- commands
@@ -74,7 +75,20 @@ class Promises:
         kept = sum(claim.need for claim in claims if not claim.pending)
         is_kept = not (free - kept) & self._layout.guard
         require(is_kept, f"{node.name} runs {len(shapes)} commands in room that it keeps for others")
-        self.wide_executions += len(claims) > 0
+        self._look_at_others(member)
+
+    def _look_at_others(self, member: Member) -> None:
+        """All further nodes of a command keep its room when it begins, but for agents that are new or were cut off."""
+        hub = self._world.hub
+        grant = hub.core.world.grants.get(member[0]) if hub is not None else None
+        if grant is None or not grant.others or grant.broken:
+            return
+        self.wide_executions += 1
+        names = {node.name for node in grant.others}
+        for node in self._world.nodes:
+            if node.name in names and node.agent is not None and node.forgot_us < self._granted_us[grant.id]:
+                is_kept = grant.id in node.agent.machine.roster.kept_claims()
+                require(is_kept, f"{member} begins, and {node.name} keeps no room for it")
 
     def ended(self, node: Node, member: Member, batch: BatchId) -> None:
         """A command has ended."""
@@ -122,6 +136,7 @@ class Promises:
                             self._on_row(row)
                     case SaveGrant():
                         about = (record.node, record.batch, record.attempt)
+                        self._granted_us.setdefault(record.grant, self._world.loop.now_us)
                         known = self._grants.setdefault(record.grant, about)
                         require(known == about, f"grant {record.grant} was {known}, is used again as {about}")
                     case ReopenJobs():

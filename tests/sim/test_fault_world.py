@@ -32,7 +32,7 @@ def live(seed: int, lived: dict[str, int], shortages: float = 0.0, wide: float =
     for what, count in (
         ("worlds", 1),
         ("attempts", world.promises.executions),
-        ("attempts beside claims", world.promises.wide_executions),
+        ("attempts over several nodes", world.promises.wide_executions),
         ("comparisons of store and core", world.promises.comparisons),
         ("faults and wishes", sum(world.happened.values())),
     ):

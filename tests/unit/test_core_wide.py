@@ -234,6 +234,19 @@ def test_what_is_asked_back_before_it_was_sent_is_not_sent(three: Recorder) -> N
     assert three.counts(batch) == {"held": 1} and frees(three) == [2, 2, 2]
 
 
+def test_what_was_asked_back_and_never_answered_comes_back_in_time(three: Recorder) -> None:
+    batch = three.submit(1, shape=WIDE)
+    three.decide()
+    three.take_all()
+    three.feed(JobsHeld(1, batch, None, three.now_us))
+    three.feed(RoomClaimed(NodeId(2), [grant(1)]), RoomClaimed(NodeId(3), [grant(1)]))
+    three.wait(10)
+    assert three.counts(batch) == {"held": 1} and not three.batch(batch).stalls
+    three.returned(NodeId(1), 1, 1)
+    assert three.counts(batch) == {"held": 1}
+    three.take_all()
+
+
 def test_cancel_before_and_after_it_was_sent(three: Recorder) -> None:
     batch = three.submit(2, shape=WIDE)
     three.decide()

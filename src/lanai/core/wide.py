@@ -55,8 +55,9 @@ def look_at_claims(world: World) -> None:
         silent = [node for node in grant.others if node.id in grant.awaited]
         for node in silent:
             stall(world, grant.batch, node, f"it has made no room for {CLAIM_US // SECOND_US} s")
-        names = ", ".join(node.name for node in silent)
-        world.tell("claim_failed", str(grant.batch.id), f"no room was made on {names}; the job waits again")
+        if silent:
+            names = ", ".join(node.name for node in silent)
+            world.tell("claim_failed", str(grant.batch.id), f"no room was made on {names}; the job waits again")
         _give_back(world, grant)
 
 

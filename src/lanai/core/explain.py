@@ -61,6 +61,11 @@ def text_of(world: World, batch: Batch, line: Line) -> str:
     return line.reason_text
 
 
+def is_behind(world: World, line: Line, first: Line) -> None:
+    """The line waits because another one is first, has no room, and nothing may pass it."""
+    set_reason(world, line, "behind", f"batch {first.batch} is in front of it and finds no room; there is no backfill")
+
+
 def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:
     """The line waits because of a limit."""
     found = limits.blocked_by(world, line, considered)

@@ -5,6 +5,8 @@
    promised a time (`promises`).
 2. Once so many promises are held, the rest is *backfill*: it is looked at in backfill order and starts where it fits
    beside the promises. Who is at a soft limit is put aside, and tried under the hard one where that leaves room.
+   Promises are made anew in each pass. Under `conservative`, where every line has one, they stay, and each is only
+   bettered in its turn, so that none is ever put off.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
 A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts and asks to be called again, so
@@ -73,7 +75,8 @@ class Sweep:
         self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
         self._held = 0
-        self._before = lift_all(world)
+        self._is_conservative = world.policy.backfill == "conservative"
+        self._before = dict(world.promises) if self._is_conservative else lift_all(world)
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
         self._aside: list[tuple[Batch, Line]] = []
@@ -92,7 +95,8 @@ class Sweep:
                 continue
             self._order.done()
             if not self._depth:
-                break  # the first that finds no room blocks all behind it
+                self._block_rest(line)
+                break
             self._promise(batch, line)
             if self._held >= self._depth:
                 self._backfill()
@@ -139,6 +143,14 @@ class Sweep:
             elif self._left[line] and service.reserves_always:
                 self._promise(batch, line)
 
+    def _block_rest(self, first: Line) -> None:
+        """There is no backfill: the first that finds no room blocks all behind it."""
+        for batch, line in self._order.rest():
+            if self._is_allowed(batch, line, hard=False):
+                explain.is_behind(self._world, line, first)
+            else:
+                explain.limit_reached(self._world, line, self.considered)
+
     def _try_those_aside(self) -> None:
         """Within the soft limits nobody else can start: those that only these hold back may have what is left."""
         for batch, line in self._aside:
@@ -161,9 +173,13 @@ class Sweep:
     def _start(self, batch: Batch, line: Line) -> bool:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
         world = self._world
+        if line in world.promises:
+            world.lift(world.promises.pop(line))
         length_us = estimate_us(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
-        nodes = None if self._is_dominated(asked) else find(world, batch, line, length_us)
+        has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
+        is_vain = not has_own and self._is_dominated(asked)
+        nodes = None if is_vain else find(world, batch, line, self._kept_us(line, length_us))
         if nodes is None:
             if len(self._refused) < REFUSALS and _is_plain(world, batch, line):
                 self._refused.append(asked)
@@ -188,6 +204,8 @@ class Sweep:
         world = self._world
         self._held += 1
         before = self._before.pop(line, None)
+        if self._left[line] < line.waiting.count:
+            before = None  # that was the head before, which has started now
         if not self._is_at_risk(line):
             return
         found = promise(world, batch, line, estimate_us(world, line), before)
@@ -212,10 +230,20 @@ class Sweep:
         """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
         for line, before in self._before.items():
             batch = self._world.batches.get(line.batch)
-            if batch is not None and self._left.get(line):
+            if batch is not None and self._left.get(line) and line not in self._world.promises:
                 promise(self._world, batch, line, estimate_us(self._world, line), before)
 
     # -- questions
+
+    def _kept_us(self, line: Line, length_us: int) -> int:
+        """For how long the line's head must have room: where its promise is due, to the end of what was kept for it.
+
+        The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
+        """
+        before = self._before.get(line)
+        if before is None or self._left[line] < line.waiting.count:
+            return length_us
+        return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

@@ -60,9 +60,9 @@ def _nobody(line: Line) -> bool:
 
 
 def _still_holds(world: World, batch: Batch, before: Promise) -> bool:
-    """Whether a promise that cannot be bettered is held on to."""
+    """Whether a promise that cannot be bettered is held on to: nothing else is kept for others on its nodes."""
     return world.now_us < before.at_us + HELD_US and all(
-        node.is_open() and may_go(batch, before.line, node) for node in before.nodes
+        node.is_open() and not node.steps and may_go(batch, before.line, node) for node in before.nodes
     )
 
 

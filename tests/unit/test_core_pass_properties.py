@@ -112,16 +112,17 @@ class Site:
         for batch in world.batches.values():
             for line in batch.lines.values():
                 assert not line.waiting or line.reason, (batch.id, line.waiting.spans())
-        first = next(iter(world.promises.values()), None)
+        lines = [line for batch in world.batches.values() for line in batch.lines.values() if line.waiting]
+        first = min(lines, key=lambda line: line.batch, default=None)
         for promise in world.promises.values():
             head = promise.line.waiting.head()
             before = self.promised.get(promise.line)
-            is_first = promise is first or self.hub.core.world.policy.backfill == "conservative"
+            is_first = promise.line is first or self.hub.core.world.policy.backfill == "conservative"
             if self.keeps_order and is_first and before is not None and before[0] == head:
                 assert promise.at_us <= max(before[1], self.hub.now_us), "a promise was put off"
         kept = list(world.promises.values())
         if world.policy.backfill != "conservative":
-            kept = kept[:1]  # it is promised only while it stays the first
+            kept = [each for each in kept if each.line is first]  # it is promised only while it stays the first
         self.promised = {each.line: (each.line.waiting.head(), each.at_us) for each in kept}
 
 
@@ -137,15 +138,15 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_promises_hold_and_all_is_done(hub: Recorder, name: str, seed: int) -> None:
     site = Site(hub, seed, POLICIES[name])
     site.run(120, comes=0.5)
-    site.run(7000, comes=0.0)
+    site.run(4000, comes=0.0)
     assert not site.hub.core.world.batches, "somebody waits without end"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_equal_users_get_equal_shares_of_a_saturated_day(hub: Recorder, seed: int) -> None:
     """Within the area of one job, whatever their jobs look like: slots are dealt by what each has."""
     site = Site(hub, seed, Policy())

@@ -77,6 +77,7 @@ class Sweep:
         self._held = 0
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = dict(world.promises) if self._is_conservative else lift_all(world)
+        self._has_steps = any(node.steps for node in world.nodes.values())
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
         self._aside: list[tuple[Batch, Line]] = []
@@ -208,6 +209,7 @@ class Sweep:
             before = None  # that was the head before, which has started now
         if not self._is_at_risk(line):
             return
+        self._has_steps = True
         found = promise(world, batch, line, estimate_us(world, line), before)
         if found is not None and (before is None or before.nodes != found.nodes):
             for node in found.nodes:
@@ -223,7 +225,7 @@ class Sweep:
         return (
             line.shape.nodes > 1
             or any((vector - line.vector) & guard for vector in self._vectors)
-            or any(node.steps for node in self._world.nodes.values())
+            or self._has_steps
         )
 
     def _keep_promises(self) -> None:

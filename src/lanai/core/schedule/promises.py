@@ -4,9 +4,9 @@ EASY backfill over nodes (Lifka 1995): of the lines that find no room the first 
 at which enough nodes are free for as long as the job is expected to run, if every attempt there ends as estimated. Each
 node of a promise keeps what it needs from that time on: a *step*. Whoever is behind starts only where that stays so.
 
-All promises are made anew in each pass. Where that would put one off, because an attempt runs longer than expected, the
-old one is held on to until its time and `HELD_US` more: else short jobs whose run times are only guessed could slip in
-front of it for ever.
+All promises are made anew in each pass. Where one is due and cannot be kept, because an attempt runs longer than
+expected, it is held on to for `HELD_US`: else short jobs whose run times are only guessed could slip in front of it for
+ever.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _nobody(line: Line) -> bool:
 
 
 def _still_holds(world: World, batch: Batch, before: Promise) -> bool:
-    """Whether a promise that cannot be bettered is held on to: nothing else is kept for others on its nodes."""
-    return world.now_us < before.at_us + HELD_US and all(
+    """Whether a promise that is due and cannot be kept is held on to: nothing else is kept for others on its nodes."""
+    return before.at_us <= world.now_us < before.at_us + HELD_US and all(
         node.is_open() and not node.steps and may_go(batch, before.line, node) for node in before.nodes
     )
 

@@ -4,6 +4,7 @@ import msgspec
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import RecallJobs, StartAttempts
+from lanai.core.events import JobsCancelled
 from lanai.model.ids import BatchId
 from lanai.model.resources import Shape
 
@@ -154,3 +155,19 @@ def test_nothing_is_promised_where_nobody_could_be_in_the_way(hub: Recorder) -> 
     hub.start()
     assert promised(hub) == {}
     assert hub.core.world.nodes[hub.core.world.names["n"]].steps == []
+
+
+def test_what_is_cancelled_keeps_nothing(hub: Recorder) -> None:
+    """Under `conservative` promises outlast the pass, but not the jobs that they were made to."""
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, backfill="conservative")
+    node = hub.node(hub.join("n", capacity(cpus=2)))
+    hub.submit(1, shape=job(1, 10))
+    hub.start()
+    wide, small = hub.submit(1, shape=job(2, 60), user="bob"), hub.submit(1, shape=job(1, 20), user="carl")
+    assert started(hub) == []
+    assert promised(hub) == {wide: 10, small: 70}
+    hub.feed(JobsCancelled(1, wide, None, (), hub.now_us))
+    hub.take_all()
+    assert started(hub) == [small]
+    assert promised(hub) == {}
+    assert node.steps == []

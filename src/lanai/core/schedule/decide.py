@@ -76,7 +76,7 @@ class Sweep:
         self._depth = _depth(world)
         self._held = 0
         self._is_conservative = world.policy.backfill == "conservative"
-        self._before = dict(world.promises) if self._is_conservative else lift_all(world)
+        self._before = lift_all(world, but=self._left if self._is_conservative else ())
         self._has_steps = any(node.steps for node in world.nodes.values())
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}

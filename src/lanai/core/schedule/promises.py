@@ -11,6 +11,7 @@ ever.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from heapq import heappush, heapreplace
 from typing import Final
 
@@ -47,11 +48,12 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
     return found
 
 
-def lift_all(world: World) -> dict[Line, Promise]:
-    """Take back all promises; returns them."""
-    before, world.promises = world.promises, {}
-    for promise in before.values():
-        world.lift(promise)
+def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
+    """Take back all promises, but for those of these lines; returns what there were."""
+    before = dict(world.promises)
+    for line, promise in before.items():
+        if line not in but:
+            world.lift(world.promises.pop(line))
     return before
 
 

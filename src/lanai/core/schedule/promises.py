@@ -51,7 +51,7 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
 def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
     """Take back all promises, but for those of these lines; returns what there were."""
     before = dict(world.promises)
-    for line, promise in before.items():
+    for line in before:
         if line not in but:
             world.lift(world.promises.pop(line))
     return before

@@ -36,6 +36,9 @@ class Order(Protocol):
     def rest(self) -> list[tuple[Batch, Line]]:
         """All lines that are left, in order."""
 
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """The same in any order, for less."""
+
 
 def in_order(world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> Order:
     """The order of the policy's preset.
@@ -55,7 +58,8 @@ def in_order(world: World, waiting: list[Batch], left: dict[Line, int], total: V
 
 def tier(world: World, batch: Batch) -> int:
     """The tier of the batch's service: a higher one is looked at first."""
-    return world.policy.service(batch.settings.service).tier
+    policy = world.policy
+    return policy.service(batch.settings.service).tier if policy.services else 0
 
 
 class Tight:
@@ -92,6 +96,10 @@ class Tight:
     def rest(self) -> list[tuple[Batch, Line]]:
         """See `Order`."""
         return [(batch, line) for _, _, batch, line in sorted(self._heads)]
+
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """See `Order`."""
+        return [(batch, line) for _, _, batch, line in self._heads]
 
 
 class Fair:
@@ -147,6 +155,10 @@ class Fair:
             found.append(each)
             self.done()
         return found
+
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """See `Order`."""
+        return [(batch, line) for batch, lines in self._lines.items() for line in lines]
 
 
 def by_length(world: World, lines: list[tuple[Batch, Line]]) -> list[tuple[Batch, Line]]:

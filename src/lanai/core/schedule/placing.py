@@ -48,7 +48,9 @@ def is_alone(world: World, batch: Batch) -> bool:
 def has_rules(world: World) -> bool:
     """Whether anything but room says who may be on a node together."""
     policy = world.policy
-    return policy.sharing != "shared" or any(service.is_dedicated for service in policy.services.values())
+    if policy.sharing != "shared" or not policy.services:
+        return policy.sharing != "shared"
+    return any(service.is_dedicated for service in policy.services.values())
 
 
 def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:

@@ -69,7 +69,8 @@ class Scorer:
         """The score of the line's head."""
         score = 0.0
         for _, value, cap, weight in self._counting:
-            score += weight * min(cap, value(self, batch, line))
+            worth = value(self, batch, line)
+            score += weight * (worth if worth < cap else cap)
         return score
 
     def parts(self, batch: Batch, line: Line) -> list[Part]:
@@ -79,7 +80,8 @@ class Scorer:
     # -- factors
 
     def _waited_us(self, batch: Batch) -> int:
-        return max(0, self._world.wall_us - batch.submitted_at_us)
+        waited_us = self._world.wall_us - batch.submitted_at_us
+        return waited_us if waited_us > 0 else 0
 
     def _age(self, batch: Batch, line: Line) -> float:
         return self._waited_us(batch) / DAY_US

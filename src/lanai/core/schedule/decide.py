@@ -41,7 +41,7 @@ def decide(world: World) -> bool:
     dates.note(world)
     total = world.total()
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting]
+    waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open]
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
@@ -68,7 +68,8 @@ class Sweep:
         self.starts = 0
         self.considered = limits.Considered(world)
         self._world = world
-        self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
+        lines = (line for batch in waiting for line in batch.lines.values())
+        self._left = {line: count for line in lines if (count := line.waiting.count)}
         self._order = heads.in_order(world, waiting, self._left, total)
         self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
@@ -170,15 +171,15 @@ class Sweep:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
         world = self._world
         length_us = estimate_us(world, line)
-        asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
-        nodes = None if self._is_dominated(asked) else find(world, batch, line, length_us)
+        asked = Refusal(line.vector, length_us, line.shape.nodes, line.features)
+        if self._is_dominated(asked):
+            self._refuse(batch, line)
+            return False
+        nodes = find(world, batch, line, length_us)
         if nodes is None:
             if len(self._refused) < REFUSALS and self._is_free and _is_plain(batch, line):
                 self._refused.append(asked)
-            explain.no_room(world, batch, line)
-            if not batch.has_begun:
-                batch.has_begun = True
-                make_way(world, batch, line.vector, self._asked)
+            self._refuse(batch, line)
             return False
         for node in nodes:
             node.occupy(line, 1)
@@ -190,6 +191,12 @@ class Sweep:
         self._left[line] -= 1
         self.starts += 1
         return True
+
+    def _refuse(self, batch: Batch, line: Line) -> None:
+        explain.no_room(self._world, batch, line)
+        if not batch.has_begun:
+            batch.has_begun = True
+            make_way(self._world, batch, line.vector, self._asked)
 
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
@@ -267,5 +274,5 @@ def _is_plain(batch: Batch, line: Line) -> bool:
 def _forget_reasons(world: World) -> None:
     for batch in world.batches.values():
         for line in batch.lines.values():
-            if line.reason and not line.waiting:
+            if line.reason and not line.waiting.count:
                 explain.set_reason(world, line, "", "")

@@ -19,6 +19,7 @@ from lanai.core.world import World
 from lanai.model.vector import Vector
 
 Place = tuple[int, float, int, int, int]
+"""Minus the tier, minus the score, when submitted, the batch, the head's index."""
 
 
 class Order(Protocol):
@@ -68,12 +69,12 @@ class Tight:
     def __init__(self, world: World, scorer: Scorer, waiting: list[Batch], left: dict[Line, int]) -> None:
         self._left = left
         self._heads: list[tuple[Place, int, Batch, Line]] = []
+        has_tiers = bool(world.policy.services)
         for batch in waiting:
-            rank = -tier(world, batch)
+            rank = -tier(world, batch) if has_tiers else 0
             for line in batch.lines.values():
                 if line in left:
-                    score = scorer.score(batch, line)
-                    place = rank, -score, batch.submitted_at_us, int(batch.id), line.waiting.head()
+                    place = rank, -scorer.score(batch, line), batch.submitted_at_us, batch.id, line.waiting.head()
                     self._heads.append((place, len(self._heads), batch, line))
         heapify(self._heads)
 

@@ -22,9 +22,9 @@ Size = tuple[int, int, int, int]
 
 def able_cells(world: World, line: Line) -> Iterator[Cell]:
     """Cells whose nodes, empty, could take an attempt of the line."""
-    guard, vector, features = world.layout.guard, line.vector, line.shape.features
+    guard, vector, features = world.layout.guard, line.vector, line.features
     for cell in world.cells.values():
-        if not (cell.total - vector) & guard and (not features or set(features) <= set(cell.features)):
+        if not (cell.total - vector) & guard and (not features or features.issubset(cell.features)):
             yield cell
 
 

@@ -124,9 +124,14 @@ def share_of(batches: Iterable[Batch]) -> dict[BatchId, float]:
     """
     of_user: dict[Leaf, list[Batch]] = {}
     for batch in batches:
-        of_user.setdefault(batch.user_leaf, []).append(batch)
+        own = of_user.get(batch.user_leaf)
+        if own is None:
+            of_user[batch.user_leaf] = [batch]
+        else:
+            own.append(batch)
     in_order: list[Batch] = []
     for user in sorted(of_user, key=lambda user: [(place.value(), place.number) for place in user.path]):
         own = of_user[user]
         in_order += sorted(own, key=lambda batch: (batch.leaf.value(), batch.leaf.number)) if len(own) > 1 else own
-    return {batch.id: 1 - rank / len(in_order) for rank, batch in enumerate(in_order)}
+    count = len(in_order)
+    return {batch.id: 1 - rank / count for rank, batch in enumerate(in_order)}

@@ -44,5 +44,10 @@ BUDGETS = {
     "replay": Budget(30_000, 80_000, "jobs/s", more_is_better=True),
     "replay, depth 64": Budget(10_000, 25_000, "jobs/s", more_is_better=True),
     "replay, all": Budget(1_000, 5_000, "jobs/s", more_is_better=True),
+    "replay, the hub's pass": Budget(1_000, 5_000, "jobs/s", more_is_better=True),
+    "pass, depth 1": Budget(20, 10, "ms"),
+    "pass, depth 16": Budget(50, 20, "ms"),
+    "one call": Budget(20, 10, "ms"),
+    "filled from empty": Budget(250, 100, "ms"),
     "replay, whole command": Budget(20_000, 40_000, "jobs/s", more_is_better=True),
 }

@@ -1,6 +1,9 @@
 """One pass of the core in a large world: 10,000 nodes, 110,000 attempts, 1,000,000 jobs that wait in 2,000 lines.
 
-The world is made by the core's own events. Between passes 90 attempts end, which the fast path follows up. The garbage
+    python bench/passes.py 1 | 16 | fill
+
+The number is how many lines are promised a time. The world is made by the core's own events. Between
+passes 90 attempts end, which the fast path follows up. The garbage
 collector is frozen, as in the hub. And 32,000 slots over 1,000 nodes are filled from empty for 40 users.
 """
 
@@ -11,10 +14,12 @@ import json
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import time
 
 import msgspec
+from processes import bare_environment
 
 from lanai.core.effects import Effect, StartAttempts
 from lanai.core.events import (
@@ -174,6 +179,14 @@ def filled_from_empty() -> dict[str, float]:
         "ms": 1000 * (time.perf_counter() - began_s),
         "longest_call_ms": 1000 * longest_s,
     }
+
+
+def measured(what: str) -> dict[str, float]:
+    """What this program prints, run by itself: its garbage collector is frozen, and its memory counted."""
+    words = [sys.executable, __file__, what]
+    printed = subprocess.run(words, check=True, capture_output=True, env=bare_environment()).stdout
+    found: dict[str, float] = json.loads(printed)
+    return found
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from statistics import median
 
 from processes import bare_environment
 
+from lanai.model.policy import Policy, Preset
+from lanai.sim.live import site_planner
 from lanai.sim.policies import planner_of
 from lanai.sim.replay import replay
 from lanai.sim.swf import Reading, Trace, read_trace
@@ -40,6 +42,13 @@ def in_process(trace: Trace, policy: str, repeats: int) -> float:
         replay(trace, planner(trace.procs))
         rates.append(len(trace.jobs) / (time.monotonic() - began_s))
     return median(rates)
+
+
+def by_the_hub(trace: Trace, preset: Preset) -> float:
+    """Jobs a second of a replay that the hub's own pass decides, in this process, the trace read before."""
+    began_s = time.monotonic()
+    replay(trace, site_planner(trace, Policy(preset=preset), None, predicts=False))
+    return len(trace.jobs) / (time.monotonic() - began_s)
 
 
 def whole_command(path: Path, jobs: int, policy: str, repeats: int) -> float:

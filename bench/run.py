@@ -23,6 +23,7 @@ from typing import Any
 import hub_alone
 import latency
 import noop
+import passes
 import replays
 import submission
 from budgets import BUDGETS
@@ -182,6 +183,9 @@ def measure_replays(report: Report, scale: Scale, say: Callable[[str], None]) ->
         found[policy] = replays.in_process(trace, policy, 3)
         say(f"replay, {policy}: {found[policy]:,.0f} jobs/s")
         report.against(f"replay of {len(trace.jobs):,} jobs, {policy}", budget, found[policy])
+    found["tight"] = replays.by_the_hub(trace, "tight")
+    say(f"replay, the hub's own pass, tight: {found['tight']:,.0f} jobs/s")
+    report.against("replay by the hub's own pass, preset tight", "replay, the hub's pass", found["tight"])
     found["easy, whole command"] = replays.whole_command(scale.trace, len(trace.jobs), "easy", 3)
     report.against("lanai simulate, easy, whole command", "replay, whole command", found["easy, whole command"])
     head = min(scale.peer_jobs, len(trace.jobs))
@@ -198,7 +202,27 @@ def measure_replays(report: Report, scale: Scale, say: Callable[[str], None]) ->
     report.results["replays_jobs_per_s"] = found | {"trace": scale.trace.name}
 
 
+def measure_passes(report: Report, scale: Scale, say: Callable[[str], None]) -> None:
+    """One pass of the core in a large world, and many nodes filled at once."""
+    found: dict[str, dict[str, float]] = {}
+    for depth in ("1", "16"):
+        one = found[f"depth {depth}"] = passes.measured(depth)
+        say(f"pass at depth {depth}: {one}")
+        title = f"pass, depth {depth}: 10,000 nodes, {one['running']:,.0f} running, {one['waiting']:,.0f} waiting"
+        report.beside(f"{title}: median", f"{one['median_ms']:.1f} ms")
+        report.against(f"the same: 95th percentile of 60, depth {depth}", f"pass, depth {depth}", one["p95_ms"])
+        report.against(f"the same: longest call, depth {depth}", "one call", one["longest_call_ms"])
+        report.beside(f"the same: memory of the process, depth {depth}", f"{one['memory_mib']:.0f} MiB")
+    filled = found["filled"] = passes.measured("fill")
+    say(f"filled from empty: {filled}")
+    title = f"{filled['started']:,.0f} slots over 1,000 nodes filled from empty"
+    report.against(title, "filled from empty", filled["ms"])
+    report.against(f"{title}: longest call", "one call", filled["longest_call_ms"])
+    report.results["passes_ms"] = found
+
+
 MEASURES = {
+    "passes": measure_passes,
     "latency": measure_latency,
     "hub": measure_hub,
     "submission": measure_submission,

@@ -152,7 +152,7 @@ def test_a_machine_of_nodes_is_its_cpus_together(log: Path, tmp_path: Path) -> N
     done = simulate(log, "--policy", "easy", "--nodes", nodes, "--what-if", "nodes+=1")
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
-    assert "2 nodes, taken for one machine with their 4 cpus together" in lines
+    assert "2 nodes with 4 cpus; for easy one machine with all of them" in lines
     assert f"{log}: 6 jobs read, 3 run on 4 processors" in lines
     assert f"{log}, nodes+=1: 6 jobs read, 4 run on 6 processors" in lines
     nodes.write_text("n1 2\nn2 two\n")
@@ -258,7 +258,11 @@ def test_other_ends_of_lines_are_taken(tmp_path: Path, ends: str) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ((KTH, "--policy", "live"), 2, "there is no policy 'live'; accepted are fcfs, easy, easy-sjbf, sjf,"),
+        ((KTH, "--policy", "best"), 2, "there is no policy 'best'; accepted are fcfs, easy, easy-sjbf, sjf,"),
+        ((KTH, "--policy", "nowhere.toml"), 5, "there is no file nowhere.toml"),
+        ((KTH, "--policy", "easy", "--shake", "0"), 2, "--shake"),
+        ((KTH, "--policy", "easy", "--shake", "2", "--starts", "x"), 2, "--shake replays many copies: --starts and"),
+        ((KTH, "--policy", "easy", "--shake", "2", "--plots", "x"), 2, "--shake replays many copies: --starts and"),
         ((KTH, "--policy", "depth:0"), 2, "there is no policy 'depth:0'"),
         ((KTH, "--policy", ","), 2, "there is no policy ''"),
         ((KTH,), 2, "Missing option '--policy'"),

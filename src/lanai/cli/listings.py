@@ -108,7 +108,7 @@ REPLAYS: Final = Listing(
     columns=(
         *("policy", "what_if", "jobs", "wait_avg_s", "wait_median_s", "wait_p95_s", "wait_max_s"),
         *("slowdown_avg", "slowdown_p95", "slowdown_max", "utilisation", "makespan_s", "fairness_jain", "users"),
-        *("starts_sum_s", "starts_sha256"),
+        *("starts_sum_s", "starts_sha256", "copies", "slowdown_sd", "wait_avg_sd_s", "wait_max_sd_s"),
     ),
     shown=(
         *("policy", "jobs", "wait_avg_s", "wait_p95_s", "wait_max_s", "slowdown_avg", "utilisation", "makespan_s"),

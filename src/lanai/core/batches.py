@@ -160,7 +160,10 @@ class Batch:
     @property
     def waiting(self) -> int:
         """Jobs in lines: neither held nor delayed nor at a node."""
-        return sum(line.waiting.count for line in self.lines.values())
+        count = 0
+        for line in self.lines.values():
+            count += line.waiting.count
+        return count
 
     @property
     def is_open(self) -> bool:

@@ -45,11 +45,12 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
 
 def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
     """Whether some open node could take it, if it were empty, and nothing keeps the batch from nodes."""
-    is_free_to_go = not batch.avoided and not batch.stalls and not line.not_on
-    if not is_free_to_go:
+    if batch.avoided or batch.stalls or line.not_on:
         return False
     if line.shape.nodes == 1:
-        return next(able_cells(world, line), None) is not None
+        for _ in able_cells(world, line):
+            return True
+        return False
     taking = (node.id for cell in able_cells(world, line) for node in cell.nodes() if node.takes_claims)
     return are_enough(line, taking)
 

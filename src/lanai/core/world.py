@@ -222,7 +222,7 @@ class World:
 
     def total(self) -> Vector:
         """All capacity of the nodes that have taken stock and are connected."""
-        return sum(node.total for node in self.nodes.values() if node.is_in_step)
+        return sum([node.total for node in self.nodes.values() if node.is_in_step])
 
     # -- grants
 

@@ -24,6 +24,7 @@ LARGEST: Final = 1 << 53  # from here on not every whole number is an IEEE doubl
 FOUND_CHARACTERS: Final = 60
 LINES_NAMED: Final = 10
 _HEADER: Final = re.compile(rb";\s*(MaxProcs|MaxNodes)\s*:\s*(\d{1,15})(?!\S)")
+_USER: Final = re.compile(rb";\s*User\s*:\s*(\d{1,15})\s+(\S.*)")
 _NUMBER: Final = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WHOLE: Final = re.compile(rb"[+-]?\d+")
 _WHOLE_FIELDS: Final = frozenset({2, 4, 5, 8, 9, 12})  # those that are read; the others only have to be numbers
@@ -82,6 +83,7 @@ class Trace(msgspec.Struct, frozen=True):
         read: jobs that were read, those skipped included.
         jobs: in order of submission, then of the file.
         skipped: by reason, in the order in which each was first met.
+        users: names of users by their numbers, where the header says them (`; User: NUMBER NAME`).
     """
 
     file: str
@@ -89,6 +91,7 @@ class Trace(msgspec.Struct, frozen=True):
     read: int
     jobs: list[TraceJob]
     skipped: list[Skipped]
+    users: dict[int, str] = {}
 
     def skipped_as(self, kind: str) -> int:
         """How many jobs were skipped as `invalid` or `wide`."""
@@ -131,11 +134,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A trace as it was recorded, nothing skipped yet: `rows` in the order of the file, for `procs` processors."""
+    """A trace as it was recorded, nothing skipped yet: `rows` in the order of the file, for `procs` processors.
+
+    `users` are names by numbers, as far as the header says them.
+    """
 
     file: str
     procs: int
     rows: list[Row]
+    users: dict[int, str] = {}
 
 
 def read_trace(lines: Iterable[bytes], file: str, reading: Reading) -> Trace:
@@ -155,10 +162,13 @@ def record(lines: Iterable[bytes], file: str, reading: Reading) -> Recorded:
     """
     header: dict[bytes, int] = {}
     rows: list[Row] = []
+    users: dict[int, str] = {}
     for number, line in enumerate(lines, 1):
         if line[:1] == b";":
             if found := _HEADER.match(line):
                 header.setdefault(found[1], int(found[2]))
+            elif found := _USER.match(line):
+                users.setdefault(int(found[1]), found[2].decode("utf-8", "replace").strip())
             continue
         fields = line.split()
         if not fields or fields[0][:1] == b";":
@@ -174,7 +184,7 @@ def record(lines: Iterable[bytes], file: str, reading: Reading) -> Recorded:
             hint="lanai simulate FILE --procs N ...",
             facts={"file": file},
         )
-    return Recorded(file, procs, rows)
+    return Recorded(file, procs, rows, users)
 
 
 def select(recorded: Recorded, reading: Reading) -> Trace:
@@ -197,7 +207,7 @@ def select(recorded: Recorded, reading: Reading) -> Trace:
     if not jobs:
         raise _no_jobs(recorded, skipped)
     jobs.sort(key=lambda job: job.submit_s)
-    return Trace(recorded.file, recorded.procs, len(recorded.rows), jobs, list(skipped.values()))
+    return Trace(recorded.file, recorded.procs, len(recorded.rows), jobs, list(skipped.values()), recorded.users)
 
 
 def _no_jobs(recorded: Recorded, skipped: dict[str, Skipped]) -> UserError:

@@ -73,6 +73,24 @@ def changed(recorded: Recorded, nodes: Sequence[MachineNode] | None, what_if: Wh
     return recorded
 
 
+def changed_nodes(nodes: Sequence[MachineNode] | None, what_if: WhatIf) -> Sequence[MachineNode] | None:
+    """The nodes of the machine as they would have been; None where it is none of nodes.
+
+    Raises:
+        UserError: its processors are changed, but it is one of nodes.
+    """
+    for change in what_if.changes:
+        if nodes is not None and change.of == "procs":
+            raise UserError(
+                f"{what_if.text}: the machine is one of nodes",
+                code="bad_change",
+                hint="change nodes, such as nodes+=20, or leave --nodes out",
+            )
+        if nodes is not None and change.of == "nodes":
+            nodes = resized(nodes, _counted(len(nodes), change))
+    return nodes
+
+
 def _change(text: str) -> Change:
     match = _CHANGE.fullmatch(text)
     if match is None:

@@ -14,7 +14,7 @@ import click
 from lanai.cli.terminal import CLEAR_LINE, has_cursor, say, talk
 
 if TYPE_CHECKING:
-    from lanai.sim.policies import PlannerMaker
+    from lanai.cli.context import Asked
 
 MOST_BYTES: Final = 1 << 20
 GZIP: Final = b"\x1f\x8b"
@@ -29,6 +29,9 @@ Policies:
   easy-sjbf                    easy, backfilled shortest first
   conservative                 a reservation for every waiting job
   depth:D                      reservations for the first D that do not fit
+  fair, tight                  the hub's own pass under a preset of its policy
+  live                         the same under the policy in force at the hub
+  FILE.toml                    the same under a policy as in `lanai policy`
 
 \b
 Examples:
@@ -39,6 +42,8 @@ Examples:
   lanai simulate SDSC-SP2.swf.gz --policy easy --what-if procs+=64 --what-if load*=1.2,procs+=64
   lanai simulate SDSC-SP2.swf.gz --policy fcfs,easy --plots pictures
   lanai simulate lublin_256.swf --policy depth:64 --starts starts.txt
+  lanai simulate history.swf --policy live,new.toml --nodes nodes.txt --what-if nodes+=20
+  lanai simulate KTH-SP2.swf.gz --policy easy,easy-sjbf,tight --shake 10
 """
 
 
@@ -58,7 +63,8 @@ Examples:
     "--nodes",
     "nodes_file",
     metavar="FILE",
-    help="The machine as nodes, one `name cpus memory gpus features` a line, or TOML; it is their cpus together.",
+    help="The machine as nodes, one `name cpus memory gpus features` a line, or TOML. For policies that are not the "
+    "hub's it is their cpus together.",
 )
 @click.option(
     "--what-if",
@@ -90,14 +96,42 @@ Examples:
     help="Processors of a job: those requested or those allocated, the other where it is not known, or the larger.",
 )
 @click.option("--keep-zero", "keeps_zero", is_flag=True, help="Keep jobs with a run time of 0.")
+@click.option(
+    "--shake",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Replay N copies with submissions moved a little at random, and print means and standard deviations.",
+)
+@click.option(
+    "--shake-s",
+    type=click.IntRange(0, 86_400),
+    default=60,
+    show_default=True,
+    metavar="S",
+    help="By so many seconds at most, to and fro.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of the moves: with the same seed they are the same.",
+)
 @click.option("--starts", metavar="FILE", help="Write `id submit start end` of each job to FILE; for one policy.")
 @click.option("--plots", metavar="DIR", help="Draw utilisation, queue length and waits into DIR, as PNG and SVG.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+@click.pass_obj
 def command(
+    asked: Asked,
+    /,
     trace: str,
     policies: tuple[str, ...],
     nodes_file: str | None,
     what_ifs: tuple[str, ...],
+    shake: int | None,
+    shake_s: int,
+    seed: int,
     starts: str | None,
     plots: str | None,
     format_: str,
@@ -110,6 +144,7 @@ def command(
     damaged line ends the command.
     """
     from lanai.cli import replays
+    from lanai.cli.replay_policies import is_of_site, planner_maker
 
     names = _names(policies)
     if starts is not None and len(names) + len(what_ifs) > 1:
@@ -118,13 +153,17 @@ def command(
         raise click.UsageError("--starts needs the name of a file")
     if nodes_file is not None and reading["procs"] is not None:
         raise click.UsageError("--procs and --nodes both say how large the machine is: give one of them")
+    if shake is not None and (starts is not None or plots is not None):
+        raise click.UsageError("--shake replays many copies: --starts and --plots are for one")
     if plots is not None:
         _require_plots(plots)
-    planners = {name: _planner(name, reading["estimates"]) for name in names}
+    planners = {name: planner_maker(name, reading["estimates"], asked) for name in names}
     nodes = None if nodes_file is None else replays.read_machine(nodes_file)
     with _lines(trace) as lines:
-        workloads = replays.workloads(lines, trace, reading, nodes, what_ifs)
-    results = list(replays.run(planners, workloads, _telling))
+        goes_by_nodes = any(map(is_of_site, names))
+        workloads = replays.workloads(lines, trace, reading, nodes, what_ifs, goes_by_nodes=goes_by_nodes)
+    shaking = None if shake is None else replays.Shake(shake, shake_s, seed)
+    results = list(replays.run(planners, workloads, _telling, shaking))
     if starts is not None:
         replays.write_starts(starts, results[0])
     files = [] if plots is None else replays.draw(plots, reading["estimates"], results)
@@ -144,24 +183,6 @@ def _names(policies: Sequence[str]) -> list[str]:
     """The policies asked for, each once, in the order in which they were named."""
     named = [name.strip() for some in policies for name in some.split(",")]
     return list(dict.fromkeys(name for name in named if name)) or [""]
-
-
-def _planner(name: str, estimates: str) -> PlannerMaker:
-    """What makes a planner for a trace."""
-    from lanai.sim.policies import POLICIES, planner_of, predicting_planner_of
-
-    planner = planner_of(name)
-    if planner is None:
-        raise click.UsageError(f"there is no policy {name!r}; accepted are {', '.join(POLICIES)} (D from 1 to 999999)")
-    if estimates != "predicted":
-        return lambda trace: planner(trace.procs)
-    predicting = predicting_planner_of(name)
-    if predicting is None:
-        raise click.UsageError(
-            f"{name} promises every job its start, and a job that outlives its prediction would break that: "
-            "--estimates predicted is for the other policies"
-        )
-    return predicting
 
 
 # -- reading

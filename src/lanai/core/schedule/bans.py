@@ -29,7 +29,11 @@ def lift_vain_bans(world: World) -> None:
 
 
 def _keeps_away(batch: Batch) -> bool:
-    return any(not_on != ANYWHERE for _, not_on in batch.lines)
+    # Each pass asks this of every batch: a loop takes half of the time of `any`.
+    for _, not_on in batch.lines:  # noqa: SIM110
+        if not_on != ANYWHERE:
+            return True
+    return False
 
 
 def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:

@@ -38,6 +38,8 @@ class Cell:
         self._indexed: dict[int, Vector] = {}
         """The free amount by which a node has its place."""
         self._nodes: dict[int, Node] = {}
+        self._by_id: list[Node] | None = None
+        """The same in order; None where that has to be made anew."""
 
     @property
     def is_empty(self) -> bool:
@@ -54,7 +56,7 @@ class Cell:
             return
         entry = (field(free, MEMORY), int(node.id))
         place = field(free, GPU), field(free, CPU) // self._step_milli, entry
-        self.drop(node)
+        self._unplace(node)
         gpus, bucket, _ = place
         level = self._levels.get(gpus)
         if level is None:
@@ -62,19 +64,27 @@ class Cell:
         level.insert(bucket, entry)
         self._places[node.id] = place
         self._indexed[node.id] = free
-        self._nodes[node.id] = node
+        if self._nodes.get(node.id) is not node:
+            self._nodes[node.id] = node
+            self._by_id = None
 
     def drop(self, node: Node) -> None:
         """Take the node out of the index; harmless where it is not there."""
+        if self._unplace(node):
+            del self._nodes[node.id], self._indexed[node.id]
+            self._by_id = None
+
+    def _unplace(self, node: Node) -> bool:
+        """Take the node from where it stands; False where it stands nowhere."""
         place = self._places.pop(node.id, None)
         if place is None:
-            return
+            return False
         gpus, bucket, entry = place
         level = self._levels[gpus]
         level.remove(bucket, entry)
         if not level.mask:
             del self._levels[gpus]
-        del self._nodes[node.id], self._indexed[node.id]
+        return True
 
     def find(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Node | None:
         """The smallest node on which `request` fits and that `allows` says yes to."""
@@ -90,13 +100,14 @@ class Cell:
         return sum(level.count_from(low) for gpus, level in self._levels.items() if gpus >= gpus_asked)
 
     def fitting(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> list[Node]:
-        """All nodes on which `request` fits and that `allows` says yes to, in the order in which they were indexed."""
+        """All nodes on which `request` fits and that `allows` says yes to, in any order."""
         return [node for node in self._nodes.values() if not (node.free - request) & guard and allows(node)]
 
     def nodes(self) -> list[Node]:
-        """Those in the index, by id."""
-        return [self._nodes[node] for node in sorted(self._nodes)]
-
+        """Those in the index, by id. Not to be changed, and to be read at once."""
+        if self._by_id is None:
+            self._by_id = [self._nodes[node] for node in sorted(self._nodes)]
+        return self._by_id
 
     def _upwards(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Iterator[Node]:
         memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli

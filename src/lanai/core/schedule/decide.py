@@ -43,7 +43,7 @@ def decide(world: World) -> bool:
     dates.note(world)
     total = world.total()
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting]
+    waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open]
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
@@ -70,10 +70,13 @@ class Sweep:
         self.starts = 0
         self.considered = limits.Considered(world)
         self._world = world
-        self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
+        lines = (line for batch in waiting for line in batch.lines.values())
+        self._left = {line: count for line in lines if (count := line.waiting.count)}
         self._order = heads.in_order(world, waiting, self._left, total)
         self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
+        self._is_free = not has_rules(world)
+        """Nothing but room says who may be on a node together."""
         self._held = 0
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
@@ -130,16 +133,19 @@ class Sweep:
 
     def _backfill(self) -> None:
         world = self._world
-        rest = self._order.rest()
         if world.policy.backfill_order == "shortest":
-            rest = heads.by_length(world, rest)
+            rest = heads.by_length(world, self._order.unsorted())
+        else:
+            rest = self._order.rest()
         for batch, line in rest:
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
-                self._start_all(batch, line, hard=False)
+                is_allowed = self._start_all(batch, line, hard=False)
+            else:
+                is_allowed = self._is_allowed(batch, line, hard=False)
             if self.starts >= MOST_STARTS:
                 return
-            if self._left[line] and not self._is_allowed(batch, line, hard=False):
+            if self._left[line] and not is_allowed:
                 self._put_aside(batch, line)
             elif self._left[line] and service.reserves_always:
                 self._promise(batch, line)
@@ -159,11 +165,14 @@ class Sweep:
             if self._left[line] and not self._is_allowed(batch, line, hard=True):
                 explain.limit_reached(self._world, line, self.considered)
 
-    def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> None:
-        """Start the line's jobs until one has no room, or may not."""
-        while self.starts < MOST_STARTS and self._left[line] and self._is_allowed(batch, line, hard=hard):
+    def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> bool:
+        """Start the line's jobs until one has no room, or may not. True where it may, if there were room."""
+        while self.starts < MOST_STARTS and self._left[line]:
+            if not self._is_allowed(batch, line, hard=hard):
+                return False
             if not self._start(batch, line):
-                return
+                return True
+        return True
 
     def _put_aside(self, batch: Batch, line: Line) -> None:
         """A limit holds the line; where that is a soft one only, it may be tried once more."""
@@ -177,17 +186,16 @@ class Sweep:
         if line in world.promises:
             world.lift(world.promises.pop(line))
         length_us = estimate_us(world, line)
-        asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
+        asked = Refusal(line.vector, length_us, line.shape.nodes, line.features)
         has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
-        is_vain = not has_own and self._is_dominated(asked)
-        nodes = None if is_vain else find(world, batch, line, self._kept_us(line, length_us))
+        if not has_own and self._is_dominated(asked):
+            self._refuse(batch, line)
+            return False
+        nodes = find(world, batch, line, self._kept_us(line, length_us))
         if nodes is None:
-            if len(self._refused) < REFUSALS and _is_plain(world, batch, line):
+            if len(self._refused) < REFUSALS and self._is_free and _is_plain(batch, line):
                 self._refused.append(asked)
-            explain.no_room(world, batch, line)
-            if not batch.has_begun:
-                batch.has_begun = True
-                make_way(world, batch, line.vector, self._asked)
+            self._refuse(batch, line)
             return False
         for node in nodes:
             node.occupy(line, 1)
@@ -199,6 +207,12 @@ class Sweep:
         self._left[line] -= 1
         self.starts += 1
         return True
+
+    def _refuse(self, batch: Batch, line: Line) -> None:
+        explain.no_room(self._world, batch, line)
+        if not batch.has_begun:
+            batch.has_begun = True
+            make_way(self._world, batch, line.vector, self._asked)
 
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
@@ -259,13 +273,16 @@ class Sweep:
 
     def _is_dominated(self, asked: Refusal) -> bool:
         guard = self._world.layout.guard
-        return any(
-            not (asked.vector - other.vector) & guard
-            and asked.length_us >= other.length_us
-            and asked.nodes >= other.nodes
-            and asked.features >= other.features
-            for other in self._refused
-        )
+        vector, length_us, nodes, features = asked
+        for other in self._refused:
+            if (
+                not (vector - other.vector) & guard
+                and length_us >= other.length_us
+                and nodes >= other.nodes
+                and features >= other.features
+            ):
+                return True
+        return False
 
 
 def _depth(world: World) -> int:
@@ -278,13 +295,13 @@ def _depth(world: World) -> int:
             return 1 << 30
 
 
-def _is_plain(world: World, batch: Batch, line: Line) -> bool:
-    """Whether nothing but room decides where the line's jobs may go."""
-    return not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and not has_rules(world)
+def _is_plain(batch: Batch, line: Line) -> bool:
+    """Whether nothing keeps the line's jobs from any node."""
+    return not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
 
 
 def _forget_reasons(world: World) -> None:
     for batch in world.batches.values():
         for line in batch.lines.values():
-            if line.reason and not line.waiting:
+            if line.reason and not line.waiting.count:
                 explain.set_reason(world, line, "", "")

@@ -19,6 +19,7 @@ from lanai.core.world import World
 from lanai.model.vector import Vector
 
 Place = tuple[int, float, int, int, int]
+"""Minus the tier, minus the score, when submitted, the batch, the head's index."""
 
 
 class Order(Protocol):
@@ -35,6 +36,9 @@ class Order(Protocol):
 
     def rest(self) -> list[tuple[Batch, Line]]:
         """All lines that are left, in order."""
+
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """The same in any order, for less."""
 
 
 def in_order(world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> Order:
@@ -55,7 +59,8 @@ def in_order(world: World, waiting: list[Batch], left: dict[Line, int], total: V
 
 def tier(world: World, batch: Batch) -> int:
     """The tier of the batch's service: a higher one is looked at first."""
-    return world.policy.service(batch.settings.service).tier
+    policy = world.policy
+    return policy.service(batch.settings.service).tier if policy.services else 0
 
 
 class Tight:
@@ -64,12 +69,12 @@ class Tight:
     def __init__(self, world: World, scorer: Scorer, waiting: list[Batch], left: dict[Line, int]) -> None:
         self._left = left
         self._heads: list[tuple[Place, int, Batch, Line]] = []
+        has_tiers = bool(world.policy.services)
         for batch in waiting:
-            rank = -tier(world, batch)
+            rank = -tier(world, batch) if has_tiers else 0
             for line in batch.lines.values():
                 if line in left:
-                    score = scorer.score(batch, line)
-                    place = rank, -score, batch.submitted_at_us, int(batch.id), line.waiting.head()
+                    place = rank, -scorer.score(batch, line), batch.submitted_at_us, batch.id, line.waiting.head()
                     self._heads.append((place, len(self._heads), batch, line))
         heapify(self._heads)
 
@@ -92,6 +97,10 @@ class Tight:
     def rest(self) -> list[tuple[Batch, Line]]:
         """See `Order`."""
         return [(batch, line) for _, _, batch, line in sorted(self._heads)]
+
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """See `Order`."""
+        return [(batch, line) for _, _, batch, line in self._heads]
 
 
 class Fair:
@@ -147,6 +156,10 @@ class Fair:
             found.append(each)
             self.done()
         return found
+
+    def unsorted(self) -> list[tuple[Batch, Line]]:
+        """See `Order`."""
+        return [(batch, line) for batch, lines in self._lines.items() for line in lines]
 
 
 def by_length(world: World, lines: list[tuple[Batch, Line]]) -> list[tuple[Batch, Line]]:

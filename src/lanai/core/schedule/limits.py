@@ -17,7 +17,7 @@ from lanai.core.schedule.counters import AMOUNTS, CPU_SECONDS, MILLI_US, WAITING
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
-from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED, Bound, Limits
+from lanai.model.policy import DEFAULT_SERVICE, NO_LIMITS, UNLIMITED, Bound, Limits
 from lanai.model.resources import Shape
 from lanai.model.units import format_bytes
 
@@ -171,7 +171,7 @@ class Considered:
 def _counters(world: World, batch: Batch) -> Iterator[Counter]:
     own = world.policy.service(batch.settings.service).limits
     for kind, name, limits in _credentials(world, batch):
-        for thing in THINGS:
+        for thing in THINGS if limits is not NO_LIMITS else ():
             bound = _bound(limits, thing)
             if bound != _NONE and not (kind in OVERRIDDEN and _bound(own, thing) != _NONE):
                 yield _counter(world, kind, name, thing, bound)

@@ -29,6 +29,7 @@ class Line:
         "active",
         "batch",
         "cost",
+        "features",
         "leaf",
         "mean_run_us",
         "not_on",
@@ -50,6 +51,7 @@ class Line:
         self.leaf = leaf
         self.shape_id = shape_id
         self.shape = shape
+        self.features = frozenset(shape.features)
         self.vector = vector
         self.not_on = not_on
         self.waiting = Spans()

@@ -22,9 +22,9 @@ Size = tuple[int, int, int, int]
 
 def able_cells(world: World, line: Line) -> Iterator[Cell]:
     """Cells whose nodes, empty, could take an attempt of the line."""
-    guard, vector, features = world.layout.guard, line.vector, line.shape.features
+    guard, vector, features = world.layout.guard, line.vector, line.features
     for cell in world.cells.values():
-        if not (cell.total - vector) & guard and (not features or set(features) <= set(cell.features)):
+        if not (cell.total - vector) & guard and (not features or features.issubset(cell.features)):
             yield cell
 
 
@@ -48,7 +48,9 @@ def is_alone(world: World, batch: Batch) -> bool:
 def has_rules(world: World) -> bool:
     """Whether anything but room says who may be on a node together."""
     policy = world.policy
-    return policy.sharing != "shared" or any(service.is_dedicated for service in policy.services.values())
+    if policy.sharing != "shared" or not policy.services:
+        return policy.sharing != "shared"
+    return any(service.is_dedicated for service in policy.services.values())
 
 
 def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:

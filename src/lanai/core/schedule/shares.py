@@ -42,14 +42,17 @@ def price(batches: Iterable[Batch], total: Vector) -> None:
             cost = costs.get(line.vector)
             if cost is None:
                 cost = costs[line.vector] = dominant_share(line.vector, total)
-            line.price(cost)
+            if line.cost != cost or line.stacked:
+                line.price(cost)  # what waits at nodes costs by its run time, which may be another since
 
 
 def weigh_users(waiting: Iterable[Batch]) -> None:
     """A user counts by the best priority among those of his batches that have something waiting."""
     best: dict[Leaf, int] = {}
     for batch in waiting:
-        best[batch.user_leaf] = min(batch.priority, best.get(batch.user_leaf, batch.priority))
+        user, priority = batch.user_leaf, batch.leaf.priority
+        if priority < best.get(user, priority + 1):
+            best[user] = priority
     for leaf, priority in best.items():
         leaf.priority = priority
 
@@ -121,8 +124,14 @@ def share_of(batches: Iterable[Batch]) -> dict[BatchId, float]:
     """
     of_user: dict[Leaf, list[Batch]] = {}
     for batch in batches:
-        of_user.setdefault(batch.user_leaf, []).append(batch)
+        own = of_user.get(batch.user_leaf)
+        if own is None:
+            of_user[batch.user_leaf] = [batch]
+        else:
+            own.append(batch)
     in_order: list[Batch] = []
     for user in sorted(of_user, key=lambda user: [(place.value(), place.number) for place in user.path]):
-        in_order += sorted(of_user[user], key=lambda batch: (batch.leaf.value(), batch.leaf.number))
-    return {batch.id: 1 - rank / len(in_order) for rank, batch in enumerate(in_order)}
+        own = of_user[user]
+        in_order += sorted(own, key=lambda batch: (batch.leaf.value(), batch.leaf.number)) if len(own) > 1 else own
+    count = len(in_order)
+    return {batch.id: 1 - rank / count for rank, batch in enumerate(in_order)}

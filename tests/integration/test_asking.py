@@ -109,6 +109,28 @@ def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
     assert (held["when"], held["changes"]) == (None, [f"`lanai release {batch}/1000` lets it run"])
 
 
+def test_what_makes_a_priority(site: Site, batch: int) -> None:
+    found = asked(site, "priority")
+    (row,) = found["rows"]
+    assert (row["job"], row["jobs"], row["place"], row["turn"], row["turns"]) == (f"{batch}/[3-999]", 997, 1, 1, 1)
+    factors = {each["name"]: each for each in row["factors"]}
+    assert (factors["share"]["value"], factors["share"]["points"], factors["own"]["weight"]) == (1, 2, 0)
+    assert (factors["xfactor"]["cap"], factors["age"]["cap"], found["preset"]) == (100, None, "fair")
+    assert sum(each["points"] for each in factors.values()) == pytest.approx(row["score"], rel=1e-4)
+    assert asked(site, "priority", f"{batch}/7")["rows"][0]["job"] == f"{batch}/[3-999]"
+    shown = site.lanai("priority", str(batch)).stdout
+    assert shown.startswith(f"{batch}/[3-999]: place 1 of 1 line\n") and "turn 1 of 1 by shares" in shown
+    assert [line.split()[0] for line in shown.splitlines()[4:19]][:4] == ["NAME", "age", "xfactor", "share"]
+    assert "preset fair: by tier, then by turns (shares), and within a batch by score; 1 line eligible" in (
+        site.lanai("priority").stdout
+    )
+    assert "nothing of it waits in a line" in site.lanai("priority", f"{batch}/1").stdout
+    assert site.lanai("priority", f"{batch}/5000", ok=False).returncode != 0
+    assert "there is no batch" in site.lanai("priority", "9999", ok=False).stderr
+    assert site.lanai("priority", str(batch), "--user", "ann", ok=False).returncode == 2
+    assert asked(site, "priority", "--user", "nobody-else")["rows"] == []
+
+
 def test_stats_of_what_has_ended(site: Site, short: int) -> None:
     found = asked(site, "stats", "--by", "batch")
     (group,) = [group for group in found["groups"] if group["group"] == str(short)]
@@ -163,13 +185,15 @@ def test_mauis_reports(site: Site, short: int, batch: int) -> None:
     assert codes == [("C", "0"), ("C", "3"), ("C", "0")] and ended[-1][0] == "Jobs:"
     assert "State: Completed" in maui(site, "checkjob", f"{short}/1")
     assert "State: Failed" in maui(site, "checkjob", f"{short}/2")
-    assert f"{batch}/[3-999]" in maui(site, "diagnose", "-p")
+    heads, _, first = maui(site, "diagnose", "-p").splitlines()[2:5]
+    assert heads.split()[:2] == ["Job", "PRIORITY"] and heads.endswith("FS( Share)    Serv( QTime: XFctr)")
+    assert first.startswith(f"{batch}/[3-999]")
     assert "UserHold" in maui(site, "diagnose", "-q") and "n1" in maui(site, "diagnose", "-n")
     assert maui(site, "showstats", "-u").splitlines()[-1].startswith("TOTAL")
     assert site.lanai("maui", "diagnose", ok=False).returncode == 2
 
 
-@pytest.mark.parametrize("verb", ["queue", "free", "stats"])
+@pytest.mark.parametrize("verb", ["queue", "priority", "free", "stats"])
 def test_every_list_in_every_format(site: Site, batch: int, verb: str) -> None:
     whole = site.lanai(verb, "--format", "csv").stdout.splitlines()
     lines = [json.loads(line) for line in site.lanai(verb, "--format", "ndjson").stdout.splitlines()]

@@ -26,6 +26,25 @@ QUEUE: Final = Listing(
     words={"block": ("running", "eligible", "blocked")},
 )
 
+PRIORITIES: Final = Listing(
+    kind="rows",
+    key="job",
+    columns=(
+        *("place", "job", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name", "tier", "turn"),
+        *("turns", "score", "parts", "factors", "code", "reason"),
+    ),
+    shown=("place", "job", "user", "account", "service", "tier", "turn", "score", "parts"),
+    numbers=frozenset(("place", "batch", "jobs", "tier", "turn", "turns", "score")),
+)
+
+FACTORS: Final = Listing(
+    kind="factors",
+    key="name",
+    columns=("name", "value", "cap", "weight", "points", "part"),
+    shown=("name", "value", "cap", "weight", "points", "part"),
+    numbers=frozenset(("value", "cap", "weight", "points", "part")),
+)
+
 ROOMS: Final = Listing(
     kind="rooms",
     key="names",

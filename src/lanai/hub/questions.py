@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lanai.core import advice, asking
+from lanai.core import advice, asking, priorities
 from lanai.core.asking import QueueAsked
 from lanai.core.hub import HubCore
 from lanai.core.schedule import forecast
@@ -58,6 +58,12 @@ def when(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
     return _shown(forecast.earliest_of_job(core.world, batch, asked.index))
 
 
+def priority(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
+    """In which order waiting lines are looked at, and what makes their scores."""
+    asked = msgspec.msgpack.decode(arguments, type=priorities.Asked)
+    return _shown(priorities.priorities(core.world, msgspec.structs.replace(asked, most=min(asked.most, ROWS))))
+
+
 def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str, Any]:
     """What would change that a job waits, when it could start, and which line it waits in: what `why` says besides."""
     batch = core.world.batches[batch_id]
@@ -71,5 +77,5 @@ def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str
     }
 
 
-def _shown(answer: asking.Queue | asking.Free | Forecast) -> dict[str, Any]:
+def _shown(answer: asking.Queue | asking.Free | priorities.Priorities | Forecast) -> dict[str, Any]:
     return msgspec.structs.asdict(answer)

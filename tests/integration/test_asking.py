@@ -131,6 +131,35 @@ def test_what_makes_a_priority(site: Site, batch: int) -> None:
     assert asked(site, "priority", "--user", "nobody-else")["rows"] == []
 
 
+def test_a_dry_run_says_what_would_happen_and_starts_nothing(site: Site, batch: int) -> None:
+    found = asked(site, "plan", "--dry-run")
+    assert (found["starts"], found["starting"], found["promised"], found["is_whole"]) == ([], 0, 0, True)
+    assert (found["waiting"], found["blocked"]["jobs"], found["blocked"]["rows"][0]["code"]) == (997, 1, "held")
+    (site.work / "tried.toml").write_text("[limits]\njobs = 2\n")
+    tried = asked(site, "plan", "--dry-run", "--policy", "tried.toml")
+    assert (tried["differs"], tried["waiting"], tried["blocked"]["jobs"]) == (True, 0, 998)
+    limited = tried["blocked"]["rows"][0]
+    assert (limited["job"], limited["code"]) == (f"{batch}/[3-999]", "limit_hub_jobs")
+    shown = site.lanai("plan", "--dry-run", "--policy", "tried.toml").stdout
+    assert shown.startswith("under the policy tried, which differs\n\nWOULD START: 0 jobs\n")
+    assert "the hub runs 2 of at most 2 jobs" in shown
+    assert asked(site, "why", f"{batch}/3")["code"] == "no_room"
+    assert site.lanai("plan", ok=False).returncode == 2
+    (site.work / "bad.toml").write_text("preset = 'loose'\n")
+    assert "bad.toml:1:" in site.lanai("plan", "--dry-run", "--policy", "bad.toml", ok=False).stderr
+    assert "cannot read none.toml" in site.lanai("plan", "--dry-run", "--policy", "none.toml", ok=False).stderr
+
+
+def test_a_dry_run_names_who_is_promised_what(site: Site, batch: int) -> None:
+    """Both cpus are busy for half an hour: who needs both is promised them then."""
+    wide = site.submit(["true"], "--cpus", "2", "--time", "1m", "--name", "wide")
+    eventually(lambda: asked(site, "plan", "--dry-run")["promised"] == 1, what="a promise")
+    (promise,) = asked(site, "plan", "--dry-run")["promises"]
+    assert (promise["job"], promise["on"], promise["name"]) == (f"{wide}/1", ["n1"], "wide")
+    assert f"{wide}/1" in site.lanai("plan", "--dry-run").stdout
+    site.lanai("cancel", str(wide))
+
+
 def test_stats_of_what_has_ended(site: Site, short: int) -> None:
     found = asked(site, "stats", "--by", "batch")
     (group,) = [group for group in found["groups"] if group["group"] == str(short)]

@@ -75,7 +75,7 @@ class Asking:
         }
         named = {name: request.query_params.get(name, "") for name in ("user", "account", "service", "node")}
         said = await self._link.command(caller(request), "queue", **asked, **named)
-        shown = {block: _block_shown(said.pop(block), block) for block in BLOCKS}
+        shown = {block: block_shown(said.pop(block), block) for block in BLOCKS}
         cpus = {"cpus": said.pop("cpu_milli") / 1000, "busy_cpus": said.pop("busy_milli") / 1000}
         return answer({**shown, **said, **cpus, "asked_at": rfc3339(_now_us())})
 
@@ -179,14 +179,14 @@ def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def ranked_shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A line and its score as answers show them."""
-    job, ranges, is_cut = _jobs_named(row)
+    job, ranges, is_cut = jobs_named(row)
     place, code, reason = row["place"] or None, row["code"] or None, row["reason"] or None
     named = {"job": job, "ranges": ranges, "is_cut": is_cut}
     told = {name: value for name, value in row.items() if name not in ("spans", "pieces")}
     return {**named, **told, "place": place, "code": code, "reason": reason}
 
 
-def _jobs_named(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+def jobs_named(row: Mapping[str, Any]) -> tuple[str, str, bool]:
     """What a row stands for: as people name it, its ranges alone, and whether these are only the first."""
     spans = tuple(map(tuple, row["spans"]))
     ranges, is_cut = format_ranges(spans), row["pieces"] > len(spans)
@@ -244,12 +244,13 @@ def _understood(request: Request, name: str, default: str, parse: Callable[[str]
         raise UserError(f"{name}: {error}", code="bad_query") from None
 
 
-def _block_shown(block: Mapping[str, Any], name: str) -> dict[str, Any]:
+def block_shown(block: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A block of the queue as answers show it."""
     return {**block, "rows": [_row_shown(row, name) for row in block["rows"]]}
 
 
 def _row_shown(row: Mapping[str, Any], block: str) -> dict[str, Any]:
-    job, ranges, is_cut = _jobs_named(row)
+    job, ranges, is_cut = jobs_named(row)
     shape = shape_shown({**msgspec.to_builtins(Shape()), **row["shape"]})
     left_us = row.get("left_us")
     return {

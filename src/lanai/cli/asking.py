@@ -45,6 +45,22 @@ FACTORS: Final = Listing(
     numbers=frozenset(("value", "cap", "weight", "points", "part")),
 )
 
+STARTS: Final = Listing(
+    kind="starts",
+    key="job",
+    columns=("job", "user", "account", "service", "name", *_REQUEST, "on", "until"),
+    shown=("job", "user", "service", "cpus", "nodes", "time_limit_s", "on"),
+    numbers=frozenset(("cpus", "gpus", "nodes")),
+)
+
+PROMISES: Final = Listing(
+    kind="promises",
+    key="job",
+    columns=("job", "user", "account", "service", "name", *_REQUEST, "starts_at", "on"),
+    shown=("job", "user", "service", "cpus", "nodes", "time_limit_s", "starts_at", "on"),
+    numbers=frozenset(("cpus", "gpus", "nodes")),
+)
+
 ROOMS: Final = Listing(
     kind="rooms",
     key="names",

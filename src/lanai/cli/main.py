@@ -33,7 +33,7 @@ SECTIONS: Final = (
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
     (
         "Look things up",
-        ("queue", "priority", "free", "when", "stats", "batch", "job", "node", "shares", "events", "maui"),
+        ("queue", "priority", "free", "when", "plan", "stats", "batch", "job", "node", "shares", "events", "maui"),
     ),
     ("Machines", ("hub", "agent", "policy", "token", "install-service")),
     ("Prepare", ("gensub", "export", "simulate")),

@@ -275,6 +275,10 @@ class Commands:
         """In which order what waits is looked at, and why."""
         return questions.priority(self._core, command.arguments)
 
+    def plan(self, command: messages.Command) -> dict[str, Any]:
+        """What the next pass would do."""
+        return questions.plan(self._core, command.arguments)
+
     def nodes(self, command: messages.Command) -> dict[str, Any]:
         """The next nodes by name, and the name to go on after, None where none are left."""
         after = _arguments(command, OfNodes).after
@@ -428,6 +432,7 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "free": Commands.free,
     "when": Commands.when,
     "priority": Commands.priority,
+    "plan": Commands.plan,
     "nodes": Commands.nodes,
     "cancel": Commands.cancel,
     "hold": Commands.hold,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from services.site import Site
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("asking") / "site")
     made.start_hub()
-    made.start_agent("n1", "--cpus", "2", "--memory", "4G")
+    made.start_agent("n1", "--cpus", "2", "--memory", "4G", "--feature", "ssd", "--feature", "a100")
     yield made
     made.close()
 
@@ -107,6 +108,19 @@ def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
     site.lanai("cancel", str(large))
     held = asked(site, "why", f"{batch}/1000")
     assert (held["when"], held["changes"]) == (None, [f"`lanai release {batch}/1000` lets it run"])
+
+
+def test_features_that_a_node_offers(site: Site, batch: int) -> None:
+    (node,) = json.loads(site.lanai("node", "list", "--format", "json").stdout)["nodes"]
+    system = os.uname()
+    assert node["features"] == sorted(["a100", "ssd", system.sysname.lower(), system.machine])
+    assert "a100" in site.lanai("node", "list").stdout and "ssd" in site.lanai("node", "show", "n1").stdout
+    assert asked(site, "free", "--features", "ssd,a100")["rooms"][0]["names"] == ["n1"]
+    assert asked(site, "free", "--features", "tape")["rooms"] == []
+    refused = site.lanai("run", "--features", "ssd,tape", "--", "true", ok=False)
+    assert refused.returncode != 0 and "tape" in refused.stderr
+    bad = site.lanai("agent", "start", "--name", "n2", "--feature", "a b", ok=False)
+    assert bad.returncode != 0 and "--feature: found 'a b'" in bad.stderr
 
 
 def test_what_makes_a_priority(site: Site, batch: int) -> None:

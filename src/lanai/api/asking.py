@@ -180,10 +180,10 @@ def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:
 def ranked_shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A line and its score as answers show them."""
     job, ranges, is_cut = jobs_named(row)
-    place, code, reason = row["place"] or None, row["code"] or None, row["reason"] or None
+    place, turn, code, reason = (row[name] or None for name in ("place", "turn", "code", "reason"))
     named = {"job": job, "ranges": ranges, "is_cut": is_cut}
     told = {name: value for name, value in row.items() if name not in ("spans", "pieces")}
-    return {**named, **told, "place": place, "code": code, "reason": reason}
+    return {**named, **told, "place": place, "turn": turn, "code": code, "reason": reason}
 
 
 def jobs_named(row: Mapping[str, Any]) -> tuple[str, str, bool]:

@@ -192,7 +192,8 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
             return -tier(world, batch), *line.leaf.claim(), int(line.batch), line.waiting.head()
 
         return by_share
-    scorer = Scorer(world, share_of(batch for batch in world.batches.values() if batch.waiting), world.total())
+    shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
+    scorer = Scorer(world, shares, world.total())
 
     def by_score(line: Line) -> _Place:
         batch = world.batches[line.batch]

@@ -68,7 +68,8 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         jobs: how many wait in it.
         place: in the order of the pass among all that is eligible, from 1; 0: something blocks it.
         tier: of its service.
-        turn: of its batch in the order of shares, from 1; of `turns` batches with something waiting.
+        turn: of its batch in the order of shares, from 1, of `turns` batches with something that may start; 0 where
+            nothing of it may, because it is paused or its date is still to come.
         code, reason: why it waits.
     """
 
@@ -170,7 +171,7 @@ class _Ranks:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        shares = share_of(batch for batch in world.batches.values() if batch.waiting)
+        shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
         self._turns = {batch: number for number, batch in enumerate(shares, 1)}
         self.scorer = Scorer(world, shares, world.total())
 

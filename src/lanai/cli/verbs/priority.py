@@ -113,7 +113,8 @@ def _print_one(what: str, found: Mapping[str, Any], view: View) -> None:
     for row in rows:
         print(f"{row['job']}: {_standing(row, found)}")
         print(f"  {row['user']}, account {row['account']}, service {row['service']}, tier {row['tier']}; ", end="")
-        print(f"turn {row['turn']} of {row['turns']} by shares; score {row['score']:.4g}")
+        turn = "no turn yet" if row["turn"] is None else f"turn {row['turn']} of {row['turns']}"
+        print(f"{turn} by shares; score {row['score']:.4g}")
         print(f"  preset {found['preset']}: {ORDERS[found['preset']]}")
         print()
         print_rows(FACTORS, map(_factor_shown, row["factors"]), View())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from services.site import Site
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("asking") / "site")
     made.start_hub()
-    made.start_agent("n1", "--cpus", "2", "--memory", "4G")
+    made.start_agent("n1", "--cpus", "2", "--memory", "4G", "--feature", "ssd", "--feature", "a100")
     yield made
     made.close()
 
@@ -109,6 +110,70 @@ def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
     assert (held["when"], held["changes"]) == (None, [f"`lanai release {batch}/1000` lets it run"])
 
 
+def test_features_that_a_node_offers(site: Site, batch: int) -> None:
+    (node,) = json.loads(site.lanai("node", "list", "--format", "json").stdout)["nodes"]
+    system = os.uname()
+    assert node["features"] == sorted(["a100", "ssd", system.sysname.lower(), system.machine])
+    assert "a100" in site.lanai("node", "list").stdout and "ssd" in site.lanai("node", "show", "n1").stdout
+    assert asked(site, "free", "--features", "ssd,a100")["rooms"][0]["names"] == ["n1"]
+    assert asked(site, "free", "--features", "tape")["rooms"] == []
+    refused = site.lanai("run", "--features", "ssd,tape", "--", "true", ok=False)
+    assert refused.returncode != 0 and "tape" in refused.stderr
+    bad = site.lanai("agent", "start", "--name", "n2", "--feature", "a b", ok=False)
+    assert bad.returncode != 0 and "--feature: found 'a b'" in bad.stderr
+
+
+def test_what_makes_a_priority(site: Site, batch: int) -> None:
+    found = asked(site, "priority")
+    (row,) = found["rows"]
+    assert (row["job"], row["jobs"], row["place"], row["turn"], row["turns"]) == (f"{batch}/[3-999]", 997, 1, 1, 1)
+    factors = {each["name"]: each for each in row["factors"]}
+    assert (factors["share"]["value"], factors["share"]["points"], factors["own"]["weight"]) == (1, 2, 0)
+    assert (factors["xfactor"]["cap"], factors["age"]["cap"], found["preset"]) == (100, None, "fair")
+    assert sum(each["points"] for each in factors.values()) == pytest.approx(row["score"], rel=1e-4)
+    assert asked(site, "priority", f"{batch}/7")["rows"][0]["job"] == f"{batch}/[3-999]"
+    shown = site.lanai("priority", str(batch)).stdout
+    assert shown.startswith(f"{batch}/[3-999]: place 1 of 1 line\n") and "turn 1 of 1 by shares" in shown
+    assert [line.split()[0] for line in shown.splitlines()[4:19]][:4] == ["NAME", "age", "xfactor", "share"]
+    assert "preset fair: by tier, then by turns (shares), and within a batch by score; 1 line eligible" in (
+        site.lanai("priority").stdout
+    )
+    assert "nothing of it waits in a line" in site.lanai("priority", f"{batch}/1").stdout
+    assert site.lanai("priority", f"{batch}/5000", ok=False).returncode != 0
+    assert "there is no batch" in site.lanai("priority", "9999", ok=False).stderr
+    assert site.lanai("priority", str(batch), "--user", "ann", ok=False).returncode == 2
+    assert asked(site, "priority", "--user", "nobody-else")["rows"] == []
+
+
+def test_a_dry_run_says_what_would_happen_and_starts_nothing(site: Site, batch: int) -> None:
+    found = asked(site, "plan", "--dry-run")
+    assert (found["starts"], found["starting"], found["promised"], found["is_whole"]) == ([], 0, 0, True)
+    assert (found["waiting"], found["blocked"]["jobs"], found["blocked"]["rows"][0]["code"]) == (997, 1, "held")
+    (site.work / "tried.toml").write_text("[limits]\njobs = 2\n")
+    tried = asked(site, "plan", "--dry-run", "--policy", "tried.toml")
+    assert (tried["differs"], tried["waiting"], tried["blocked"]["jobs"]) == (True, 0, 998)
+    limited = tried["blocked"]["rows"][0]
+    assert (limited["job"], limited["code"]) == (f"{batch}/[3-999]", "limit_hub_jobs")
+    shown = site.lanai("plan", "--dry-run", "--policy", "tried.toml").stdout
+    assert shown.startswith("under the policy tried, which differs\n\nWOULD START: 0 jobs\n")
+    assert "the hub runs 2 of at most 2 jobs" in shown
+    assert asked(site, "why", f"{batch}/3")["code"] == "no_room"
+    assert site.lanai("plan", ok=False).returncode == 2
+    (site.work / "bad.toml").write_text("preset = 'loose'\n")
+    assert "bad.toml:1:" in site.lanai("plan", "--dry-run", "--policy", "bad.toml", ok=False).stderr
+    assert "cannot read none.toml" in site.lanai("plan", "--dry-run", "--policy", "none.toml", ok=False).stderr
+
+
+def test_a_dry_run_names_who_is_promised_what(site: Site, batch: int) -> None:
+    """Both cpus are busy for half an hour: who needs both is promised them then."""
+    wide = site.submit(["true"], "--cpus", "2", "--time", "1m", "--name", "wide")
+    eventually(lambda: asked(site, "plan", "--dry-run")["promised"] == 1, what="a promise")
+    (promise,) = asked(site, "plan", "--dry-run")["promises"]
+    assert (promise["job"], promise["on"], promise["name"]) == (f"{wide}/1", ["n1"], "wide")
+    assert f"{wide}/1" in site.lanai("plan", "--dry-run").stdout
+    site.lanai("cancel", str(wide))
+
+
 def test_stats_of_what_has_ended(site: Site, short: int) -> None:
     found = asked(site, "stats", "--by", "batch")
     (group,) = [group for group in found["groups"] if group["group"] == str(short)]
@@ -163,13 +228,15 @@ def test_mauis_reports(site: Site, short: int, batch: int) -> None:
     assert codes == [("C", "0"), ("C", "3"), ("C", "0")] and ended[-1][0] == "Jobs:"
     assert "State: Completed" in maui(site, "checkjob", f"{short}/1")
     assert "State: Failed" in maui(site, "checkjob", f"{short}/2")
-    assert f"{batch}/[3-999]" in maui(site, "diagnose", "-p")
+    heads, _, first = maui(site, "diagnose", "-p").splitlines()[2:5]
+    assert heads.split()[:2] == ["Job", "PRIORITY"] and heads.endswith("FS( Share)    Serv( QTime: XFctr)")
+    assert first.startswith(f"{batch}/[3-999]")
     assert "UserHold" in maui(site, "diagnose", "-q") and "n1" in maui(site, "diagnose", "-n")
     assert maui(site, "showstats", "-u").splitlines()[-1].startswith("TOTAL")
     assert site.lanai("maui", "diagnose", ok=False).returncode == 2
 
 
-@pytest.mark.parametrize("verb", ["queue", "free", "stats"])
+@pytest.mark.parametrize("verb", ["queue", "priority", "free", "stats"])
 def test_every_list_in_every_format(site: Site, batch: int, verb: str) -> None:
     whole = site.lanai(verb, "--format", "csv").stdout.splitlines()
     lines = [json.loads(line) for line in site.lanai(verb, "--format", "ndjson").stdout.splitlines()]

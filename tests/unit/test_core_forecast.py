@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
-from lanai.core.events import AttemptsStarted, JobsHeld, NodeHeard
+from lanai.core.events import AttemptsStarted, JobsHeld, NodeHeard, PolicyChanged
 from lanai.core.nodes import Step
 from lanai.core.schedule.forecast import Forecast, earliest_of_job, earliest_start, fit_number
 from lanai.core.schedule.promises import lift_all
 from lanai.model.ids import BatchId, Index
+from lanai.model.policy import Bound, Limits, Policy
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
@@ -126,6 +127,24 @@ def test_the_limit_of_its_batch_and_its_date(hub: Recorder) -> None:
     unlimited = hub.submit(2, max_running=1)
     hub.start()
     assert of_job(hub, unlimited).certainty == "unknown"
+
+
+def test_a_limit_of_the_policy_holds_although_there_is_room(hub: Recorder) -> None:
+    """It starts when something that counts there has ended: not now, and not when somebody else's job ends."""
+    hub.feed(PolicyChanged(1, Policy(batch_limits=Limits(jobs=Bound(1, 1))), 0))
+    hub.answer()
+    hub.take_all()
+    hub.join("n", capacity(cpus=8))
+    hub.submit(1, shape=Shape(time_limit_us=MINUTE))
+    batch, other = hub.submit(2, shape=LIMITED), hub.submit(2)
+    hub.start()
+    found = of_job(hub, batch)
+    assert (seconds_ahead(hub, found), found.certainty) == (600, "if nothing comes before it")
+    assert found.why == (
+        f"batch {batch} runs 1 of at most 1 jobs (soft 1, hard 1); the first of what counts ends then"
+    )
+    assert of_job(hub, other).certainty == "unknown"
+    assert "nothing says when that changes" in of_job(hub, other).why
 
 
 def test_not_before_the_date_of_its_batch(hub: Recorder) -> None:

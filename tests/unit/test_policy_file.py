@@ -142,6 +142,7 @@ def test_what_is_not_said_is_as_usual(text: str) -> None:
         ("a = [1,\n", "p.toml:2: found no TOML: Invalid value"),
         ("[schedule]\ndepth = 1\ndepth = 2\n", "p.toml:3: found no TOML: Cannot overwrite a value"),
         ("\n[shedule]\n", "p.toml:2: found unknown key shedule, did you mean schedule?"),
+        ("preset = 'tight'", "p.toml:1: found unknown key preset, did you mean preset in [schedule]?"),
         ("[schedule]\n\nprset = 1", "p.toml:3: found unknown key schedule.prset, did you mean preset?"),
         ("schedule = 3", "p.toml:1: found schedule = 3, accepted is a table, [schedule]"),
         ('[schedule]\npreset = "fare"', 'p.toml:2: found schedule.preset = "fare", accepted is one of fair, tight'),

@@ -37,6 +37,7 @@ from lanai.agent.ports import Served, Starters, check_state
 from lanai.agent.room import Room
 from lanai.agent.spool import Spool
 from lanai.model.errors import ErrorBody, LanaiError, Refusal, UserError
+from lanai.model.features import parse_feature
 from lanai.model.resources import Capacity
 from lanai.model.settings import CgroupUse, CpuLimit
 from lanai.model.units import parse_bytes, parse_gpu_ids, parse_milli
@@ -70,6 +71,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory", type=parse_bytes, help="default: the computer's, or the cgroup's limit")
     parser.add_argument("--gpus", type=parse_gpu_ids, help="how many, or their ids; default: what nvidia-smi lists")
     parser.add_argument("--resource", action="append", default=[], metavar="NAME=N", help="a named resource")
+    parser.add_argument("--feature", action="append", default=[], type=parse_feature, help="a name; may be repeated")
     parser.add_argument("--as-users", action="store_true", help="run each job as its user; for root only")
     parser.add_argument("--min-uid", type=int, default=0, help="lowest uid that --as-users serves, but for root's")
     parser.add_argument("--allow-root", action=argparse.BooleanOptionalAction, default=True, help="serve root's jobs")
@@ -118,6 +120,7 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
             pid=os.getpid(),
             wall_us=wall_us(),
             capacity=capacity,
+            features=tuple(sorted({*options.feature, *detect.features()})),
             started_by=_user(),
             facts=(("runs_as", _runs_as(served)), *cgroups.facts()),
         )

@@ -1,6 +1,7 @@
-"""What this computer has: cpus, memory, gpus, its boot. It reads the kernel's files and asks `nvidia-smi`, once.
+"""What this computer has: cpus, memory, gpus, its kind and boot.
 
-It must not fail: what cannot be found out counts as not there, and what the caller states always wins.
+It reads the kernel's files and asks `nvidia-smi`, once. It must not fail: what cannot be found out counts as not
+there, and what the caller states always wins.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from lanai.model.features import is_feature
 from lanai.model.resources import Capacity
 
 GPU_TIMEOUT_S: Final = 2.0
@@ -69,6 +71,12 @@ def gpus(program: str = "nvidia-smi") -> tuple[str, ...]:
         return found
     wanted = [word.strip() for word in allowed.split(",")]
     return tuple(gpu for gpu in found if gpu in wanted)
+
+
+def features() -> tuple[str, ...]:
+    """The operating system and the kind of processor, such as `linux` and `x86_64`."""
+    system = os.uname()
+    return tuple(name for name in (system.sysname.lower(), system.machine) if is_feature(name))
 
 
 def boot_id() -> str:

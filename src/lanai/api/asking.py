@@ -53,8 +53,11 @@ class Asking:
             Served("GET", "/v1/free", Action.NODE_SEE, self.free),
             Served("GET", "/v1/when", Action.NODE_SEE, self.when),
             Served("GET", "/v1/stats", Action.BATCH_SEE, self.stats),
+            Served("GET", "/v1/priority", Action.BATCH_SEE, self.priority),
             Served("GET", "/v1/batches/{batch}/when", Action.BATCH_SEE, self.when_batch),
             Served("GET", "/v1/jobs/{batch}/{index}/when", Action.BATCH_SEE, self.when_batch),
+            Served("GET", "/v1/batches/{batch}/priority", Action.BATCH_SEE, self.priority_of),
+            Served("GET", "/v1/jobs/{batch}/{index}/priority", Action.BATCH_SEE, self.priority_of),
         ]
 
     async def queue(self, request: Request) -> Response:
@@ -72,7 +75,7 @@ class Asking:
         }
         named = {name: request.query_params.get(name, "") for name in ("user", "account", "service", "node")}
         said = await self._link.command(caller(request), "queue", **asked, **named)
-        shown = {block: _block_shown(said.pop(block), block) for block in BLOCKS}
+        shown = {block: block_shown(said.pop(block), block) for block in BLOCKS}
         cpus = {"cpus": said.pop("cpu_milli") / 1000, "busy_cpus": said.pop("busy_milli") / 1000}
         return answer({**shown, **said, **cpus, "asked_at": rfc3339(_now_us())})
 
@@ -102,6 +105,28 @@ class Asking:
             return answer(_ended("it has ended"))
         said = await self._link.command(caller(request), "when", batch=row.batch, index=index)
         return answer(forecast_shown(said))
+
+    async def priority(self, request: Request) -> Response:
+        """GET /v1/priority: lines in the order of the pass."""
+        said = await self._link.command(
+            caller(request),
+            "priority",
+            only=only_of(request) or "",
+            user=request.query_params.get("user", ""),
+            skip=questions.number(request, "skip", 0, 0, 1 << 30),
+            most=questions.number(request, "most", 100, 0, ROWS),
+        )
+        return answer({**said, "rows": [ranked_shown(row) for row in said["rows"]]})
+
+    async def priority_of(self, request: Request) -> Response:
+        """GET .../priority: of the lines of a batch, or of the one that a job waits in; none where nothing waits."""
+        row = await self._row(request)
+        index = None
+        if "index" in request.path_params:
+            index = Index(questions.whole("index", request.path_params["index"]))
+            await self._view.ask(lambda reader: reader.job(row.batch, index))  # there is such a job
+        said = await self._link.command(caller(request), "priority", batch=row.batch, index=index)
+        return answer({**said, "rows": [ranked_shown(each) for each in said["rows"]]})
 
     async def stats(self, request: Request) -> Response:
         """GET /v1/stats: how jobs fared that have ended. Summed up in a thread; says how long that took."""
@@ -150,6 +175,24 @@ def forecast_shown(said: Mapping[str, Any]) -> dict[str, Any]:
         "certainty": said["certainty"],
         "why": said["why"],
     }
+
+
+def ranked_shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line and its score as answers show them."""
+    job, ranges, is_cut = jobs_named(row)
+    place, turn, code, reason = (row[name] or None for name in ("place", "turn", "code", "reason"))
+    named = {"job": job, "ranges": ranges, "is_cut": is_cut}
+    told = {name: value for name, value in row.items() if name not in ("spans", "pieces")}
+    return {**named, **told, "place": place, "turn": turn, "code": code, "reason": reason}
+
+
+def jobs_named(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """What a row stands for: as people name it, its ranges alone, and whether these are only the first."""
+    spans = tuple(map(tuple, row["spans"]))
+    ranges, is_cut = format_ranges(spans), row["pieces"] > len(spans)
+    if row["jobs"] == 1 and not is_cut:
+        return f"{row['batch']}/{ranges}", ranges, is_cut
+    return f"{row['batch']}/[{ranges}{',...' * is_cut}]", ranges, is_cut
 
 
 def shape_of(request: Request) -> Shape:
@@ -201,23 +244,21 @@ def _understood(request: Request, name: str, default: str, parse: Callable[[str]
         raise UserError(f"{name}: {error}", code="bad_query") from None
 
 
-def _block_shown(block: Mapping[str, Any], name: str) -> dict[str, Any]:
+def block_shown(block: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A block of the queue as answers show it."""
     return {**block, "rows": [_row_shown(row, name) for row in block["rows"]]}
 
 
 def _row_shown(row: Mapping[str, Any], block: str) -> dict[str, Any]:
-    spans = tuple(map(tuple, row["spans"]))
-    ranges = format_ranges(spans)
-    more = ",..." if row["pieces"] > len(spans) else ""
-    is_one = row["jobs"] == 1 and not more
+    job, ranges, is_cut = jobs_named(row)
     shape = shape_shown({**msgspec.to_builtins(Shape()), **row["shape"]})
     left_us = row.get("left_us")
     return {
-        "job": f"{row['batch']}/{ranges}" if is_one else f"{row['batch']}/[{ranges}{more}]",
+        "job": job,
         "block": block,
         "batch": row["batch"],
         "ranges": ranges,
-        "is_cut": bool(more),
+        "is_cut": is_cut,
         "jobs": row["jobs"],
         "user": row["user"],
         "account": row["account"],

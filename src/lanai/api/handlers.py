@@ -20,6 +20,7 @@ from lanai.api.asking import Asking
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.history import History
 from lanai.api.hublink import HubLink
+from lanai.api.planning import Planning
 from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -106,6 +107,7 @@ class Handlers:
         self._administration = Administration(link, view)
         self._scheduling = Scheduling(link)
         self._asking = Asking(link, view, self._row)
+        self._planning = Planning(link)
         self._history = History(view)
 
     def routes(self) -> Sequence[Served]:
@@ -135,6 +137,7 @@ class Handlers:
             *wishes,
             *about_nodes,
             *self._asking.routes(),
+            *self._planning.routes(),
             *self._administration.routes(),
             *self._scheduling.routes(),
             *self._history.routes(),

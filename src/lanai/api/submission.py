@@ -25,6 +25,7 @@ from lanai.model.batch import (
 )
 from lanai.model.clauses import NAME
 from lanai.model.errors import UserError
+from lanai.model.features import ACCEPTED_FEATURE, is_feature
 from lanai.model.resources import NODES_MAX, TASKS_MAX
 
 HEAD_BYTES: Final = 2 << 20
@@ -144,8 +145,8 @@ def _credential_problems(settings: BatchSettings) -> Iterator[str]:
     if len(features) > RESOURCES_EACH or list(features) != sorted(set(features)):
         yield f"features: accepted are at most {RESOURCES_EACH}, in order and each once"
     for feature in features[:RESOURCES_EACH]:
-        if not _CREDENTIAL.fullmatch(feature):
-            yield f"features: found {feature[:80]!r}, accepted are up to 64 letters, digits and _ . : + -"
+        if not is_feature(feature):
+            yield f"features: found {feature[:80]!r}, accepted is {ACCEPTED_FEATURE}"
 
 
 def _text_problems(settings: BatchSettings) -> Iterator[str]:

@@ -26,6 +26,41 @@ QUEUE: Final = Listing(
     words={"block": ("running", "eligible", "blocked")},
 )
 
+PRIORITIES: Final = Listing(
+    kind="rows",
+    key="job",
+    columns=(
+        *("place", "job", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name", "tier", "turn"),
+        *("turns", "score", "parts", "factors", "code", "reason"),
+    ),
+    shown=("place", "job", "user", "account", "service", "tier", "turn", "score", "parts"),
+    numbers=frozenset(("place", "batch", "jobs", "tier", "turn", "turns", "score")),
+)
+
+FACTORS: Final = Listing(
+    kind="factors",
+    key="name",
+    columns=("name", "value", "cap", "weight", "points", "part"),
+    shown=("name", "value", "cap", "weight", "points", "part"),
+    numbers=frozenset(("value", "cap", "weight", "points", "part")),
+)
+
+STARTS: Final = Listing(
+    kind="starts",
+    key="job",
+    columns=("job", "user", "account", "service", "name", *_REQUEST, "on", "until"),
+    shown=("job", "user", "service", "cpus", "nodes", "time_limit_s", "on"),
+    numbers=frozenset(("cpus", "gpus", "nodes")),
+)
+
+PROMISES: Final = Listing(
+    kind="promises",
+    key="job",
+    columns=("job", "user", "account", "service", "name", *_REQUEST, "starts_at", "on"),
+    shown=("job", "user", "service", "cpus", "nodes", "time_limit_s", "starts_at", "on"),
+    numbers=frozenset(("cpus", "gpus", "nodes")),
+)
+
 ROOMS: Final = Listing(
     kind="rooms",
     key="names",

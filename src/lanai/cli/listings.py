@@ -48,9 +48,13 @@ NODES: Final = Listing(
     key="name",
     columns=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
+        "features",
         *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped", "claims"),
     ),
-    shown=("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "running", "waiting", "seen_s", "trouble"),
+    shown=(
+        *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "features", "running", "waiting", "seen_s"),
+        "trouble",
+    ),
     numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),
     words={"state": NODE_STATES},
 )

@@ -31,7 +31,10 @@ VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
-    ("Look things up", ("queue", "free", "when", "stats", "batch", "job", "node", "shares", "events", "maui")),
+    (
+        "Look things up",
+        ("queue", "priority", "free", "when", "plan", "stats", "batch", "job", "node", "shares", "events", "maui"),
+    ),
     ("Machines", ("hub", "agent", "policy", "token", "install-service")),
     ("Prepare", ("gensub", "export", "simulate")),
 )

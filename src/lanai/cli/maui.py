@@ -329,17 +329,42 @@ def showstats(found: Answer) -> Iterator[str]:
         )
 
 
+PARTS: Final = {
+    "Cred": {"user": "User", "group": "Group", "account": "Accnt", "service": "Class", "own": "Own"},
+    "FS": {"share": "Share"},
+    "Serv": {"age": "QTime", "xfactor": "XFctr", "target": "Targ"},
+    "Res": {"nodes": "Node", "cpus": "Proc", "memory": "Mem", "gpus": "GPU", "cpu_seconds": "PS"},
+}
+"""Maui's components of a priority, and its words for the factors in each."""
+
+
 def diagnose_priority(found: Answer) -> Iterator[str]:
-    """The order in which eligible jobs are looked at, and what of it is known."""
+    """Eligible lines by the order in which they are looked at: each component's percentage, and its factors' points."""
+    rows = [row for row in found["rows"] if row["place"] is not None]
     yield "diagnosing job priority information (partition: ALL)"
     yield ""
-    form = "{:<22} {:>6} {:<10} {:<10} {:<10} {:>12} {:>8}"
-    yield form.format("Job", "PLACE", "User", "Account", "Class", "QTime", "XFctr")
+    counting = {each["name"] for row in found["rows"] for each in row["factors"] if each["weight"]}
+    kept = {title: [name for name in names if name in counting] for title, names in PARTS.items()}
+    titles = [
+        f"{title:>6}({':'.join(f'{PARTS[title][name]:>6}' for name in names)})"
+        for title, names in kept.items()
+        if names
+    ]
+    yield f"{'Job':<22} {'PRIORITY':>10}  {'  '.join(titles)}"
     yield ""
-    for row in found["eligible"]["rows"]:
-        waited = clock(since_s(row["queued_at"])), f"{xfactor(row['queued_at'], row['time_limit_s']):.1f}"
-        yield form.format(row["job"], row["place"], row["user"], row["account"], row["service"], *waited)
-    yield from _more(found["eligible"])
+    for row in rows:
+        factors = {each["name"]: each for each in row["factors"]}
+        cells = [_component([factors[name] for name in names]) for names in kept.values() if names]
+        yield f"{row['job']:<22} {row['score']:>10.4g}  {'  '.join(cells)}"
+    yield ""
+    yield from _more(found)
+    yield f"order: {found['preset']}; each component in percent of the whole, its factors in points"
+
+
+def _component(factors: Sequence[Answer]) -> str:
+    percent = 100 * sum(each["part"] for each in factors)
+    points = ":".join(f"{each['points']:>6.3g}" for each in factors)
+    return f"{percent:>6.1f}({points})"
 
 
 def diagnose_nodes(nodes: Iterable[Answer]) -> Iterator[str]:

@@ -353,6 +353,24 @@ class Client:
             return self._get(_url("/v1/when", shape or {}))
         return self._get(f"/v1/batches/{batch}/when" if index is None else f"/v1/jobs/{batch}/{index}/when")
 
+    def priority(self, batch: Batch | None = None, index: int | None = None, **asked: object) -> dict[str, Any]:
+        """Waiting lines in the order of the pass, with the factors of their scores: of a batch, of a job, or of all.
+
+        Of all: lines of `user` alone, and `most` of them after `skip`.
+        """
+        if batch is None:
+            return self._get(_url("/v1/priority", asked))
+        return self._get(f"/v1/batches/{batch}/priority" if index is None else f"/v1/jobs/{batch}/{index}/priority")
+
+    def plan(self, *, toml: str | None = None, file: str = "policy", most: int = 100) -> dict[str, Any]:
+        """A dry run: what the next pass would start where, what it would promise, what would be blocked and why.
+
+        `toml` is the text of another policy to try, `file` its name in errors; `most` rows of what is blocked.
+        """
+        if toml is None:
+            return self._get(_url("/v1/plan", {"most": most}))
+        return self._post("/v1/plan", {"toml": toml, "file": file, "most": most})
+
     def stats(self, *, by: str = "user", since: str = "", most: int = 100) -> dict[str, Any]:
         """How jobs fared that have ended since a time by RFC 3339: groups by user, account, service or batch."""
         return self._get(_url("/v1/stats", {"by": by, "since": since, "most": most}))

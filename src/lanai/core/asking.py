@@ -192,7 +192,8 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
             return -tier(world, batch), *line.leaf.claim(), int(line.batch), line.waiting.head()
 
         return by_share
-    scorer = Scorer(world, share_of(batch for batch in world.batches.values() if batch.waiting), world.total())
+    shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
+    scorer = Scorer(world, shares, world.total())
 
     def by_score(line: Line) -> _Place:
         batch = world.batches[line.batch]
@@ -341,10 +342,15 @@ def _of_set_aside(world: World, batch: Batch, code: str, reason: str, spans: Spa
 
 def _of_line(world: World, batch: Batch, line: Line, *, place: int = 0) -> QueueRow:
     row = _row(world, batch, line.shape, tuple(islice(line.waiting, SPANS)), line.waiting.pieces, line.waiting.count)
-    code, reason = line.reason, line.reason_text
-    if batch.state == "paused":
-        code, reason = "paused", f"the batch is paused: {batch.reason}"
+    code, reason = reason_of(batch, line)
     return msgspec.structs.replace(row, code=code, reason=reason, since_us=line.since_us, place=place)
+
+
+def reason_of(batch: Batch, line: Line) -> tuple[str, str]:
+    """Why a line waits, as a code and in words: as the last pass left it, or because its batch is paused."""
+    if batch.state == "paused":
+        return "paused", f"the batch is paused: {batch.reason}"
+    return line.reason, line.reason_text
 
 
 def _row(

@@ -12,6 +12,7 @@ from functools import partial
 from lanai.core import holds
 from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
+from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, are_enough
@@ -129,7 +130,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     ]
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
-    facts += [*holds.facts(batch), *limits.facts(world, batch)]
+    facts += [*score_facts(world, batch, index), *holds.facts(batch), *limits.facts(world, batch)]
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)

@@ -98,7 +98,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     node.boot_id = event.boot_id
     is_new_to_lines = not _resources(event.capacity) <= _resources(node.capacity)
     node.capacity = event.capacity
-    node.features = event.features
+    node.features = tuple(sorted(event.features))
     node.started_by = event.started_by
     node.version = event.version
     node.facts = event.facts

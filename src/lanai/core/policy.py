@@ -26,7 +26,7 @@ KEEP_USE_US: Final = 60 * SECOND_US
 def recover(world: World, meta: Mapping[str, str]) -> None:
     """Take over what the store holds. To be called before any batch is found again."""
     if kept := meta.get(POLICY):
-        _put(world, policy_from_json(kept))
+        put(world, policy_from_json(kept))
     world.tree.take_back(meta.get(USE, ""), world.wall_us)
     world.use_kept = world.tree.total_use()
 
@@ -43,12 +43,13 @@ def on_changed(world: World, event: PolicyChanged) -> None:
         world.keep(SaveMeta(POLICY, kept))
         by = f" by {event.caller.user}" if event.caller is not None else ""
         world.tell("policy_changed", "policy", f"{', '.join(changed)}{by}")
-        _put(world, event.policy)
+        put(world, event.policy)
         world.needs_pass = True
     world.do(Answer(event.request, {"changed": ",".join(changed)}))
 
 
-def _put(world: World, policy: Policy) -> None:
+def put(world: World, policy: Policy) -> None:
+    """Let it be in force from now on; what was used goes on to count. Nothing is kept or told of that."""
     world.policy = policy
     world.tree.reshape(policy, world.now_us, [batch.leaf for batch in world.every_batch()])
     for batch in world.every_batch():

@@ -18,6 +18,7 @@ from lanai.model.allowance import Allowance
 from lanai.model.batch import COUNT_MAX
 from lanai.model.clauses import NAME
 from lanai.model.errors import NotAllowed, TooMany, UserError
+from lanai.model.features import is_feature
 from lanai.model.ids import TokenId
 from lanai.model.records import SaveToken
 from lanai.model.resources import Capacity
@@ -96,6 +97,8 @@ def check_offer(hello: messages.Hello, capacity: Capacity) -> None:
         ("a named resource twice", len({name for name, _ in capacity.named}) < len(capacity.named)),
         (f"more than {GPUS_EACH} gpus", len(capacity.gpus) > GPUS_EACH),
         (f"more than {WORDS_EACH} features", len(hello.features) > WORDS_EACH),
+        ("a feature twice", len(set(hello.features)) < len(hello.features)),
+        ("a feature without a proper name", not all(map(is_feature, hello.features))),
         (f"a word of more than {WORD_CHARACTERS} characters", any(len(word) > WORD_CHARACTERS for word in words)),
     ):
         if is_wrong:

@@ -271,6 +271,14 @@ class Commands:
         """The earliest start of something."""
         return questions.when(self._core, command.arguments)
 
+    def priority(self, command: messages.Command) -> dict[str, Any]:
+        """In which order what waits is looked at, and why."""
+        return questions.priority(self._core, command.arguments)
+
+    def plan(self, command: messages.Command) -> dict[str, Any]:
+        """What the next pass would do."""
+        return questions.plan(self._core, command.arguments)
+
     def nodes(self, command: messages.Command) -> dict[str, Any]:
         """The next nodes by name, and the name to go on after, None where none are left."""
         after = _arguments(command, OfNodes).after
@@ -423,6 +431,8 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "queue": Commands.queue,
     "free": Commands.free,
     "when": Commands.when,
+    "priority": Commands.priority,
+    "plan": Commands.plan,
     "nodes": Commands.nodes,
     "cancel": Commands.cancel,
     "hold": Commands.hold,

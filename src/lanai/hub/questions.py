@@ -5,19 +5,21 @@ Each answer is made at once and is bounded, by rows that are told and by attempt
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from lanai.core import advice, asking
+from lanai.core import advice, asking, priorities, rehearsal
 from lanai.core.asking import QueueAsked
 from lanai.core.hub import HubCore
 from lanai.core.schedule import forecast
 from lanai.core.schedule.forecast import Forecast
 from lanai.model.errors import NothingThere
 from lanai.model.ids import BatchId, Index
+from lanai.model.policy import Policy
 from lanai.model.resources import Shape
 
+_Answer: TypeAlias = asking.Queue | asking.Free | priorities.Priorities | rehearsal.Rehearsal | Forecast
 ROWS: Final = 1_000
 """Most rows of each block of the queue, and most kinds of node, in one answer."""
 
@@ -34,6 +36,14 @@ class OfWhen(msgspec.Struct, frozen=True):
     batch: BatchId = BatchId(0)
     index: Index | None = None
     shape: Shape = Shape()
+
+
+class OfPlan(msgspec.Struct, frozen=True):
+    """A dry run: under another policy (None: the one in force), told to one user (empty: to somebody who sees all)."""
+
+    policy: Policy | None = None
+    only: str = ""
+    most: int = 100
 
 
 def queue(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
@@ -58,6 +68,18 @@ def when(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
     return _shown(forecast.earliest_of_job(core.world, batch, asked.index))
 
 
+def priority(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
+    """In which order waiting lines are looked at, and what makes their scores."""
+    asked = msgspec.msgpack.decode(arguments, type=priorities.Asked)
+    return _shown(priorities.priorities(core.world, msgspec.structs.replace(asked, most=min(asked.most, ROWS))))
+
+
+def plan(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
+    """What the next pass would do. Costs what a pass does."""
+    asked = msgspec.msgpack.decode(arguments, type=OfPlan)
+    return _shown(rehearsal.rehearse(core.world, policy=asked.policy, only=asked.only, most=min(asked.most, ROWS)))
+
+
 def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str, Any]:
     """What would change that a job waits, when it could start, and which line it waits in: what `why` says besides."""
     batch = core.world.batches[batch_id]
@@ -71,5 +93,5 @@ def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str
     }
 
 
-def _shown(answer: asking.Queue | asking.Free | Forecast) -> dict[str, Any]:
+def _shown(answer: _Answer) -> dict[str, Any]:
     return msgspec.structs.asdict(answer)

@@ -341,6 +341,8 @@ class _Reading:
 
     def _unknown(self, path: Path, known: Collection[str]) -> None:
         near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        if len(path) == 1 and path[0] in _SCHEDULE:
+            near = [f"{path[0]} in [schedule]"]
         advice = f"did you mean {near[0]}?" if near else "accepted are " + ", ".join(known)
         self.wrong(path, f"found unknown key {'.'.join(path)}, {advice}")
 

@@ -7,6 +7,7 @@
     [agent]                          # what `lanai agent start` offers
     cpus = 8
     cpu_limit = "quota"
+    features = ["ssd"]
     [agent.resources]
     licence = 3
     [keep]                           # of `lanai hub start`: how long what is over is kept
@@ -28,6 +29,7 @@ import msgspec
 
 from lanai.model.access import user_name
 from lanai.model.errors import UserError
+from lanai.model.features import parse_feature
 from lanai.model.units import (
     UnitError,
     parse_bytes,
@@ -64,6 +66,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What an agent offers; None is what it detects. And whom it serves, and how it limits what it runs.
 
     Attributes:
+        features: names of what jobs may ask for, besides its operating system and kind of processor.
         output_limit: how much is kept of each output of an attempt, 1G unless given; 0 is for all.
         as_users: run each job as the user who has submitted it; for an agent that root starts.
         min_uid: the lowest uid that such an agent serves, but for root's.
@@ -79,6 +82,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory: Quantity | None = None
     gpus: int | str | None = None
     resources: dict[str, Count] = {}
+    features: list[str] = []
     output_limit: Quantity | None = None
     as_users: bool = False
     min_uid: Count = 0
@@ -217,6 +221,8 @@ def _unread(name: str, parsed: Mapping[str, object]) -> Iterator[str]:
     for key in ("operators", "admins"):
         for user in getattr(settings.access, key):
             yield from _problem(f"{name}: access.{key}", user_name, user)
+    for feature in settings.agent.features:
+        yield from _problem(f"{name}: agent.features", parse_feature, feature)
     if settings.agent.resources:
         from lanai.model.clauses import named_resource
 

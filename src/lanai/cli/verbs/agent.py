@@ -45,6 +45,7 @@ def command() -> None:
 @click.option("--memory", metavar="SIZE", help="Memory to offer, e.g. 8G (default: all).")
 @click.option("--gpus", metavar="N|ID,...", help="Gpus to offer: how many, or their ids (default: as detected).")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource; may be repeated.")
+@click.option("--feature", "features", multiple=True, metavar="NAME", help="What jobs may ask for; may be repeated.")
 @click.option("--output-limit", metavar="SIZE", help="Keep so much of each output of a job (default: 1G; 0: all).")
 @click.option("--as-users/--as-me", "as_users", default=None, help="Run each job as its user (root only).")
 @click.option("--min-uid", type=click.IntRange(min=0), metavar="N", help="With --as-users: lowest uid to serve.")
@@ -64,7 +65,7 @@ def start(name: str | None, foreground: bool, format_: str, **options: Any) -> i
       lanai agent start
       lanai agent start --hub lanai://head:7001 --join /shared/join --cpus 8 --memory 32G
       lanai agent start --name spare --cpus 0.5 --resource licence=2
-      lanai agent start --gpus 0,2
+      lanai agent start --gpus 0,2 --feature ssd --feature a100
       sudo lanai agent start --join /etc/lanai/join --as-users --min-uid 1000 --no-allow-root
     """
     from lanai.client import daemon
@@ -228,6 +229,7 @@ def _join_file() -> Path:
 def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
     """What the agent shall say that it has. Raises UserError for what the agent would not understand."""
     from lanai.cli.submission import resources_of, understood
+    from lanai.model.features import parse_feature
     from lanai.model.units import parse_bytes, parse_gpu_ids, parse_offered_milli
 
     words = []
@@ -245,6 +247,8 @@ def _offer(options: Mapping[str, Any], configured: AgentSettings) -> list[str]:
             words += [name, str(value)]
     for key, count in sorted({**configured.resources, **resources_of(options["resources"])}.items()):
         words += ["--resource", f"{key}={count}"]
+    for feature in sorted({*configured.features, *options["features"]}):
+        words += ["--feature", understood("--feature", feature, parse_feature)]
     return words
 
 

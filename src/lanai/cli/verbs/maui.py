@@ -202,7 +202,7 @@ def showstats(asked: Asked, by: str, format_: str) -> int:
 
 
 @command.command("diagnose")
-@click.option("-p", "what", flag_value="priority", help="Eligible jobs by the order of turns.")
+@click.option("-p", "what", flag_value="priority", help="What makes the priorities of eligible jobs.")
 @click.option("-q", "what", flag_value="queue", help="Blocked jobs, and why.")
 @click.option("-j", "what", flag_value="jobs", help="All jobs.")
 @click.option("-n", "what", flag_value="nodes", help="Nodes.")
@@ -233,12 +233,11 @@ def _completed(client: Client, user: str | None, most: int) -> Iterator[dict[str
 
 
 def _diagnose_jobs(client: Client, what: str, most: int, format_: str) -> int:
-    blocks = {"priority": "eligible", "queue": "blocked", "jobs": ""}[what]
-    found = client.queue(blocks=blocks, most=most)
-    if what == "jobs":
-        return _print(format_, found, maui.showq(found, BLOCKS))
-    layout = maui.diagnose_priority if what == "priority" else maui.showq_blocked
-    return _print(format_, found, layout(found))
+    if what == "priority":
+        ranked = client.priority(most=most)
+        return _print(format_, ranked, maui.diagnose_priority(ranked))
+    found = client.queue(blocks="blocked" if what == "queue" else "", most=most)
+    return _print(format_, found, maui.showq(found, BLOCKS) if what == "jobs" else maui.showq_blocked(found))
 
 
 def _tasks(client: Client, procs: int) -> dict[str, object]:

@@ -64,11 +64,11 @@ def check(file: str, format_: str) -> int:
     from lanai.model.policy_file import policy_from_toml
     from lanai.model.policy_text import differs
 
-    changed = differs(DEFAULT_POLICY, policy_from_toml(_text_of(file), _name_of(file)))
+    changed = differs(DEFAULT_POLICY, policy_from_toml(text_of(file), name_of(file)))
     if format_ == "json":
-        print_object("policy", {"file": _name_of(file), "differs": list(changed)})
+        print_object("policy", {"file": name_of(file), "differs": list(changed)})
     else:
-        say(f"{_name_of(file)} is in order; other than usual: {', '.join(changed) or 'nothing'}")
+        say(f"{name_of(file)} is in order; other than usual: {', '.join(changed) or 'nothing'}")
     return 0
 
 
@@ -89,11 +89,11 @@ def apply(asked: Asked, file: str, format_: str) -> int:
     """
     from lanai.model.policy_file import policy_from_toml
 
-    text = _text_of(file)
-    policy_from_toml(text, _name_of(file))  # here, so that mistakes are named where no hub answers
-    changed = asked.connect().apply_policy(text, file=_name_of(file))
+    text = text_of(file)
+    policy_from_toml(text, name_of(file))  # here, so that mistakes are named where no hub answers
+    changed = asked.connect().apply_policy(text, file=name_of(file))
     if format_ == "json":
-        print_object("policy", {"file": _name_of(file), "changed": changed})
+        print_object("policy", {"file": name_of(file), "changed": changed})
     else:
         say(f"in force; changed: {', '.join(changed)}" if changed else "in force as before; nothing differs")
     return 0
@@ -117,18 +117,19 @@ def import_(file: str, format_: str) -> int:
     from lanai.model.policy_maui import policy_from_maui
     from lanai.model.policy_text import policy_to_toml
 
-    policy, left_out = policy_from_maui(_text_of(file), _name_of(file))
+    policy, left_out = policy_from_maui(text_of(file), name_of(file))
     toml = policy_to_toml(policy)
     for line in left_out:
         say(line)
     if format_ == "json":
-        print_object("policy", {"file": _name_of(file), "toml": toml, "left_out": left_out})
+        print_object("policy", {"file": name_of(file), "toml": toml, "left_out": left_out})
     else:
         print("".join(f"# {line}\n" for line in left_out) + toml, end="")
     return 0
 
 
-def _text_of(file: str) -> str:
+def text_of(file: str) -> str:
+    """What stands in a file, `-` being standard input. Raises UserError."""
     from lanai.model.errors import UserError
 
     try:
@@ -145,8 +146,9 @@ def _text_of(file: str) -> str:
         return read.decode()
     except UnicodeDecodeError as error:
         line = read[: error.start].count(b"\n") + 1
-        raise UserError(f"{_name_of(file)}:{line}: found no text in UTF-8", code="bad_file") from None
+        raise UserError(f"{name_of(file)}:{line}: found no text in UTF-8", code="bad_file") from None
 
 
-def _name_of(file: str) -> str:
+def name_of(file: str) -> str:
+    """What errors call the file."""
     return "(standard input)" if file == "-" else file

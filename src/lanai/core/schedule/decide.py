@@ -39,6 +39,16 @@ REFUSALS: Final = 64
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     bans.lift_vain_bans(world)
+    sweep = look(world)
+    sweep.give()
+    if sweep.starts >= MOST_STARTS:
+        return False
+    tickets.deal(world, world.total(), sweep.considered)
+    return True
+
+
+def look(world: World) -> Sweep:
+    """Look at all lines. What starts is booked on the nodes and not granted: that, or undoing it, is the caller's."""
     _forget_reasons(world)
     dates.note(world)
     total = world.total()
@@ -47,11 +57,7 @@ def decide(world: World) -> bool:
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
-    sweep.give()
-    if sweep.starts >= MOST_STARTS:
-        return False
-    tickets.deal(world, total, sweep.considered)
-    return True
+    return sweep
 
 
 class Refusal(NamedTuple):
@@ -61,6 +67,14 @@ class Refusal(NamedTuple):
     length_us: int
     nodes: int
     features: frozenset[str]
+
+
+class Booked(NamedTuple):
+    """So many jobs of a line that have room on these nodes."""
+
+    nodes: tuple[Node, ...]
+    line: Line
+    jobs: int
 
 
 class Sweep:
@@ -108,6 +122,10 @@ class Sweep:
         self._try_those_aside()
         if self.starts >= MOST_STARTS:
             self._keep_promises()
+
+    def booked(self) -> list[Booked]:
+        """What was booked, in the order in which it was begun; of each line the first is the first of these."""
+        return [Booked(nodes, line, count) for (nodes, line), count in self._booked.items()]
 
     def give(self) -> None:
         """Grant what was booked."""

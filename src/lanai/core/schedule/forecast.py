@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
+from itertools import islice
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import Grant, Node
-from lanai.core.schedule import future
+from lanai.core.schedule import future, limits
+from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.lines import Line
 from lanai.core.world import Promise, World
 from lanai.model.ids import Index
@@ -69,6 +71,9 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
         if found is None:
             return _unknown(f"its batch runs its limit of {batch.max_running} jobs, and nothing says when one ends")
         own_us = found
+    held = limits.holding(world, asked)
+    if held is not None:
+        return _at_limit(world, asked, held)
 
     def allows(node: Node) -> bool:
         return node.id != asked.not_on and not batch.is_barred(node.id)
@@ -228,6 +233,22 @@ def _promised(world: World, promise: Promise) -> Forecast:
     else:
         why = f"{names}{more} {kept} room for it from then on, which comes sooner where something ends early"
     return Forecast(at_us=_wall(world, promise.at_us), certainty="promised", why=why)
+
+
+def _at_limit(world: World, line: Line, counter: Counter) -> Forecast:
+    """Of a line that a limit holds: it starts when one of those who count there has ended, or later."""
+    counting = (
+        at_us
+        for node in world.nodes.values()
+        for at_us, other in ends(world, node)
+        if counter in world.batches[other.batch].counters
+    )
+    at_us = min(islice(counting, LOOKED_AT), default=None)
+    text = limits.named(world, counter, line)
+    if at_us is None:
+        return _unknown(f"{text}; nothing says when that changes")
+    certainty: Certainty = "if nothing comes before it"
+    return Forecast(at_us=_wall(world, at_us), certainty=certainty, why=f"{text}; the first of what counts ends then")
 
 
 def _own_end(world: World, batch: Batch) -> int | None:

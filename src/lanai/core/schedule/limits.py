@@ -84,6 +84,19 @@ def blocked_by(world: World, line: Line, considered: Considered | None = None) -
     return None
 
 
+def holding(world: World, line: Line) -> Counter | None:
+    """The first limit, hard ones alone, that lets no further attempt of the line start now; None: none does."""
+    for counter in world.batches[line.batch].counters:
+        if _more(world, counter, line, hard=True) < 1:
+            return counter
+    return None
+
+
+def named(world: World, counter: Counter, line: Line) -> str:
+    """What a limit comes to that holds the line, in words with numbers."""
+    return _words(world, counter, line, hard=True)
+
+
 def never(batch: Batch) -> str:
     """Why some job of the batch could not start even if nothing else ran; empty where each could.
 

@@ -1,0 +1,97 @@
+"""What makes the priority of a line, and its place in the order of the pass."""
+
+import msgspec
+import pytest
+
+from core_recorder import SECOND, Recorder, capacity
+from lanai.core.events import JobsHeld
+from lanai.core.priorities import Asked, Ranked, priorities
+from lanai.model.ids import Index
+from lanai.model.policy import CAPS, WEIGHTS, Policy, ServicePolicy, UserPolicy
+from lanai.model.resources import Shape
+
+TIGHT = Policy(preset="tight")
+
+
+def rows(hub: Recorder, **asked: object) -> list[Ranked]:
+    return priorities(hub.core.world, msgspec.convert(asked, Asked)).rows
+
+
+def points(row: Ranked) -> dict[str, float]:
+    return {factor.name: round(factor.points, 6) for factor in row.factors if factor.points}
+
+
+def test_each_factor_has_its_value_cap_weight_and_part(hub: Recorder) -> None:
+    weights = msgspec.structs.replace(WEIGHTS, user=0.01, nodes=-0.5)
+    caps = msgspec.structs.replace(CAPS, age=0.005)
+    users = {"ann": UserPolicy(priority=50)}
+    hub.core.world.policy = Policy(preset="tight", weights=weights, caps=caps, users=users)
+    batch = hub.submit(7, user="ann")
+    hub.wait(864)
+    (row,) = rows(hub)
+    age = row.factors[0]
+    assert (age.name, age.value, age.cap, age.weight, age.points) == ("age", 0.01, 0.005, 1.0, 0.005)
+    assert row.factors[2].cap is None
+    assert points(row) == {"age": 0.005, "xfactor": 0.048, "share": 2.0, "user": 0.5, "nodes": -0.5}
+    assert round(row.score, 6) == 2.053
+    assert round(sum(factor.part for factor in row.factors), 6) == 1
+    assert [factor.name for factor in row.factors] == list(WEIGHTS.__struct_fields__)
+    assert (row.batch, row.spans, row.jobs, row.place) == (batch, ((1, 7),), 7, 1)
+
+
+@pytest.mark.parametrize("policy", [TIGHT, Policy()])
+def test_the_places_are_those_of_the_pass(hub: Recorder, policy: Policy) -> None:
+    """What the rows say is first is what the pass starts first, in either preset."""
+    hub.core.world.policy = policy
+    for user in ("ann", "bob", "cid"):
+        hub.submit(2, user=user, shape=Shape(time_limit_us=600 * SECOND))
+        hub.wait(30)
+    first, *_ = rows(hub)
+    assert [row.place for row in rows(hub)] == [1, 2, 3]
+    hub.join("n", capacity(cpus=1))
+    (started,) = hub.start()
+    assert started.batch == first.batch
+
+
+def test_a_tier_goes_before_shares_and_scores(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(services={"urgent": ServicePolicy(tier=2), "normal": ServicePolicy()})
+    hub.submit(1, user="ann")
+    urgent = hub.submit(1, user="ann", service="urgent")
+    first, second = rows(hub)
+    assert (first.batch, first.tier, first.service, second.tier) == (urgent, 2, "urgent", 0)
+    assert {first.turn, second.turn} == {1, 2} and first.turns == second.turns == 2
+
+
+def test_what_is_blocked_has_a_score_and_no_place(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=4))
+    limited = hub.submit(3, max_running=1)
+    hub.start()
+    other = hub.submit(5)
+    hub.feed(JobsHeld(1, other, ((4, 5),), 0))
+    hub.answer()
+    hub.decide()
+    hub.take_all()
+    (row,) = rows(hub, batch=limited)
+    assert (row.place, row.code) == (0, "max_running")
+    assert "limit of 1 jobs" in row.reason
+
+
+def test_a_user_sees_his_own_lines_and_their_places_among_all(hub: Recorder) -> None:
+    anns, bobs = hub.submit(3, user="ann"), hub.submit(5, user="bob")
+    assert [(row.batch, row.place) for row in rows(hub, only="bob")] == [(bobs, 2)]
+    assert rows(hub, only="bob", user="ann") == rows(hub, batch=anns, index=Index(9)) == []
+    assert [row.batch for row in rows(hub, batch=anns, index=Index(3))] == [anns]
+    found = priorities(hub.core.world, Asked(most=1))
+    assert ([row.batch for row in found.rows], found.more, found.lines) == ([anns], 1, 2)
+    assert [row.batch for row in rows(hub, skip=1)] == [bobs]
+
+
+def test_why_names_the_score_where_the_order_goes_by_it(hub: Recorder) -> None:
+    batch = hub.submit(1)
+    hub.wait(600)
+    fair = hub.core.why(batch, None)
+    hub.core.world.policy = TIGHT
+    tight = hub.core.why(batch, None)
+    assert fair is not None and tight is not None
+    said = "its score is 2.04: share 2, xfactor 0.0333, age 0.00694"
+    assert said in tight["facts"] and said not in fair["facts"]  # type: ignore[operator]

@@ -59,8 +59,9 @@ from lanai.core.events import (
     TokenCreated,
     TokensRevoked,
 )
+from lanai.core.nodes import NEVER_US
 from lanai.core.schedule import decide as scheduler
-from lanai.core.schedule import limits
+from lanai.core.schedule import limits, preempt
 from lanai.core.schedule.lines import Line
 from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
@@ -92,6 +93,8 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     sync.look_at_deadlines(world)
     if any(promise.at_us <= world.now_us for promise in world.promises.values()):
         world.needs_pass = True  # what was to end by now runs on
+    if (preempt.next_due_us(world) or NEVER_US) <= world.now_us:
+        world.needs_pass = True
     wide.look_at_claims(world)
     history.look(world)
     tokens.look_at_expiry(world)
@@ -284,8 +287,8 @@ class HubCore:
         world = self.world
         due = [first[0][0] for first in (world.delayed, world.stalls) if first]
         due += [promise.at_us for promise in world.promises.values() if promise.at_us > world.now_us]
-        date_us = dates.next_due_us(world)
-        return min(due if date_us is None else [*due, date_us], default=None)
+        due += [each for each in (dates.next_due_us(world), preempt.next_due_us(world)) if each is not None]
+        return min(due, default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.

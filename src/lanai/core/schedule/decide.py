@@ -23,6 +23,7 @@ from lanai.core.schedule import bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules
+from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
@@ -48,6 +49,7 @@ def decide(world: World) -> bool:
     sweep.give()
     if sweep.starts >= MOST_STARTS:
         return False
+    sweep.preemption.end()
     tickets.deal(world, total, sweep.considered)
     return True
 
@@ -67,6 +69,7 @@ class Sweep:
     def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
         self.considered = limits.Considered(world)
+        self.preemption = Preemption(world)
         self._world = world
         self._left = {line: line.waiting.count for batch in waiting for line in batch.lines.values() if line.waiting}
         self._order = heads.in_order(world, waiting, self._left, total)
@@ -91,9 +94,13 @@ class Sweep:
                 self._order.started()
                 continue
             self._order.done()
+            has_way = self._makes_way(batch, line)
             if not self._depth:
                 break  # the first that finds no room blocks all behind it
-            self._promise(batch, line)
+            if has_way:
+                self._held += 1
+            else:
+                self._promise(batch, line)
             if self._held >= self._depth:
                 self._backfill()
                 break
@@ -128,6 +135,8 @@ class Sweep:
         rest = self._order.rest()
         if world.policy.backfill_order == "shortest":
             rest = heads.by_length(world, rest)
+        # Who may end attempts of others comes before those: else they would begin only to be ended.
+        rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -136,8 +145,10 @@ class Sweep:
                 return
             if self._left[line] and not self._is_allowed(batch, line, hard=False):
                 self._put_aside(batch, line)
-            elif self._left[line] and service.reserves_always:
-                self._promise(batch, line)
+            elif self._left[line]:
+                has_way = service.may_backfill and self._makes_way(batch, line)
+                if service.reserves_always and not has_way:
+                    self._promise(batch, line)
 
     def _try_those_aside(self) -> None:
         """Within the soft limits nobody else can start: those that only these hold back may have what is left."""
@@ -167,7 +178,8 @@ class Sweep:
         if nodes is None:
             if len(self._refused) < REFUSALS and _is_plain(world, batch, line):
                 self._refused.append(asked)
-            explain.no_room(world, batch, line)
+            if line not in world.giving:
+                explain.no_room(world, batch, line)
             if not batch.has_begun:
                 batch.has_begun = True
                 make_way(world, batch, line.vector, self._asked)
@@ -195,6 +207,13 @@ class Sweep:
             for node in found.nodes:
                 recall_surplus(world, node, batch, self._asked)
 
+    def _makes_way(self, batch: Batch, line: Line) -> bool:
+        """The head of the line has found no room: whether others make some, which is kept for it as if promised."""
+        if not self.preemption.make_room(batch, line, estimate_us(self._world, line), self._asked):
+            return False
+        self._before.pop(line, None)
+        return True
+
     def _is_at_risk(self, line: Line) -> bool:
         """Whether others could take what the line waits for; else its turn comes as room does.
 
@@ -212,7 +231,11 @@ class Sweep:
         """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
         for line, before in self._before.items():
             batch = self._world.batches.get(line.batch)
-            if batch is not None and self._left.get(line):
+            if batch is None or not self._left.get(line):
+                continue
+            if line in self._world.giving:
+                keep_room(self._world, batch, line, estimate_us(self._world, line))
+            else:
                 promise(self._world, batch, line, estimate_us(self._world, line), before)
 
     # -- questions

@@ -12,18 +12,16 @@ is to give way is in the store, so after a start of the hub it counts as on its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from itertools import islice
 from typing import Final, NamedTuple
 
 from lanai.core import explain, giving_way
 from lanai.core.batches import Batch, Way
 from lanai.core.effects import KillAttempts
-from lanai.core.nodes import Grant, Node, Step
+from lanai.core.nodes import NEVER_US, Grant, Node, Step
 from lanai.core.recall import recall_surplus
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells, has_rules, may_go, may_join, need
+from lanai.core.schedule.placing import able_cells, has_rules, is_alone, may_go, may_join, need
 from lanai.core.world import Giving, Promise, World
 from lanai.model.ids import Index, NodeId
 from lanai.model.policy import ServicePolicy
@@ -33,10 +31,12 @@ CONFIRM_US: Final = 100_000
 """So long after it was planned, and no sooner, an attempt is ended; what comes free meanwhile spares it."""
 SEARCHES: Final = 4
 """Of one pass: for so many lines victims are looked for. Those whose victims are on their way need no search."""
-WEIGHED: Final = 64
-"""Nodes of one cell on which victims are chosen, or twice as many as a wide job needs."""
+ABLE: Final = 256
+"""So many nodes of one cell are found that could be cleared, or twice as many as a wide job needs;"""
+WEIGHED: Final = 16
+"""and on so many more than it needs victims are chosen."""
 ATTEMPTS: Final = 256
-"""On one node so many attempts are looked at."""
+"""On one node about so many attempts are looked at."""
 
 
 class Part(NamedTuple):
@@ -225,74 +225,92 @@ def _choose(
     world: World, batch: Batch, line: Line, length_us: int, lower: frozenset[Line]
 ) -> tuple[tuple[Node, ...], list[Part]] | None:
     """The nodes for the head of the line and what has to end there; None where no choice makes room."""
-    leaving = {
-        line
-        for other in world.batches.values()
-        if other.ways or other.cancel_wishes
-        for line in other.lines.values()
-        if line.active
-    }
-    choices: list[Choice] = []
-    for cell in able_cells(world, line):
-        some = _choices(world, batch, line, length_us, cell.nodes(), lower, lower | leaving)
-        choices += islice(some, max(WEIGHED, 2 * line.shape.nodes))
-    if len(choices) < line.shape.nodes:
+    wanted = line.shape.nodes
+    able = _able(world, batch, line, length_us, lower)
+    if len(able) < wanted:
         return None
-    best = sorted(choices, key=lambda choice: choice[:3])[: line.shape.nodes]
+    able.sort(key=lambda each: _newest_first(each[0], lower))
+    choices: list[Choice] = []
+    for node, request in able:
+        parts = _fewest(world, batch, node, request, _parts(world, node, lower))
+        if parts is not None:
+            victims = sum(not giving_way.is_leaving(part.grant, part.member) for part in parts)
+            choices.append(Choice(sum(part.lost for part in parts), victims, int(node.id), node, parts))
+            if len(choices) >= wanted + WEIGHED:
+                break
+    if len(choices) < wanted:
+        return None
+    best = sorted(choices, key=lambda choice: choice[:3])[:wanted]
     nodes = tuple(sorted((choice.node for choice in best), key=lambda node: node.id))
     parts = _spared(world, batch, line, length_us, best)
     return (nodes, parts) if parts else None
 
 
-def _choices(
-    world: World,
-    batch: Batch,
-    line: Line,
-    length_us: int,
-    nodes: Iterable[Node],
-    lower: frozenset[Line],
-    looked_at: frozenset[Line],
-) -> Iterator[Choice]:
-    guard = world.layout.guard
-    for node in nodes:
-        if not may_go(batch, line, node):
-            continue
-        request = _request(world, batch, line, node, length_us)
-        most = node.free
-        for other, count in node.active.items():
-            if other in looked_at:
-                most += other.vector * count
-        for claim in node.claims.values():
-            if claim.line in looked_at:
-                most += claim.line.vector
-        if (most - request) & guard:
-            continue
-        parts = _fewest(world, batch, node, request, _parts(world, node, lower))
-        if parts is not None:
-            count = sum(not giving_way.is_leaving(part.grant, part.member) for part in parts)
-            yield Choice(sum(part.lost for part in parts), count, int(node.id), node, parts)
+def _able(world: World, batch: Batch, line: Line, length_us: int, lower: frozenset[Line]) -> list[tuple[Node, Vector]]:
+    """Nodes that would have room if all ended that may, and what has to be free there: of each cell the first few."""
+    guard, looked_at = world.layout.guard, lower | _leaving(world)
+    alone = is_alone(world, batch)
+    found: list[tuple[Node, Vector]] = []
+    for cell in able_cells(world, line):
+        enough = len(found) + max(ABLE, 2 * line.shape.nodes)
+        for node in cell.nodes():
+            if not may_go(batch, line, node):
+                continue
+            most = node.free
+            for other, count in node.active.items():
+                if other in looked_at:
+                    most += other.vector * count
+            for claim in node.claims.values():
+                if claim.line in looked_at:
+                    most += claim.line.vector
+            request = node.total if alone else line.vector
+            if node.steps:
+                request += _kept(world, line, node, length_us)
+            if not (most - request) & guard:
+                found.append((node, request))
+                if len(found) >= enough:
+                    break
+    return found
 
 
-def _request(world: World, batch: Batch, line: Line, node: Node, length_us: int) -> Vector:
-    """What must be free on the node: what the job needs, and what is kept for others while it is to run."""
+def _leaving(world: World) -> set[Line]:
+    """Lines some of whose attempts may be about to end because somebody wants it."""
+    some = (batch for batch in world.batches.values() if batch.ways or batch.cancel_wishes)
+    return {line for batch in some for line in batch.lines.values() if line.active}
+
+
+def _newest_first(node: Node, lower: frozenset[Line]) -> int:
+    """A key: nodes on which something that may end has run for the shortest time are weighed first."""
+    grants = (grant.granted_at_us for grant in reversed(node.grants.values()) if grant.line in lower)
+    return -next(grants, NEVER_US)
+
+
+def _kept(world: World, line: Line, node: Node, length_us: int) -> Vector:
+    """What is kept for others on the node while a job of the line that began now would run."""
     until_us = world.now_us + length_us
     steps = (step for step in node.steps if step.begin_us < until_us and step.end_us > world.now_us)
-    kept = (step.vector for step in steps if step.owner is not line and not step.admits(line))
-    return need(world, batch, line, node) + sum(kept)
+    return sum(step.vector for step in steps if step.owner is not line and not step.admits(line))
 
 
 def _parts(world: World, node: Node, lower: frozenset[Line]) -> list[Part]:
     """What takes room on the node and may end, or does so anyway: the least loss first, of equals the newest."""
     found: list[Part] = []
     for grant in (*node.grants.values(), *node.claims.values()):
-        if grant.id in world.claiming or len(found) >= ATTEMPTS:
+        may_end = grant.line in lower
+        may_leave = bool(grant.batch.ways or grant.batch.cancel_wishes or grant.broken)
+        if grant.id in world.claiming or not (may_end or may_leave):
             continue
         for index in sorted(grant.members):
-            is_leaving = giving_way.is_leaving(grant, index)
-            if (is_leaving or grant.line in lower) and _takes_room(grant, index):
-                lost = 0 if is_leaving else _work(world, grant, index)
-                found.append(Part(lost, -int(grant.id), grant, index))
-    return sorted(found, key=lambda part: (part.lost, part.newest_first, part.member))[:ATTEMPTS]
+            is_leaving = may_leave and giving_way.is_leaving(grant, index)
+            if (is_leaving or may_end) and _takes_room(grant, index):
+                found.append(Part(0 if is_leaving else _work(world, grant, index), -int(grant.id), grant, index))
+        if len(found) >= ATTEMPTS:
+            break
+    return sorted(found, key=_in_order)
+
+
+def _in_order(part: Part) -> tuple[int, int, int]:
+    return part.lost, part.newest_first, part.member
 
 
 def _takes_room(grant: Grant, index: Index) -> bool:
@@ -310,20 +328,26 @@ def _work(world: World, grant: Grant, index: Index) -> int:
 
 def _fewest(world: World, batch: Batch, node: Node, request: Vector, parts: list[Part]) -> list[Part] | None:
     """Of these, which are in order, as few as make room on the node; None where not even all of them do."""
+    guard = world.layout.guard
     chosen: list[Part] = []
-    for part in parts:
-        if _is_enough(world, batch, node, request, chosen):
-            break
-        chosen.append(part)
-    if not _is_enough(world, batch, node, request, chosen):
-        return None
-    for part in reversed(chosen[:]):
-        rest = [other for other in chosen if other is not part]
-        if _is_enough(world, batch, node, request, rest):
-            chosen = rest
-    alone = next((part for part in parts if _is_enough(world, batch, node, request, [part])), None)
-    if alone is not None and chosen and alone.lost <= sum(part.lost for part in chosen):
-        return [alone]
+    free, at = node.free, 0
+    while (free - request) & guard or not _is_enough(world, batch, node, request, chosen):
+        if at == len(parts):
+            return None
+        chosen.append(parts[at])
+        free += parts[at].grant.line.vector
+        at += 1
+    for part in chosen[::-1]:
+        left = free - part.grant.line.vector
+        rest = None if (left - request) & guard else [other for other in chosen if other is not part]
+        if rest is not None and _is_enough(world, batch, node, request, rest):
+            chosen, free = rest, left
+    if len(chosen) > 1:
+        lost = sum(part.lost for part in chosen)
+        fitting = (part for part in parts if not (node.free + part.grant.line.vector - request) & guard)
+        alone = next((part for part in fitting if _is_enough(world, batch, node, request, [part])), None)
+        if alone is not None and alone.lost <= lost:
+            return [alone]
     return chosen
 
 
@@ -350,7 +374,10 @@ def _spared(world: World, batch: Batch, line: Line, length_us: int, best: list[C
     parts = {(part.grant.id, part.member): part for choice in best for part in choice.parts}
     if len(best) == 1 or all(not part.grant.others for part in parts.values()):
         return list(parts.values())
-    requests = [(choice.node, _request(world, batch, line, choice.node, length_us)) for choice in best]
+    requests = [
+        (choice.node, need(world, batch, line, choice.node) + _kept(world, line, choice.node, length_us))
+        for choice in best
+    ]
 
     def suffices(some: AbstractSet[tuple[int, int]]) -> bool:
         ended = [part for name, part in parts.items() if name in some]

@@ -39,8 +39,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def attempts(site: Site, job: str) -> list[dict[str, Any]]:
     """All attempts of a job that have ended."""
-    shown: list[dict[str, Any]] = json.loads(site.lanai("job", "show", job, "--format", "json").stdout)["job"]["attempts_list"]
-    return shown
+    shown = json.loads(site.lanai("job", "show", job, "--format", "json").stdout)
+    found: list[dict[str, Any]] = shown["job"]["attempts_list"]
+    return found
 
 
 def told(site: Site) -> list[tuple[str, str]]:

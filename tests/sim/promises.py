@@ -186,8 +186,8 @@ class Promises:
         ways = {what for each, what in self._ways if each == job}
         require(bool(ways), f"{job} has made way unasked")
         require(state in (JobState.QUEUED, JobState.CANCELLED), f"{job} has made way and is {state}")
-        is_cancelled = ways == {"preempted cancel"}
-        require(not is_cancelled or state == JobState.CANCELLED, f"{job} was to be cancelled to make way and is {state}")
+        may_wait = ways != {"preempted cancel"}
+        require(may_wait or state == JobState.CANCELLED, f"{job} was to be cancelled to make way and is {state}")
 
     def _on_retry(self, job: Job, outcome: str) -> None:
         spent = self._spent.setdefault(job, {})

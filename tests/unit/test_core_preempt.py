@@ -335,6 +335,37 @@ def test_surplus_is_asked_back_and_not_ended(one: Recorder) -> None:
     one.take_all()
 
 
+def test_who_was_not_searched_for_in_one_pass_is_in_the_next(hub: Recorder) -> None:
+    hub.join("a", capacity(cpus=12))
+    settle(hub)
+    low(hub, 12)
+    for number in range(6):
+        hub.submit(1, service="urgent", user=f"user {number}")
+    hub.decide()
+    assert len(hub.core.world.giving) == 4
+    assert hub.core.next_due_us() == hub.now_us + SECOND // 10
+    told = [sum(len(kill.items) for kill in after_a_moment(hub)) for _ in range(3)]
+    assert told == [4, 0, 2]
+    hub.take_all()
+
+
+def test_a_search_in_vain_is_made_once_a_second(one: Recorder) -> None:
+    """Another who waits has his turn meanwhile, and what comes up later is found."""
+    one.submit(1, service="normal")
+    one.start()
+    low(one, 1)
+    urgent(one, shape=Shape(cpu_milli=2000))
+    assert after_a_moment(one) == []
+    one.end(A, 1, 1)
+    one.decide()
+    assert not one.core.world.giving
+    one.wait(1)
+    one.decide()
+    (kill,) = after_a_moment(one)
+    assert kill.items == [(grant(2), Index(1))]
+    one.take_all()
+
+
 WIDE = Shape(nodes=2, cpu_milli=2000)
 
 

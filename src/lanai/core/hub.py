@@ -59,7 +59,6 @@ from lanai.core.events import (
     TokenCreated,
     TokensRevoked,
 )
-from lanai.core.nodes import NEVER_US
 from lanai.core.schedule import decide as scheduler
 from lanai.core.schedule import limits, preempt
 from lanai.core.schedule.lines import Line
@@ -93,8 +92,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     sync.look_at_deadlines(world)
     if any(promise.at_us <= world.now_us for promise in world.promises.values()):
         world.needs_pass = True  # what was to end by now runs on
-    if (preempt.next_due_us(world) or NEVER_US) <= world.now_us:
-        world.needs_pass = True
+    world.needs_pass = world.needs_pass or preempt.is_due(world)
     wide.look_at_claims(world)
     history.look(world)
     tokens.look_at_expiry(world)

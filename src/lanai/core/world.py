@@ -130,6 +130,10 @@ class World:
         """What the last pass has promised, in the order of the lines."""
         self.giving: dict[Line, Giving] = {}
         """For which lines others make room."""
+        self.vain: dict[Line, int] = {}
+        """Until when nobody is looked for who could make room for a line, because there was nobody."""
+        self.search_due_us = 0
+        """When a pass is to look for those that the last one did not; 0: it did."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
         self.dates: list[tuple[int, BatchId]] = []
         """When batches are to be looked at, by the clock on the wall; the first is the next."""

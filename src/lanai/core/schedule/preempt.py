@@ -31,6 +31,8 @@ CONFIRM_US: Final = 100_000
 """So long after it was planned, and no sooner, an attempt is ended; what comes free meanwhile spares it."""
 SEARCHES: Final = 4
 """Of one pass: for so many lines victims are looked for. Those whose victims are on their way need no search."""
+VAIN_US: Final = 1_000_000
+"""A line for which nothing was found is not searched for again before; so others have their turn."""
 ABLE: Final = 256
 """So many nodes of one cell are found that could be cleared, or twice as many as a wide job needs;"""
 WEIGHED: Final = 16
@@ -67,6 +69,7 @@ class Preemption:
         self._lower: dict[int, frozenset[Line]] = {}
         self._seen: set[Line] = set()
         self._vain: list[tuple[int, Line]] = []
+        self._put_off_us = 0
 
     def make_room(self, batch: Batch, line: Line, length_us: int, asked: set[NodeId]) -> bool:
         """The head of a line that no limit holds has found no room: whether others make some, which is kept for it.
@@ -95,8 +98,11 @@ class Preemption:
 
     def end(self) -> None:
         """The pass has looked at every line: those that wait no more, or for something else, need no room."""
-        for line in [line for line in self._world.giving if line not in self._seen]:
-            del self._world.giving[line]
+        world = self._world
+        for line in [line for line in world.giving if line not in self._seen]:
+            del world.giving[line]
+        world.vain = {line: until_us for line, until_us in world.vain.items() if line in self._seen}
+        world.search_due_us = self._put_off_us
 
     def _anew(
         self, batch: Batch, line: Line, length_us: int, before: Giving | None, asked: set[NodeId]
@@ -120,13 +126,21 @@ class Preemption:
     def _search(self, batch: Batch, line: Line, length_us: int) -> tuple[tuple[Node, ...], list[Part]] | None:
         tier = _service(self._world, batch).tier
         lower = self._lower_than(tier)
-        if not lower or self._searches >= SEARCHES or self._is_vain(tier, line):
+        if not lower or self._is_vain(tier, line):
+            return None
+        now_us = self._world.now_us
+        next_us = now_us + CONFIRM_US if self._searches >= SEARCHES else self._world.vain.get(line, 0)
+        if next_us > now_us:
+            self._put_off_us = min(self._put_off_us or next_us, next_us)
             return None
         self._searches += 1
-        found = _choose(self._world, batch, line, length_us, lower)
-        if found is None and not batch.avoided and not batch.stalls and not line.not_on:
+        able = _able(self._world, batch, line, length_us, lower)
+        if len(able) >= line.shape.nodes:
+            return _choose(self._world, batch, line, length_us, lower, able)
+        self._world.vain[line] = now_us + VAIN_US
+        if not batch.avoided and not batch.stalls and not line.not_on:
             self._vain.append((tier, line))
-        return found
+        return None
 
     def _lower_than(self, tier: int) -> frozenset[Line]:
         """Lines with attempts at nodes that may have to give way to one of that tier."""
@@ -164,8 +178,18 @@ def keep_room(world: World, batch: Batch, line: Line, length_us: int) -> None:
 
 
 def next_due_us(world: World) -> int | None:
-    """When victims that are planned are to be looked at again; None where none are."""
-    return min((giving.due_us for giving in world.giving.values() if not giving.is_asked), default=None)
+    """When a pass is to look again at victims that are planned, or for such as were not looked for; None: never."""
+    return min((due_us for due_us in _dues(world) if due_us > world.now_us), default=None)
+
+
+def is_due(world: World) -> bool:
+    """Whether such a time has come and no pass since."""
+    return any(due_us <= world.now_us for due_us in _dues(world))
+
+
+def _dues(world: World) -> list[int]:
+    planned = [giving.due_us for giving in world.giving.values() if not giving.is_asked]
+    return [*planned, world.search_due_us] if world.search_due_us else planned
 
 
 def _service(world: World, batch: Batch) -> ServicePolicy:
@@ -222,13 +246,15 @@ def _end(world: World, batch: Batch, parts: list[Part]) -> None:
 
 
 def _choose(
-    world: World, batch: Batch, line: Line, length_us: int, lower: frozenset[Line]
+    world: World,
+    batch: Batch,
+    line: Line,
+    length_us: int,
+    lower: frozenset[Line],
+    able: list[tuple[Node, Vector]],
 ) -> tuple[tuple[Node, ...], list[Part]] | None:
-    """The nodes for the head of the line and what has to end there; None where no choice makes room."""
+    """Of nodes that could be cleared those for the head of the line, and what has to end there; None: none can yet."""
     wanted = line.shape.nodes
-    able = _able(world, batch, line, length_us, lower)
-    if len(able) < wanted:
-        return None
     able.sort(key=lambda each: _newest_first(each[0], lower))
     choices: list[Choice] = []
     for node, request in able:

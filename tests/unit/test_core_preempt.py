@@ -175,6 +175,19 @@ def test_no_more_end_than_make_room(hub: Recorder) -> None:
     hub.take_all()
 
 
+def test_one_that_would_lose_least_is_spared_where_others_have_to_end_anyway(hub: Recorder) -> None:
+    hub.join("a", capacity(cpus=5))
+    settle(hub)
+    low(hub, 2, shape=Shape(cpu_milli=2000))
+    later(hub, 10)
+    small = low(hub, 1)
+    urgent(hub, shape=Shape(cpu_milli=4000))
+    (kill,) = after_a_moment(hub)
+    assert kill.items == [(grant(1), Index(1)), (grant(1), Index(2))]
+    assert hub.counts(small) == {"running": 1}
+    hub.take_all()
+
+
 def test_the_node_with_least_to_lose_is_taken(hub: Recorder) -> None:
     hub.join("a")
     settle(hub)

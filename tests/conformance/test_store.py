@@ -380,6 +380,16 @@ def test_who_holds_jobs_comes_back(store: Store) -> None:
     ]
 
 
+def test_what_is_to_make_way_comes_back(store: Store) -> None:
+    store.commit(whole(1, jobs=100))
+    gone = SaveOverride(1, 5, 5, "preempted requeue", 417, 3)
+    store.commit([gone, SaveOverride(1, 7, 7, "preempted cancel", 418, 4)])
+    store.commit([SaveOverride(1, 8, 8, "preempted requeue", 419, 5), DropOverrides(1, 5, 5, "preempted requeue")])
+    batch = store.recover().batches[0]
+    assert batch.preempted == [("preempted cancel", 7, 7, 418, 4), ("preempted requeue", 8, 8, 419, 5)]
+    assert batch.holds == []
+
+
 def test_settings_may_change(opened: Callable[[], Store]) -> None:
     store = opened()
     store.commit([*whole(1), *whole(2)])

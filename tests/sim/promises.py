@@ -12,7 +12,7 @@ from lanai.core.hub import Decision, HubCore
 from lanai.core.queue import spans_of
 from lanai.model.ids import BatchId, GrantId
 from lanai.model.job import JobState, Outcome
-from lanai.model.records import ReopenJobs, SaveAttempts, SaveGrant
+from lanai.model.records import ReopenJobs, SaveAttempts, SaveGrant, SaveOverride
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 from lanai.store.memory import MemoryStore
@@ -47,6 +47,9 @@ class Promises:
         self._spent: dict[Job, dict[str, int]] = {}
         self._picture: dict[str, object] | None = None
         self._layout = Layout()
+        self._ways: set[tuple[Job, str]] = set()
+        self.preempted = 0
+        """Attempts that have made way."""
         self.executions = 0
         self.wide_executions = 0
         """Commands that began on the first of several nodes."""
@@ -139,6 +142,8 @@ class Promises:
                         self._granted_us.setdefault(record.grant, self._world.loop.now_us)
                         known = self._grants.setdefault(record.grant, about)
                         require(known == about, f"grant {record.grant} was {known}, is used again as {about}")
+                    case SaveOverride(what=what) if what.startswith("preempted "):
+                        self._ways.add(((record.batch, record.first), what))
                     case ReopenJobs():
                         for index in range(record.first, record.last + 1):
                             self._spent.pop((record.batch, index), None)
@@ -168,10 +173,21 @@ class Promises:
         require(member not in self._ended, f"{member} counts twice")
         self._ended.add(member)  # type: ignore[arg-type]
         require(job not in self._done, f"{job} ends after it was done in row {self._done.get(job)}")
-        if state == JobState.DONE:
+        if outcome == Outcome.PREEMPTED:
+            self._on_preempted(job, str(state))
+        elif state == JobState.DONE:
             self._done[job] = number
         elif state == JobState.QUEUED:
             self._on_retry(job, str(outcome))
+
+    def _on_preempted(self, job: Job, state: str) -> None:
+        """It was to make way before it did, and waits again where its service says so."""
+        self.preempted += 1
+        ways = {what for each, what in self._ways if each == job}
+        require(bool(ways), f"{job} has made way unasked")
+        require(state in (JobState.QUEUED, JobState.CANCELLED), f"{job} has made way and is {state}")
+        may_wait = ways != {"preempted cancel"}
+        require(may_wait or state == JobState.CANCELLED, f"{job} was to be cancelled to make way and is {state}")
 
     def _on_retry(self, job: Job, outcome: str) -> None:
         spent = self._spent.setdefault(job, {})
@@ -220,6 +236,7 @@ def _of_batch(batch: Batch) -> dict[str, object]:
         "cancelled": batch.cancelled.spans(),
         "cancel wishes": sorted(batch.cancel_wishes),
         "hold wishes": sorted(batch.hold_wishes),
+        "ways": sorted(batch.ways.items()),
         "reshaped": sorted((i, s) for i, s in batch.reshaped.items()),
         "tries": sorted((i, t.attempts, sorted(t.charges.items())) for i, t in batch.tries.items() if t.charges),
         "shapes": sorted((s, repr(shape)) for s, shape in batch.shapes.items()),

@@ -23,8 +23,10 @@ LIMIT_S = 60.0
 SOAK_S = float(os.environ.get("LANAI_SOAK_S", "0"))
 
 
-def live(seed: int, lived: dict[str, int], shortages: float = 0.0, wide: float = 0.0) -> None:
-    world = World(seed, shortages, wide)
+def live(
+    seed: int, lived: dict[str, int], shortages: float = 0.0, wide: float = 0.0, preempts: float = 0.0
+) -> None:
+    world = World(seed, shortages, wide, preempts)
     try:
         world.run()
     except Exception as error:
@@ -33,6 +35,7 @@ def live(seed: int, lived: dict[str, int], shortages: float = 0.0, wide: float =
         ("worlds", 1),
         ("attempts", world.promises.executions),
         ("attempts over several nodes", world.promises.wide_executions),
+        ("attempts that made way", world.promises.preempted),
         ("comparisons of store and core", world.promises.comparisons),
         ("faults and wishes", sum(world.happened.values())),
     ):
@@ -70,6 +73,16 @@ def test_worlds_with_jobs_over_several_nodes(shortages: float, wide: float, live
     """Nodes are lost before, while and after room is claimed on them for what others run."""
     for seed in range(SHORT_SEEDS):
         live(seed, lived, shortages, wide)
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("wide", "preempts"), [(0.0, 0.8), (0.4, 0.8)])
+def test_worlds_in_which_jobs_make_way(wide: float, preempts: float, lived: dict[str, int]) -> None:
+    """Whoever makes way is tried again once and is charged nothing, whatever else befalls hub and nodes meanwhile."""
+    before = lived.get("attempts that made way", 0)
+    for seed in range(SHORT_SEEDS):
+        live(seed, lived, 0.0, wide, preempts)
+    assert lived["attempts that made way"] > before
 
 
 @pytest.mark.timeout(0)

@@ -12,6 +12,7 @@ from unittest import mock
 
 import msgspec
 
+from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, Index
 from lanai.model.policy import DEFAULT_POLICY, EVERYONE, Bound, Limits, Policy, ServicePolicy, UserPolicy
 from lanai.model.resources import Capacity, Shape
@@ -62,23 +63,39 @@ def some_policy(rng: Random) -> Policy:
     return Policy(users=users, limits=some(), batch_limits=some(), services={"normal": ServicePolicy(limits=some())})
 
 
+def with_preemption(policy: Policy) -> Policy:
+    """The same with services whose jobs make way for others."""
+    usual = policy.service("")
+    services = {
+        "normal": usual,
+        "urgent": ServicePolicy(tier=1, is_preemptor=True),
+        "low": ServicePolicy(is_preemptee=True),
+        "doomed": ServicePolicy(is_preemptee=True, preempt_by="cancel"),
+    }
+    return msgspec.structs.replace(policy, services=services)
+
+
 class World:
     """Made from a seed; `run` raises Broken, or whatever the code under test raises.
 
     `shortages`: how often, of all spans of a few seconds, a node lacks what a batch's jobs need to begin.
     `wide`: which part of all shapes asks for several nodes.
+    `preempts`: which part of all batches is of a service that makes way, or for which others do.
     """
 
-    def __init__(self, seed: int, shortages: float = 0.0, wide: float = 0.0) -> None:
+    def __init__(self, seed: int, shortages: float = 0.0, wide: float = 0.0, preempts: float = 0.0) -> None:
         self.seed = seed
         self._shortages = shortages
         self._wide = wide
+        self._preempts = preempts
         self.rng = rng = Random(seed)
         self.loop = Loop()
         self.lease_us = rng.choice((20, 60)) * SECOND_US
         self.store = MemoryStore()
         self.compare = 0.1
         self.policy = some_policy(Random(f"policy of {seed}"))
+        if preempts:
+            self.policy = with_preemption(self.policy)
         self.has_licences = rng.random() < 0.3
         self.slowness_us = rng.choice((500, 5_000, 200_000))
         self.repeats = rng.choice((0.0, 0.02, 0.3))
@@ -87,6 +104,8 @@ class World:
         self.rates["wish"] = rng.choice((0.0, 0.02, 0.1, 0.5))
         self.fail_rate = rng.choice((0.0, 0.1, 0.4))
         self.length_us = rng.choice((20, 200, 2_000, 20_000)) * 1000
+        if preempts:
+            self.length_us = max(self.length_us, 10 * SECOND_US)
         self.has_faults = True
         self.hub: Hub | None = None
         self.hub_offset_us = rng.randrange(10**12)
@@ -155,10 +174,28 @@ class World:
         for number in range(rng.randint(1, 5)):
             settings, shapes = some_settings(self)
             shapes = self._widened(shapes)
+            settings = msgspec.structs.replace(settings, service=self._service(number))
             size = rng.choice((1, 5, 20, 20, 60))
             jobs = sorted(rng.randrange(len(shapes)) for _ in range(size))
             submission = Submission(f"key {number}", rng.choice(USERS), settings, shapes, jobs)
             self.loop.later(rng.randrange(60 * SECOND_US), self._submits(submission))
+        if self._preempts:
+            self._add_urgent()
+
+    def _add_urgent(self) -> None:
+        """Small batches for which others make way, while these run."""
+        rng = Random(f"urgent of {self.seed}")
+        settings = BatchSettings(service="urgent")
+        for number in range(8):
+            shape = Shape(cpu_milli=rng.choice((1000, 2000, 8000)))
+            jobs = [0] * rng.choice((1, 1, 3))
+            submission = Submission(f"urgent {number}", rng.choice(USERS), settings, [shape], jobs)
+            self.loop.later(rng.randrange(60 * SECOND_US), self._submits(submission))
+
+    def _service(self, number: int) -> str:
+        """Of one batch. Not drawn from `rng`: seeds live as without it."""
+        rng = Random(f"service {self.seed} {number}")
+        return rng.choice(("urgent", "low", "low", "doomed")) if rng.random() < self._preempts else ""
 
     def _widened(self, shapes: list[Shape]) -> list[Shape]:
         """Some of them over several nodes, each so small that any node holds one."""

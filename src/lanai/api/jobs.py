@@ -32,7 +32,11 @@ STDERR_LINES: Final = 5
 STDERR_CHARACTERS: Final = 2_000
 
 
-_ENDED_AS: Final[dict[str, JobState]] = {Outcome.OK: JobState.DONE, Outcome.CANCELLED: JobState.CANCELLED}
+_ENDED_AS: Final[dict[str, JobState]] = {
+    Outcome.OK: JobState.DONE,
+    Outcome.CANCELLED: JobState.CANCELLED,
+    Outcome.PREEMPTED: JobState.CANCELLED,
+}
 """How an attempt itself ended. What is stored with it is how its job stood afterwards: `queued` where it is retried."""
 
 

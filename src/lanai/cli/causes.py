@@ -15,6 +15,7 @@ _CAUSES: Final = {
     "node": "the node could not run it",
     "lost": "the node was lost",
     "cancelled": "cancelled",
+    "preempted": "made way for another job",
 }
 
 

@@ -9,7 +9,9 @@ from lanai.cli.tables import Listing
 
 # Words of the model, here once more: to import it for them would double the time that a list takes to start.
 JOB_STATES: Final = ("held", "blocked", "queued", "locked", "running", "suspended", "done", "failed", "cancelled")
-OUTCOMES: Final = ("ok", "exit", "signal", "time", "memory", "check", "notfound", "node", "lost", "cancelled")
+OUTCOMES: Final = (
+    *("ok", "exit", "signal", "time", "memory", "check", "notfound", "node", "lost", "cancelled", "preempted"),
+)
 NODE_STATES: Final = ("up", "silent", "away")
 BATCH_STATES: Final = ("open", "held", "paused", "ended", "arriving")
 TOKEN_KINDS: Final = ("user", "agent", "admin")

@@ -29,7 +29,9 @@ from lanai.model.vector import CPU, FIELD_MASK, Vector, field
 
 BlockName: TypeAlias = Literal["running", "eligible", "blocked"]
 BLOCKS: Final[tuple[BlockName, ...]] = ("running", "eligible", "blocked")
-ELIGIBLE: Final = frozenset(("", "next", "no_room", "no_open_node", "no_node", "stalled", "avoided", "reserved"))
+ELIGIBLE: Final = frozenset(
+    ("", "next", "no_room", "no_open_node", "no_node", "stalled", "avoided", "reserved", "making_way")
+)
 """Reasons that are no more than that it is not its turn, or that there is no room. All others block."""
 SPANS: Final = 8
 """So many pieces of a line a row names; it says how many there are."""

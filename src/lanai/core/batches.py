@@ -36,11 +36,13 @@ class Tries:
     """What a job that did not succeed at once has behind it. A job that has failed for good is charged with nothing:
     if it is tried once more, that is by `lanai retry`, which begins anew."""
 
-    __slots__ = ("attempts", "charges")
+    __slots__ = ("attempts", "charges", "gave_way")
 
     def __init__(self) -> None:
         self.attempts = 0
         self.charges: dict[str, int] = {}
+        self.gave_way = 0
+        """How often an attempt of it was ended for another job, which is no charge."""
 
 
 class Tried(NamedTuple):
@@ -73,6 +75,13 @@ class Stall(NamedTuple):
 
     until_us: int
     why: str
+
+
+class Way(NamedTuple):
+    """An attempt at a node is to give way to a job of the batch `to`; `how` is `requeue` or `cancel`."""
+
+    to: BatchId
+    how: str
 
 
 class Hold(NamedTuple):
@@ -123,6 +132,8 @@ class Batch:
         self.delayed: set[Index] = set()
         self.cancel_wishes: set[Index] = set()
         self.hold_wishes: set[Index] = set()
+        self.ways: dict[Index, Way] = {}
+        """Jobs whose attempts at nodes are to give way to others."""
         self.node_failures: dict[NodeId, int] = {}
         self.avoided: set[NodeId] = set()
         self.stalls: dict[NodeId, Stall] = {}

@@ -1,9 +1,9 @@
 """Attempts end: whose fault it was, and whether the job is tried again.
 
 Charged to the job: exit, signal, time, memory, checks. Charged to the node: `node` and `lost`; they use up the
-batch's `node` retries only, and a command not found is tried once more elsewhere. A node that fails a batch three
-times in a row is avoided for it while another is left; 25 different jobs failing in a row on more than one node pause
-the batch.
+batch's `node` retries only, and a command not found is tried once more elsewhere. Charged to nobody: `preempted`. A
+node that fails a batch three times in a row is avoided for it while another is left; 25 different jobs failing in a row
+on more than one node pause the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.core import explain, holds
+from lanai.core import explain, giving_way, holds
 from lanai.core.batches import ANYWHERE, Batch, Tries, allowed
 from lanai.core.effects import BatchMoved, ForgetResults, KillAttempts
 from lanai.core.events import AttemptsEnded, AttemptsStarted, JobsReturned
@@ -152,6 +152,7 @@ def put_back(world: World, grant: Grant, index: Index) -> None:
     """A job that left its grant without an attempt: cancelled, held, or waiting again."""
     batch = grant.batch
     counts = batch.counts
+    giving_way.over(world, batch, (index,))
     if index in batch.cancel_wishes:
         batch.cancel_wishes.discard(index)
         batch.hold_wishes.discard(index)
@@ -185,6 +186,8 @@ def _settle_done(world: World, grant: Grant, results: list[AttemptResult], wall_
         batch.hold_wishes.difference_update(result.index for result in results)
     if batch.cancel_wishes:
         _came_too_late(world, batch, {result.index for result in results} & batch.cancel_wishes)
+    if batch.ways:
+        giving_way.over(world, batch, [result.index for result in results])
     first_row = world.last_row + 1
     world.last_row += count
     number, attempt, grant_id, node = batch.id, grant.attempt, grant.id, grant.node.id
@@ -225,11 +228,13 @@ def settle(world: World, grant: Grant, result: AttemptResult, wall_us: int) -> A
     attempt = grant.attempt
     if grant.broken:
         result = msgspec.structs.replace(result, outcome=str(Outcome.LOST), reason=grant.broken)
+    result = giving_way.judged(batch, result)
     world.leave_grant(grant, index)
     batch.counts.queued -= 1
     if batch.stall_waits_us and result.started_at_us:
         has_begun(world, batch, grant.node)
     state = _failed(world, grant, result)
+    giving_way.over(world, batch, (index,))
     return (
         world.next_row(),
         batch.id,
@@ -320,13 +325,21 @@ def _failed(world: World, grant: Grant, result: AttemptResult) -> JobState:
     tries = batch.tries.setdefault(index, Tries())
     tries.attempts = grant.attempt
     # In a stopped batch nothing is tried again; what met a fault of the node's would have been, and has not failed.
-    is_over = has_stopped(batch) and result.outcome in (Outcome.NODE, Outcome.LOST)
+    is_over = has_stopped(batch) and result.outcome in (Outcome.NODE, Outcome.LOST, Outcome.PREEMPTED)
+    if result.outcome == Outcome.PREEMPTED:
+        tries.gave_way += 1
+        is_over = is_over or batch.ways[index].how == "cancel"
     if is_over or index in batch.cancel_wishes or result.outcome == Outcome.CANCELLED:
         batch.cancel_wishes.discard(index)
         batch.hold_wishes.discard(index)
         batch.counts.cancelled += 1
         batch.cancelled.add(index, index)
         return JobState.CANCELLED
+    if result.outcome == Outcome.PREEMPTED:
+        batch.counts.queued += 1
+        put_back(world, grant, index)
+        world.needs_pass = True
+        return JobState.QUEUED
     cause = result.outcome if result.outcome in _OUTCOMES else Outcome.NODE
     tries.charges[cause] = tries.charges.get(cause, 0) + 1
     if cause != Outcome.LOST:

@@ -142,6 +142,10 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     if tries:
         charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
         facts.append(f"tried {tries.attempts} times before" + (f" ({charges})" if charges else ""))
+        if tries.gave_way:
+            facts.append(f"{tries.gave_way} of these made way for jobs of a more urgent service, which is no charge")
+    if index is not None and index in batch.ways:
+        facts.append(f"its attempt is to make way: {batch.ways[index].how}, for batch {batch.ways[index].to}")
     position = None
     if line is not None and index is not None and index in line.waiting:
         position = line.waiting.before(index) + 1

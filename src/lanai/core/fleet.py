@@ -6,7 +6,7 @@ killed, grants that it has lost are sent again.
 
 from __future__ import annotations
 
-from lanai.core import ends, wide
+from lanai.core import ends, giving_way, wide
 from lanai.core.effects import AcceptNode, Answer, DismissNode, DrainNode, KillAttempts, RejectNode, StartAttempts
 from lanai.core.events import NodeDisconnected, NodeHeard, NodeJoined, NodeTookStock, NodeWished
 from lanai.core.nodes import Grant, Node
@@ -161,7 +161,7 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     """Send what the node lacks, but for what is not to begin there any more: that is returned."""
     missing = grant.members - has.keys()
     batch = grant.batch
-    back = missing & (batch.cancel_wishes | batch.hold_wishes)
+    back = missing & (batch.cancel_wishes | batch.hold_wishes | batch.ways.keys())
     if node.is_drained or batch.is_barred(node.id) or not batch.is_open:
         back = set(missing)
     if grant.others:
@@ -186,6 +186,7 @@ def _grant_again(world: World, node: Node, grant: Grant, has: dict[Index, str]) 
     if unwanted:
         items = [(grant.id, index) for index in unwanted]
         world.do(KillAttempts(node.id, items, grant.batch.settings.grace_us, "cancelled"))
+    giving_way.ask_again(world, grant, kept - grant.batch.cancel_wishes)
     world.touch(grant.batch)
     return [(grant.id, index) for index in sorted(back)]
 

@@ -60,7 +60,7 @@ from lanai.core.events import (
     TokensRevoked,
 )
 from lanai.core.schedule import decide as scheduler
-from lanai.core.schedule import limits
+from lanai.core.schedule import limits, preempt
 from lanai.core.schedule.lines import Line
 from lanai.core.world import FOR_EVER, GRANTS_LOST_AT_MOST, Kept, World
 from lanai.model.batch import Counts
@@ -92,6 +92,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     sync.look_at_deadlines(world)
     if any(promise.at_us <= world.now_us for promise in world.promises.values()):
         world.needs_pass = True  # what was to end by now runs on
+    world.needs_pass = world.needs_pass or preempt.is_due(world)
     wide.look_at_claims(world)
     history.look(world)
     tokens.look_at_expiry(world)
@@ -284,8 +285,8 @@ class HubCore:
         world = self.world
         due = [first[0][0] for first in (world.delayed, world.stalls) if first]
         due += [promise.at_us for promise in world.promises.values() if promise.at_us > world.now_us]
-        date_us = dates.next_due_us(world)
-        return min(due if date_us is None else [*due, date_us], default=None)
+        due += [each for each in (dates.next_due_us(world), preempt.next_due_us(world)) if each is not None]
+        return min(due, default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.

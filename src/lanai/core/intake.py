@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials, dates, holds
+from lanai.core import credentials, dates, giving_way, holds
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -13,7 +13,7 @@ from lanai.core.world import Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, TooMany, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
-from lanai.model.job import JobState
+from lanai.model.job import JobState, Outcome
 from lanai.model.records import (
     CloseBatch,
     DropBatch,
@@ -129,7 +129,9 @@ def tried_of(found: RecoveredBatch) -> Tried:
             current = index
             one = tries[index] = Tries()
         one.attempts = max(one.attempts, attempt)
-        if state in (REOPENED, JobState.FAILED):
+        if outcome == Outcome.PREEMPTED:
+            one.gave_way += 1
+        elif state in (REOPENED, JobState.FAILED):
             one.charges.clear()
         elif state != JobState.CANCELLED:
             one.charges[outcome] = one.charges.get(outcome, 0) + 1
@@ -189,6 +191,7 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     batch.has_begun = bool(batch.sent or counts.done or counts.failed)
     dates.settle(world, batch)
     holds.recover(world, batch, found.holds)
+    giving_way.recover(batch, found.preempted)
     return batch
 
 

@@ -55,6 +55,20 @@ class Promise(NamedTuple):
     nodes: tuple[Node, ...]
 
 
+class Giving(NamedTuple):
+    """Attempts of others are to make room for the head of a line on `nodes`.
+
+    `victims` are these attempts. They are told at `due_us`, if that is still needed (`is_asked`: they have been), and
+    have ended by `at_us` at the latest if nothing goes wrong.
+    """
+
+    nodes: tuple[Node, ...]
+    victims: tuple[tuple[GrantId, Index], ...]
+    due_us: int
+    at_us: int
+    is_asked: bool
+
+
 class Kept(msgspec.Struct, frozen=True):
     """How long what is over is kept; 0 is for ever."""
 
@@ -114,6 +128,12 @@ class World:
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
+        self.giving: dict[Line, Giving] = {}
+        """For which lines others make room."""
+        self.vain: dict[Line, int] = {}
+        """Until when nobody is looked for who could make room for a line, because there was nobody."""
+        self.search_due_us = 0
+        """When a pass is to look for those that the last one did not; 0: it did."""
         self.delayed: list[tuple[int, BatchId, Index]] = []
         self.dates: list[tuple[int, BatchId]] = []
         """When batches are to be looked at, by the clock on the wall; the first is the next."""

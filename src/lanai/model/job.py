@@ -59,6 +59,8 @@ class Outcome(StrEnum):
     NODE = "node"
     LOST = "lost"
     CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    """The hub's own word: it ended the attempt to make way for another job. Nothing is charged for it."""
 
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]

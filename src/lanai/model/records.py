@@ -111,9 +111,10 @@ class SaveProgress(Record, frozen=True):
 
 
 class SaveOverride(Record, frozen=True):
-    """One thing that differs for some jobs of a batch: `cancelled`, `shape` (value: the shape's id) or `hold KIND BY`.
+    """One thing that differs for some jobs of a batch: `cancelled`, `shape` (value: the shape's id), `hold KIND BY`,
+    or `preempted HOW` (value: the batch that the attempt at a node is to give way to).
 
-    The value of the last is when it ends, 0 where it does not; `at_us` is since when.
+    The value of a hold is when it ends, 0 where it does not; `at_us` is since when.
 
     Overrides of the same `what` replace each other where they overlap.
     """
@@ -350,6 +351,7 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         cancelled: ranges cancelled while waiting.
         reshaped: (first, last, shape) of memory retries.
         holds: (what, first, last, value, at_us) of overrides that say who holds jobs, by what and first.
+        preempted: the same of those that say which attempts at nodes are to give way.
     """
 
     batch: BatchId
@@ -369,3 +371,4 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: Ranges
     reshaped: list[tuple[int, int, ShapeId]]
     holds: list[HoldRow] = []
+    preempted: list[HoldRow] = []

@@ -393,13 +393,15 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         grants=[_with_ranges(kept.grants[grant], left[grant]) for grant in sorted(left) if left[grant]],
         cancelled=canonical((each.first, each.last) for each in kept.overrides.get((batch, "cancelled"), [])),
         reshaped=_reshaped(kept, batch),
-        holds=_holds(kept, batch),
+        holds=_of_kind(kept, batch, "hold "),
+        preempted=_of_kind(kept, batch, "preempted "),
     )
 
 
-def _holds(kept: Tables, batch: BatchId) -> list[HoldRow]:
-    of_holds = (some for (of, what), some in kept.overrides.items() if of == batch and what.startswith("hold "))
-    found = (each for some in of_holds for each in some)
+def _of_kind(kept: Tables, batch: BatchId, kind: str) -> list[HoldRow]:
+    """Overrides whose `what` begins so."""
+    of_kind = (some for (of, what), some in kept.overrides.items() if of == batch and what.startswith(kind))
+    found = (each for some in of_kind for each in some)
     return sorted((each.what, each.first, each.last, each.value, each.at_us) for each in found)
 
 

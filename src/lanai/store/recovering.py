@@ -51,6 +51,7 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
         cancelled=tuple((first, last) for first, last, _ in _overrides(db, batch, "cancelled")),
         reshaped=[(first, last, ShapeId(value)) for first, last, value in _overrides(db, batch, "shape")],
         holds=db.execute(SQL["holds"], (batch,)).fetchall(),
+        preempted=db.execute(SQL["preempted"], (batch,)).fetchall(),
     )
 
 

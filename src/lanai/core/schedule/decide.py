@@ -25,6 +25,7 @@ from lanai.core.schedule import bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules
+from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
@@ -43,6 +44,7 @@ def decide(world: World) -> bool:
     sweep.give()
     if sweep.starts >= MOST_STARTS:
         return False
+    sweep.preemption.end()
     tickets.deal(world, world.total(), sweep.considered)
     return True
 
@@ -83,6 +85,7 @@ class Sweep:
     def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
         self.considered = limits.Considered(world)
+        self.preemption = Preemption(world)
         self._world = world
         lines = (line for batch in waiting for line in batch.lines.values())
         self._left = {line: count for line in lines if (count := line.waiting.count)}
@@ -112,10 +115,14 @@ class Sweep:
                 self._order.started()
                 continue
             self._order.done()
+            has_way = self._makes_way(batch, line)
             if not self._depth:
                 self._block_rest(line)
                 break
-            self._promise(batch, line)
+            if has_way:
+                self._held += 1
+            else:
+                self._promise(batch, line)
             if self._held >= self._depth:
                 self._backfill()
                 break
@@ -155,6 +162,9 @@ class Sweep:
             rest = heads.by_length(world, self._order.unsorted())
         else:
             rest = self._order.rest()
+        if any(service.is_preemptor for service in world.policy.services.values()):
+            # Who may end attempts of others comes before those: else they would begin only to be ended.
+            rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -165,8 +175,10 @@ class Sweep:
                 return
             if self._left[line] and not is_allowed:
                 self._put_aside(batch, line)
-            elif self._left[line] and service.reserves_always:
-                self._promise(batch, line)
+            elif self._left[line]:
+                has_way = service.may_backfill and self._makes_way(batch, line)
+                if service.reserves_always and not has_way:
+                    self._promise(batch, line)
 
     def _block_rest(self, first: Line) -> None:
         """There is no backfill: the first that finds no room blocks all behind it."""
@@ -227,7 +239,8 @@ class Sweep:
         return True
 
     def _refuse(self, batch: Batch, line: Line) -> None:
-        explain.no_room(self._world, batch, line)
+        if line not in self._world.giving:
+            explain.no_room(self._world, batch, line)
         if not batch.has_begun:
             batch.has_begun = True
             make_way(self._world, batch, line.vector, self._asked)
@@ -247,6 +260,13 @@ class Sweep:
             for node in found.nodes:
                 recall_surplus(world, node, batch, self._asked)
 
+    def _makes_way(self, batch: Batch, line: Line) -> bool:
+        """The head of the line has found no room: whether others make some, which is kept for it as if promised."""
+        if not self.preemption.make_room(batch, line, estimate_us(self._world, line), self._asked):
+            return False
+        self._before.pop(line, None)
+        return True
+
     def _is_at_risk(self, line: Line) -> bool:
         """Whether others could take what the line waits for; else its turn comes as room does.
 
@@ -264,7 +284,11 @@ class Sweep:
         """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
         for line, before in self._before.items():
             batch = self._world.batches.get(line.batch)
-            if batch is not None and self._left.get(line) and line not in self._world.promises:
+            if batch is None or not self._left.get(line) or line in self._world.promises:
+                continue
+            if line in self._world.giving:
+                keep_room(self._world, batch, line, estimate_us(self._world, line))
+            else:
                 promise(self._world, batch, line, estimate_us(self._world, line), before)
 
     # -- questions

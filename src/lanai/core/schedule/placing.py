@@ -60,7 +60,11 @@ def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:
 
 def may_share(world: World, batch: Batch, node: Node) -> bool:
     """Whether the rules of sharing let a job of the batch onto the node beside what is there now."""
-    lines = [*node.active, *node.surplus, *(claim.line for claim in node.claims.values())]
+    return may_join(world, batch, [*node.active, *node.surplus, *(claim.line for claim in node.claims.values())])
+
+
+def may_join(world: World, batch: Batch, lines: list[Line]) -> bool:
+    """Whether the rules of sharing let a job of the batch onto a node beside jobs of these lines."""
     if not lines:
         return True
     if is_alone(world, batch):

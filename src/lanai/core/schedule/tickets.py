@@ -51,7 +51,7 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
     while fitting := [line for line in lines if not (node.free - line.vector) & guard]:
         line = fitting[0]
         most = min(_most(world, line), SURPLUS_JOBS)
-        rival = _rival(line, fitting)
+        rival = _rival(world, line, fitting)
         if rival is not None:
             most = min(most, max(1, line.leaf.turns_before(rival.leaf, line.cost)))
         count = fit_count(node.free, line.vector, guard, most)
@@ -161,7 +161,7 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: 
         if line is None or not _is_over_in_time(world, node, line, SURPLUS_US):
             return
         room = _room(node, line, window_us)
-        count = min(room, _most(world, line), _turns(line, lines, room))
+        count = min(room, _most(world, line), _turns(world, line, lines, room))
         if count < 1:
             return
         node.stack(line, count)
@@ -200,21 +200,33 @@ def _room(node: Node, line: Line, window_us: int) -> int:
     return room if room * 2 >= surplus_target(slots, line.mean_run_us, window_us) else 0
 
 
-def _turns(line: Line, lines: list[Line], room: int) -> int:
+def _turns(world: World, line: Line, lines: list[Line], room: int) -> int:
     """How many of the line, the first that can be stacked of all `lines`, may be so before others have their turn."""
-    first = _rival(line, lines[: lines.index(line)])
+    before = lines[: lines.index(line)]
+    if before and _tier(world, before[0]) > _tier(world, line):
+        return 0  # it would begin before one that goes before it
+    first = _rival(world, line, before)
     if first is not None:
         # It cannot be stacked. An end of this line makes room for it, unless the line would keep that by its claim.
         return line.leaf.turns_before(first.leaf, line.stack_cost(), -line.cost)
-    rival = _rival(line, lines)
+    rival = _rival(world, line, lines)
     if rival is None:
         return room
     # A grant for a job or two would cost more than so little unevenness.
     return max(line.leaf.turns_before(rival.leaf, line.stack_cost()), -(-room // LOOKED_AT))
 
 
-def _rival(line: Line, lines: list[Line]) -> Line | None:
-    return next((other for other in lines if other.batch != line.batch), None)
+def _rival(world: World, line: Line, lines: list[Line]) -> Line | None:
+    """The first of another batch whose turns alternate with the line's; a lower tier has none before it."""
+    others = (other for other in lines if other.batch != line.batch)
+    if not world.policy.services:
+        return next(others, None)
+    tier = _tier(world, line)
+    return next((other for other in others if _tier(world, other) == tier), None)
+
+
+def _tier(world: World, line: Line) -> int:
+    return heads.tier(world, world.batches[line.batch]) if world.policy.services else 0
 
 
 def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[Line]:
@@ -251,6 +263,8 @@ def _within_limits(world: World, cell: Cell, node: Node, own: list[Line], *, har
     if world.policy.preset == "fair" and len(lines) > 1 and any(line.batch != lines[0].batch for line in lines):
         had = {line.batch for line in own}
         lines.sort(key=lambda line: (line.leaf.claim(), line.batch in had))
+    if world.policy.services:
+        lines.sort(key=lambda line: -_tier(world, line))
     return lines
 
 
@@ -290,7 +304,11 @@ def _send(
         world.needs_pass = True  # it was this head's, and not the next one's
     if line.waiting and limits.room(world, line, hard=False) <= 0:
         world.needs_pass = True  # what is left now waits for another reason than the last pass saw
-    # Who was served goes behind those who were not: where claims are equal turns go round.
-    left = cell.tickets[line] = cell.tickets.pop(line, 0) - count
+    # Who was served goes behind those who were not: where claims are equal turns go round. With services there may be
+    # tiers, and nobody goes behind a lower one.
+    left = cell.tickets.get(line, 0) - count
+    if not world.policy.services:
+        cell.tickets.pop(line, None)
+    cell.tickets[line] = left
     if left <= 0 and line.waiting:
         world.needs_pass = True

@@ -65,6 +65,10 @@ SELECT first, last, value FROM override WHERE batch = ? AND what = ? ORDER BY fi
 SELECT what, first, last, value, at_us FROM override WHERE batch = ? AND what >= 'hold ' AND what < 'hold!'
 ORDER BY what, first
 
+-- name: preempted
+SELECT what, first, last, value, at_us FROM override WHERE batch = ? AND what >= 'preempted ' AND what < 'preempted!'
+ORDER BY what, first
+
 -- name: nodes
 SELECT node, name, key_hash, boot_id, state, is_drained, capacity_pack, features_pack, started_by, joined_at_us,
     seen_at_us

@@ -122,6 +122,7 @@ class Jobs:
         """One job, and every attempt at it, the first one first."""
         detail = await self._view.ask(lambda reader: reader.job(row.batch, index))
         job = shown(detail.job, await self._live(caller, row, [detail.job]))
+        job.setdefault("nodes", None)
         job["asked"] = shape_shown(msgspec.to_builtins(detail.shape))
         attempts = [_attempt_shown(attempt) for attempt in detail.attempts]
         if job["state"] in (JobState.LOCKED, JobState.RUNNING):
@@ -194,7 +195,7 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
         attempts, node, started_at_us = flying.attempt, flying.node, flying.started_at_us
         is_ended = False
         nodes = [flying.node, *flying.others] if flying.others else []
-    return {
+    seen = {
         "id": job["id"],
         "batch": job["batch"],
         "index": job["index"],
@@ -213,8 +214,8 @@ def shown(job: JobView, live: Live) -> dict[str, Any]:
         "cpu_system_s": _seconds(job["cpu_system_us"]) if is_ended else None,
         "memory_peak_bytes": job["memory_peak_bytes"] if is_ended else None,
         "reason": (live.reason(job["index"]) if state == JobState.QUEUED else "") or job["reason"] or None,
-        "nodes": nodes or None,
     }
+    return {**seen, "nodes": nodes} if nodes else seen
 
 
 def _is_current(job: JobView, flying: InFlight) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,7 +13,9 @@ from lanai.cli.choose import Chosen, choose, jobs_of
 from lanai.cli.context import Asked
 from lanai.cli.tables import View, print_rows, selected, view_of, view_options
 from lanai.cli.terminal import printable, say
-from lanai.client.client import Client
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
 
 MANY: Final = 20
 FEW: Final = 3

@@ -37,8 +37,11 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
-def earliest(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:
-    """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US."""
+def earliest(world: World, node: Node, line: Line | None, vector: Vector, length_us: int, from_us: int) -> int:
+    """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US.
+
+    None as the line is one that nothing is kept for.
+    """
     guard = world.layout.guard
     steps = _steps(node, line)
     if not steps:

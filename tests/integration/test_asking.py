@@ -85,6 +85,7 @@ def test_when_and_free(site: Site, batch: int) -> None:
     wide = asked(site, "when", "--cpus", "3")
     assert (wide["certainty"], wide["starts_at"]) == ("unknown", None)
     assert "accepted is 0.001 or more" in site.lanai("when", "--cpus", "0", ok=False).stderr
+    assert "nodes: found 0, accepted is 1 to" in site.lanai("when", "--nodes", "0", ok=False).stderr
     room = asked(site, "free")
     assert (room["jobs"], room["rooms"][0]["free_cpus"], room["rooms"][0]["names"]) == (0, 0, ["n1"])
     assert room["waiting"] == 997
@@ -143,6 +144,8 @@ def test_what_makes_a_priority(site: Site, batch: int) -> None:
     assert "there is no batch" in site.lanai("priority", "9999", ok=False).stderr
     assert site.lanai("priority", str(batch), "--user", "ann", ok=False).returncode == 2
     assert asked(site, "priority", "--user", "nobody-else")["rows"] == []
+    once = site.lanai("priority", f"{batch}/3-9", f"{batch}@queued", "--format", "quiet").stdout
+    assert once == f"{batch}/[3-999]\n"
 
 
 def test_a_dry_run_says_what_would_happen_and_starts_nothing(site: Site, batch: int) -> None:

@@ -347,8 +347,9 @@ def test_no_stock_is_taken_before_the_starter_has_said_what_it_still_runs() -> N
     effects = made.tell(ev.StarterUp([(G1, Index(1), 55)], [], [*ok(G1, 2)], 1))
     assert ev.Keep(ok(G1, 2), 1) in effects
     assert not [one for one in effects if isinstance(one, ev.Send)], "a result on its way into the spool counts too"
-    assert made.tell(ev.ResultsKept(1, ok(G1, 2), 1))[-2:] == [
+    assert made.tell(ev.ResultsKept(1, ok(G1, 2), 1))[-3:] == [
         ev.Send(wire.Inventory([(G1, Index(1), "running"), (G1, Index(2), "ended")], True)),
+        ev.Send(wire.Started([(G1, Index(1), 55)])),
         ev.Send(wire.Ended(1, ok(G1, 2))),
     ]
 

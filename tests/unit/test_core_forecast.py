@@ -172,8 +172,10 @@ def test_a_reservation_ends_what_is_free(hub: Recorder) -> None:
     node.lay(Step(until_us, until_us + 30 * MINUTE, node.total, "somebody", lambda line: False))
     world = hub.core.world
     assert earliest_start(world, Shape(time_limit_us=30 * MINUTE)).certainty == "now"
-    assert earliest_start(world, Shape(time_limit_us=31 * MINUTE)).certainty == "unknown"
-    assert earliest_start(world, Shape()).certainty == "unknown"
+    afterwards = earliest_start(world, Shape(time_limit_us=31 * MINUTE))
+    assert (seconds_ahead(hub, afterwards), afterwards.certainty) == (3600, "if nothing comes before it")
+    assert afterwards.why == "what runs or is kept for others on n is expected to have ended by then"
+    assert seconds_ahead(hub, earliest_start(world, Shape())) == 3600
 
 
 @given(

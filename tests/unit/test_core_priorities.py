@@ -7,7 +7,7 @@ from core_recorder import SECOND, Recorder, capacity
 from lanai.core.events import JobsHeld
 from lanai.core.priorities import Asked, Ranked, priorities
 from lanai.model.ids import Index
-from lanai.model.policy import CAPS, WEIGHTS, Policy, ServicePolicy, UserPolicy
+from lanai.model.policy import CAPS, WEIGHTS, Policy, Preset, ServicePolicy, UserPolicy
 from lanai.model.resources import Shape
 
 TIGHT = Policy(preset="tight")
@@ -51,6 +51,18 @@ def test_the_places_are_those_of_the_pass(hub: Recorder, policy: Policy) -> None
     hub.join("n", capacity(cpus=1))
     (started,) = hub.start()
     assert started.batch == first.batch
+
+
+@pytest.mark.parametrize("preset", ["fair", "tight"])
+def test_within_a_batch_the_score_decides(hub: Recorder, preset: Preset) -> None:
+    """Large jobs of the batch count more than small ones that stand before them in its list."""
+    hub.core.world.policy = Policy(preset=preset, weights=msgspec.structs.replace(WEIGHTS, cpus=10))
+    small, large = Shape(cpu_milli=1000), Shape(cpu_milli=2000)
+    hub.join("n", capacity(cpus=2))
+    batch = hub.submit(2, shapes=((1, small), (1, large)))
+    assert [row.spans for row in rows(hub)] == [((2, 2),), ((1, 1),)]
+    (started,) = hub.start()
+    assert (started.batch, started.spans) == (batch, ((2, 2),))
 
 
 def test_a_tier_goes_before_shares_and_scores(hub: Recorder) -> None:

@@ -95,6 +95,8 @@ def peopled(seed: int, policy: Policy) -> Recorder:
         hub.submit(random.randint(1, 6), user=user, shape=shape, **wish)
         hub.wait(random.randint(1, 4))
         hub.take_all()
+    for name in ("d", "e"):
+        hub.join(name, capacity(cpus=3))
     return hub
 
 
@@ -128,9 +130,13 @@ def test_the_next_pass_does_what_the_dry_run_says(name: str, seed: int) -> None:
         each.records.clear()
         each.decide()
     assert hub.records == twin.records and hub.effects == twin.effects
-    begun = {(grant.batch.id, index) for grant in hub.core.world.grants.values() for index in grant.members}
+    begun = {
+        (grant.batch.id, index, tuple(node.name for node in (grant.node, *grant.others)))
+        for grant in hub.core.world.grants.values()
+        for index in grant.members
+    }
     said = {
-        (start.batch, index)
+        (start.batch, index, start.nodes)
         for start in found.starts
         for first, last in start.spans
         for index in range(first, last + 1)
@@ -138,8 +144,8 @@ def test_the_next_pass_does_what_the_dry_run_says(name: str, seed: int) -> None:
     assert said <= begun and len(said) == found.starting
     promises = [(line.batch, line.waiting.head(), promise.at_us) for line, promise in hub.core.world.promises.items()]
     assert [(one.batch, one.index, one.at_us) for one in found.promises] == promises
-    started = sum(last - first + 1 for one in hub.take(StartAttempts) for first, last in one.ranges)
-    assert started <= found.starting
+    started = sum(last - first + 1 for one in hub.take(StartAttempts) for first, last in one.spans)
+    assert found.starting and started <= found.starting
     hub.effects.clear()
 
 

@@ -247,6 +247,10 @@ class Machine:
             is_last = first + FRAME_ITEMS >= len(items)
             claims = self.roster.kept_claims() if is_last else []
             out.append(Send(wire.Inventory(items[first : first + FRAME_ITEMS], is_last, claims)))
+        # The hub may be another process than the one that was told of it.
+        began = [(*member, wall_us) for member, wall_us in self.roster.began.items() if member in self.roster.live]
+        firsts = range(0, len(began), FRAME_ITEMS)
+        out.extend(Send(wire.Started(began[first : first + FRAME_ITEMS])) for first in firsts)
         self._send_results(list(self._unforgotten), out)
         self._fill(now_us, out)
 

@@ -26,7 +26,7 @@ from lanai.model.ids import BatchId, Index, ShapeId
 from lanai.model.job import FINAL
 from lanai.model.ranges import format_ranges
 from lanai.model.records import SaveReason
-from lanai.model.resources import Shape
+from lanai.model.resources import NODES_MAX, Shape
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 from lanai.store.reader import BatchRow
 from lanai.store.statistics import Fared
@@ -206,10 +206,17 @@ def shape_of(request: Request) -> Shape:
         memory_bytes=_understood(request, "memory", "0", parse_bytes),
         gpu_milli=1000 * _understood(request, "gpus", "0", parse_count),
         time_limit_us=round(1e6 * _understood(request, "time", "0", parse_duration)),
-        nodes=max(1, _understood(request, "nodes", "1", parse_count)),
+        nodes=_nodes(request),
         features=tuple(sorted(set(features))),
         named=_named(request),
     )
+
+
+def _nodes(request: Request) -> int:
+    nodes = _understood(request, "nodes", "1", parse_count)
+    if not 1 <= nodes <= NODES_MAX:
+        raise UserError(f"nodes: found {nodes}, accepted is 1 to {NODES_MAX}", code="bad_query")
+    return nodes
 
 
 def _named(request: Request) -> tuple[tuple[str, int], ...]:

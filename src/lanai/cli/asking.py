@@ -31,7 +31,7 @@ PRIORITIES: Final = Listing(
     key="job",
     columns=(
         *("place", "job", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name", "tier", "turn"),
-        *("turns", "score", "parts", "factors", "code", "reason"),
+        *("turns", "score", "parts", "code", "reason"),
     ),
     shown=("place", "job", "user", "account", "service", "tier", "turn", "score", "parts"),
     numbers=frozenset(("place", "batch", "jobs", "tier", "turn", "turns", "score")),

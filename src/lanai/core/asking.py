@@ -186,12 +186,17 @@ def queue(world: World, asked: QueueAsked) -> Queue:
 
 
 def pass_order(world: World) -> Callable[[Line], _Place]:
-    """What orders lines as the pass does, as of now: by tier, then by claim or, in the preset `tight`, by score."""
+    """What orders lines as the pass does, as of now.
+
+    That is by tier, then by claim and within a batch by score; in the preset `tight` by tier, then by score.
+    """
     if world.policy.preset == "fair":
+        within = Scorer(world, {}, world.total())  # among lines of one batch the share makes no difference
 
         def by_share(line: Line) -> _Place:
             batch = world.batches[line.batch]
-            return -tier(world, batch), *line.leaf.claim(), int(line.batch), line.waiting.head()
+            score = within.score(batch, line) if len(batch.lines) > 1 else 0.0
+            return -tier(world, batch), *line.leaf.claim(), int(line.batch), -score, line.waiting.head()
 
         return by_share
     shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)

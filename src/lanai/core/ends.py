@@ -41,12 +41,15 @@ _OK: Final = str(Outcome.OK)
 
 
 def on_started(world: World, event: AttemptsStarted) -> None:
-    """Attempts that have run for a while are shown as running."""
+    """Attempts that have run for a while are shown as running, since when the node says; also where it says it anew."""
     for grant_id, index, wall_us in event.items:
         grant = world.grants.get(grant_id)
-        if grant is None or grant.node.id != event.node or index not in grant.members or index in grant.started:
+        if grant is None or grant.node.id != event.node or index not in grant.members:
             continue
+        is_known = index in grant.started
         grant.started[index] = wall_us
+        if is_known:
+            continue
         grant.batch.counts.locked -= 1
         grant.batch.counts.running += 1
         world.touch(grant.batch)

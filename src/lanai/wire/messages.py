@@ -120,7 +120,10 @@ class Heartbeat(Message, frozen=True):
 
 
 class Started(Message, frozen=True):
-    """Attempts that have been running for 100 ms: (grant, index, wall time of the start in us)."""
+    """Attempts that have been running for 100 ms: (grant, index, wall time of the start in us).
+
+    After the inventory it names all that run, since the hub may be another process than the one that was told.
+    """
 
     items: list[tuple[GrantId, Index, int]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,7 +13,9 @@ from lanai.cli.choose import Chosen, choose, jobs_of
 from lanai.cli.context import Asked
 from lanai.cli.tables import View, print_rows, selected, view_of, view_options
 from lanai.cli.terminal import printable, say
-from lanai.client.client import Client
+
+if TYPE_CHECKING:
+    from lanai.client.client import Client
 
 MANY: Final = 20
 FEW: Final = 3
@@ -63,28 +65,42 @@ def command(
         return 0
     if user is not None:
         raise click.UsageError("name jobs or batches, or a user with --user, not both")
-    for each in choose(selectors):
-        for what, found in _found(client, each):
-            found["rows"] = [_with_parts(row) for row in found["rows"]]
-            if format_ == "table" and view.columns is None:
-                _print_one(what, found, view)
-            elif format_ == "json":
-                _print_json({"what": what, **found}, view)
-            else:
-                print_rows(PRIORITIES, found["rows"], view)
+    meant = [what for each in choose(selectors) for what in _meant(client, each)]
+    if meant:
+        _print_named(client, meant, view)
     return 0
 
 
-def _found(client: Client, chosen: Chosen) -> list[tuple[str, dict[str, Any]]]:
-    """(what was named, the answer) for a batch as a whole, or for each of the jobs named."""
+def _meant(client: Client, chosen: Chosen) -> list[tuple[int | str, int | None]]:
+    """The batch as a whole where no jobs of it are named, else those."""
     if chosen.ranges is None and not chosen.states:
-        return [(str(chosen.batch), client.priority(chosen.batch))]
+        return [(chosen.batch, None)]
     meant = list(jobs_of(client, chosen, MANY + 1))
     if not meant:
         say("lanai: no such jobs")
     if len(meant) > MANY:
         say(f"lanai: there are more; these are the first {MANY}")
-    return [(f"{batch}/{index}", client.priority(batch, index)) for batch, index in meant[:MANY]]
+    return [*meant[:MANY]]
+
+
+def _print_named(client: Client, meant: list[tuple[int | str, int | None]], view: View) -> None:
+    """The lines in which these wait, each once."""
+    rows: dict[str, dict[str, Any]] = {}
+    found: dict[str, Any] = {}
+    is_for_people = view.format == "table" and view.columns is None
+    for batch, index in meant:
+        found = client.priority(batch, index)
+        rows |= {row["job"]: _with_parts(row) for row in found["rows"]}
+        if not found["rows"] and is_for_people:
+            what = f"{batch}" if index is None else f"{batch}/{index}"
+            print(f"{what}: nothing of it waits in a line, so it has no priority (lanai why {what})")
+    found["rows"] = list(rows.values())
+    if is_for_people:
+        _print_each(found, view)
+    elif view.format == "json":
+        _print_json(found, view)
+    else:
+        print_rows(PRIORITIES, found["rows"], view)
 
 
 def _print_all(found: dict[str, Any], view: View) -> None:
@@ -106,11 +122,8 @@ def _print_json(found: dict[str, Any], view: View) -> None:
     print(json.dumps({"version": 1, **found, "rows": chosen}))
 
 
-def _print_one(what: str, found: Mapping[str, Any], view: View) -> None:
-    rows = list(selected(PRIORITIES, found["rows"], view))
-    if not rows:
-        print(f"{what}: nothing of it waits in a line, so it has no priority (lanai why {what})")
-    for row in rows:
+def _print_each(found: Mapping[str, Any], view: View) -> None:
+    for row in selected(PRIORITIES, found["rows"], view):
         print(f"{row['job']}: {_standing(row, found)}")
         print(f"  {row['user']}, account {row['account']}, service {row['service']}, tier {row['tier']}; ", end="")
         turn = "no turn yet" if row["turn"] is None else f"turn {row['turn']} of {row['turns']}"

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from lanai.core.batches import Batch
-from lanai.core.nodes import Grant, Node
+from lanai.core.nodes import NEVER_US, Grant, Node
 from lanai.core.schedule import future, limits
 from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.lines import Line
@@ -185,12 +185,13 @@ def _on_nodes(world: World, shape: Shape, request: Vector, allows: _Allows) -> F
         return _unknown("nothing says when enough of what runs will have ended: it has no time limit")
     first = nsmallest(shape.nodes, found, key=lambda each: each[0])
     at_us, node = first[-1]
+    is_kept = any(each.steps for _, each in first)
     where = node.name if len(first) == 1 else _nodes(len(first))
     of = f" (the first {looked_at} of {len(usable)} nodes were looked at)" if looked_at < len(usable) else ""
     return Forecast(
         at_us=_wall(world, at_us),
         certainty="if nothing comes before it",
-        why=f"what runs on {where} is expected to have ended by then{of}",
+        why=f"what runs {'or is kept for others ' * is_kept}on {where} is expected to have ended by then{of}",
     )
 
 
@@ -210,14 +211,15 @@ def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector
 
 
 def _earliest_on(world: World, node: Node, request: Vector, length_us: int) -> int | None:
-    until_us = free_until(node)
     if has_room(world, node, request, length_us):
         return world.now_us
+    if node.steps:
+        expected = length_us or world.policy.service("").estimate_us
+        at_us = future.earliest(world, node, None, request, expected, world.now_us)
+        return at_us if at_us < NEVER_US else None
     free = node.free
     guard = world.layout.guard
     for end_us, line in sorted(ends(world, node), key=lambda end: end[0]):
-        if until_us != UNLIMITED and (not length_us or end_us + length_us > until_us):
-            return None
         free += line.vector
         if not (free - request) & guard:
             return end_us

@@ -13,6 +13,7 @@ from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
+from lanai.model.ids import grant_epoch
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
 
@@ -36,8 +37,11 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
-def earliest(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:
-    """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US."""
+def earliest(world: World, node: Node, line: Line | None, vector: Vector, length_us: int, from_us: int) -> int:
+    """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US.
+
+    None as the line is one that nothing is kept for.
+    """
     guard = world.layout.guard
     steps = _steps(node, line)
     if not steps:
@@ -117,7 +121,9 @@ def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
             found += [(end_of(grant.granted_at_us, estimate, now_us), line.vector)] * here
             continue
         # When what waited at the node began is known of what has run for a while; of the rest it was just now.
-        starts = [min(now_us, max(grant.granted_at_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
+        # An earlier hub process gave what it gave before this one adopted it.
+        least_us = grant.granted_at_us if grant_epoch(grant.id) == world.epoch else 0
+        starts = [min(now_us, max(least_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
         starts += [now_us] * (here - len(starts))
         found += [(end_of(start_us, estimate, now_us), line.vector) for start_us in starts]
     for claim in node.claims.values():

@@ -20,7 +20,7 @@ from lanai.core.events import (
 )
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.job import AttemptResult
-from lanai.model.policy import Policy, PreemptBy, ServicePolicy
+from lanai.model.policy import BackfillKind, Policy, PreemptBy, ServicePolicy
 from lanai.model.records import DropOverrides, SaveAttempts, SaveEvent, SaveOverride
 from lanai.model.resources import Shape
 
@@ -186,6 +186,67 @@ def test_one_that_would_lose_least_is_spared_where_others_have_to_end_anyway(hub
     assert kill.items == [(grant(1), Index(1)), (grant(1), Index(2))]
     assert hub.counts(small) == {"running": 1}
     hub.take_all()
+
+
+def test_of_equals_the_one_granted_last_makes_way(one: Recorder) -> None:
+    low(one, 1)
+    last = low(one, 1)
+    urgent(one)
+    (kill,) = after_a_moment(one)
+    assert kill.items == [(grant(2), Index(1))]
+    assert one.batch(last).ways
+    one.take_all()
+
+
+@pytest.mark.parametrize("backfill", ["none", "easy", "conservative"])
+def test_jobs_make_way_whatever_the_backfill(hub: Recorder, backfill: BackfillKind) -> None:
+    hub.join("a")
+    hub.feed(PolicyChanged(1, Policy(services={"urgent": URGENT, "low": LOW}, backfill=backfill), hub.now_us))
+    hub.take_all()
+    low(hub)
+    first = urgent(hub, 2)
+    for _ in range(2):
+        (kill,) = after_a_moment(hub)
+        killed(hub, kill)
+        hub.decide()
+    assert hub.counts(first) == {"locked": 2}
+    hub.take_all()
+
+
+def test_who_may_not_backfill_has_nobody_end_behind_a_promise(hub: Recorder) -> None:
+    hub.join("a")
+    settle(
+        hub,
+        first=ServicePolicy(tier=2),
+        urgent=ServicePolicy(tier=1, is_preemptor=True, may_backfill=False),
+    )
+    low(hub)
+    hub.submit(1, service="first", shape=Shape(cpu_milli=2000))
+    urgent(hub)
+    assert after_a_moment(hub) == []
+    hub.take_all()
+
+
+def test_a_job_that_a_limit_keeps_back_has_nobody_end(one: Recorder) -> None:
+    low(one)
+    first = urgent(one, 2, max_running=1)
+    (kill,) = after_a_moment(one)
+    killed(one, kill)
+    one.decide()
+    assert one.counts(first) == {"queued": 1, "locked": 1}
+    assert after_a_moment(one) == []
+    assert not one.core.world.giving
+    one.take_all()
+
+
+def test_who_waits_no_more_needs_no_room(one: Recorder) -> None:
+    """It was planned, and then its batch was cancelled: nobody is told."""
+    low(one)
+    first = urgent(one)
+    one.feed(JobsCancelled(9, first, None, (), one.now_us))
+    assert after_a_moment(one) == []
+    assert not one.core.world.giving and not one.core.world.promises
+    one.take_all()
 
 
 def test_the_node_with_least_to_lose_is_taken(hub: Recorder) -> None:

@@ -153,8 +153,9 @@ def test_a_reservation_ends_what_is_free(hub: Recorder) -> None:
     node.lay(Step(until_us, until_us + 30 * MINUTE, node.total, "somebody", lambda line: False))
     world = hub.core.world
     assert earliest_start(world, Shape(time_limit_us=30 * MINUTE)).certainty == "now"
-    assert earliest_start(world, Shape(time_limit_us=31 * MINUTE)).certainty == "unknown"
-    assert earliest_start(world, Shape()).certainty == "unknown"
+    later = earliest_start(world, Shape(time_limit_us=31 * MINUTE))
+    assert (later.certainty, later.at_us) == ("if nothing comes before it", world.wall_us + 60 * MINUTE)
+    assert earliest_start(world, Shape()).at_us == later.at_us
 
 
 @given(

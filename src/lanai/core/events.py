@@ -16,6 +16,7 @@ from lanai.model.job import AttemptResult
 from lanai.model.policy import Policy
 from lanai.model.records import Facts, RecoveredBatch, SaveTail
 from lanai.model.request import Check
+from lanai.model.reservation import Period, Reservation, Rule
 from lanai.model.resources import Capacity, Shape
 
 Spans = tuple[tuple[int, int], ...]
@@ -272,6 +273,33 @@ class PolicyChanged(Event, frozen=True):
     policy: Policy
     wall_us: int
     caller: Caller | None = None
+
+
+class ReservationWished(Event, frozen=True):
+    """A reservation is to be made, or (`is_change`) the one of that name to be like this."""
+
+    request: int
+    reservation: Reservation
+    is_change: bool
+    wall_us: int
+    caller: Caller | None = None
+
+
+class ReservationDropped(Event, frozen=True):
+    """A reservation is to be no more."""
+
+    request: int
+    name: str
+    wall_us: int
+    caller: Caller | None = None
+
+
+class ReservationRenewed(Event, frozen=True):
+    """What the rule of a standing reservation comes to from now on."""
+
+    name: str
+    rule: Rule
+    periods: tuple[Period, ...]
 
 
 class HubStopWished(Event, frozen=True):

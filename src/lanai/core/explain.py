@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lanai.core import holds
+from lanai.core import holds, reserved_shown
 from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.schedule import limits
@@ -37,7 +37,10 @@ def set_reason(world: World, line: Line, code: str, text: str) -> None:
 
 def no_room(world: World, batch: Batch, line: Line) -> None:
     """Find out why no node took the head of the line, and set it. Its numbers are put together when somebody asks."""
-    if not _is_just_busy(world, batch, line):
+    kept = reserved_shown.why_reserved(world, batch, line) if world.reservations else None
+    if kept is not None:
+        set_reason(world, line, *kept)
+    elif not _is_just_busy(world, batch, line):
         set_reason(world, line, *_why_no_room(world, batch, line))
     elif line.reason != "no_room":
         set_reason(world, line, "no_room", f"needs {describe(line.shape)}; the nodes that could take it are busy")
@@ -123,7 +126,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     ]
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
-    facts += [*holds.facts(batch), *limits.facts(world, batch)]
+    facts += [*holds.facts(batch), *limits.facts(world, batch), *reserved_shown.facts(world, batch)]
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lanai.core import dates, explain
+from lanai.core import dates, explain, reservations
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, recall_surplus
-from lanai.core.schedule import bans, heads, limits, tickets
+from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules
@@ -39,9 +39,10 @@ def decide(world: World) -> bool:
     bans.lift_vain_bans(world)
     _forget_reasons(world)
     dates.note(world)
+    out = reservations.note(world)
     total = world.total()
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting]
+    waiting = [batch for batch in world.batches.values() if batch.is_open and batch.waiting and batch.id not in out]
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
@@ -59,6 +60,8 @@ class Refusal(NamedTuple):
     length_us: int
     nodes: int
     features: frozenset[str]
+    reservations: frozenset[str] = access.NONE
+    """Those that it might use; who might use others as well may find room there."""
 
 
 class Sweep:
@@ -162,7 +165,8 @@ class Sweep:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
         world = self._world
         length_us = estimate_us(world, line)
-        asked = Refusal(line.vector, length_us, line.shape.nodes, frozenset(line.shape.features))
+        features, might_use = frozenset(line.shape.features), access.open_to(world, line)
+        asked = Refusal(line.vector, length_us, line.shape.nodes, features, might_use)
         nodes = None if self._is_dominated(asked) else find(world, batch, line, length_us)
         if nodes is None:
             if len(self._refused) < REFUSALS and _is_plain(world, batch, line):
@@ -234,6 +238,7 @@ class Sweep:
             and asked.length_us >= other.length_us
             and asked.nodes >= other.nodes
             and asked.features >= other.features
+            and asked.reservations <= other.reservations
             for other in self._refused
         )
 
@@ -250,7 +255,8 @@ def _depth(world: World) -> int:
 
 def _is_plain(world: World, batch: Batch, line: Line) -> bool:
     """Whether nothing but room decides where the line's jobs may go."""
-    return not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and not has_rules(world)
+    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
+    return is_free_to_go and not batch.settings.reservation and not has_rules(world)
 
 
 def _forget_reasons(world: World) -> None:

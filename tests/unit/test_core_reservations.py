@@ -7,9 +7,12 @@ import pytest
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.effects import Answer, RecallJobs, StartAttempts
+from lanai.core.rehearsal import rehearse
 from lanai.core.reserved_shown import of_node, standings
 from lanai.core.schedule.forecast import earliest_of_job
 from lanai.model.access import Caller, Role
+from lanai.model.batch import BatchSettings
+from lanai.model.errors import Refusal
 from lanai.model.ids import BatchId, Index
 from lanai.model.records import SaveAudit, SaveEvent
 from lanai.model.reservation import Access, Period, Reservation, Rule
@@ -214,8 +217,6 @@ def test_one_that_is_gone_is_named_as_the_reason(hub: Recorder) -> None:
     ("user", "name", "code"), [("ann", "s", "no_such_reservation"), ("bob", "r", "not_in_reservation")]
 )
 def test_a_batch_may_only_name_what_it_may_use(hub: Recorder, user: str, name: str, code: str) -> None:
-    from lanai.model.batch import BatchSettings
-
     hub.join("n")
     reserve(hub, 0, 60)
     hub.feed(ev.BatchOpened(1, user, "", BatchSettings(reservation=name), b"digest", b"blob", hub.now_us))
@@ -413,3 +414,42 @@ def test_a_wish_leaves_a_row_in_the_audit_trail(hub: Recorder) -> None:
     rows = [(row.action, row.subject, row.before.get("nodes"), row.is_refused) for row in hub.take_kept(SaveAudit)]
     about = "reservation.set", "reservation r"
     assert rows == [(*about, None, False), (*about, 1, False), (*about, None, True)]
+
+
+# -- dry runs
+
+
+def test_a_dry_run_names_what_is_in_the_way_and_changes_nothing(hub: Recorder) -> None:
+    """Two of three cpus run for an hour and for five minutes; a wide job is promised the first of these ends."""
+    hub.feed(ev.TimePassed(hub.now_us + 999 * MINUTE))
+    hub.join("n", capacity(cpus=3))
+    long = hub.submit(1, user="bob", shape=job(2, 60))
+    short = hub.submit(1, user="bob", shape=job(1, 5))
+    assert started(hub) == [long, short]
+    wide = hub.submit(1, user="carl", shape=job(3, 30))
+    assert started(hub) == []
+    world = hub.core.world
+    before = [(list(node.steps), node.until_us) for node in world.nodes.values()], dict(world.promises)
+    wall_us = world.wall_us
+    period = Period(wall_us + 10 * MINUTE, wall_us + 120 * MINUTE)
+    made = Reservation(name="r", owner="ann", nodes="n", periods=(period,))
+    told = rehearse(world, made, wall_us, is_change=False)
+    assert [(each.batch, each.until_us) for each in told.running] == [(long, wall_us + 60 * MINUTE)]
+    assert [(each.batch, each.before_us, each.after_us) for each in told.delayed] == [
+        (wide, wall_us + 60 * MINUTE, wall_us + 120 * MINUTE)
+    ]
+    assert before == ([(list(node.steps), node.until_us) for node in world.nodes.values()], dict(world.promises))
+    assert world.reservations == {} and hub.take_all() == []
+
+
+def test_a_dry_run_of_a_change_is_of_the_change(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=1))
+    reserve(hub, 10, 20, access=Access(users=("eve",)))
+    hub.submit(1, user="bob", shape=job(1, 15))
+    world, at_us = hub.core.world, hub.now_us
+    period = Period(at_us + 10 * MINUTE, at_us + 30 * MINUTE)
+    made = Reservation(name="r", nodes="n", periods=(period,), access=Access(users=("eve",)))
+    (delay,) = rehearse(world, made, at_us, is_change=True).delayed
+    assert (delay.before_us, delay.after_us) == (at_us + 20 * MINUTE, at_us + 30 * MINUTE)
+    with pytest.raises(Refusal):
+        rehearse(world, made, at_us, is_change=False)

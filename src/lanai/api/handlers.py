@@ -20,6 +20,7 @@ from lanai.api.asking import Asking
 from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.history import History
 from lanai.api.hublink import HubLink
+from lanai.api.reservations import Reservations, with_reserved
 from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -105,6 +106,7 @@ class Handlers:
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
         self._scheduling = Scheduling(link)
+        self._reservations = Reservations(link)
         self._asking = Asking(link, view, self._row)
         self._history = History(view)
 
@@ -137,6 +139,7 @@ class Handlers:
             *self._asking.routes(),
             *self._administration.routes(),
             *self._scheduling.routes(),
+            *self._reservations.routes(),
             *self._history.routes(),
         ]
 
@@ -363,7 +366,7 @@ class Handlers:
         raise NothingThere(f"there is no node {name}", code="no_such_node", hint="lanai node list")
 
     async def _nodes(self, asks: Caller) -> list[dict[str, Any]]:
-        return await self._all(asks, "nodes", "nodes")
+        return [with_reserved(node) for node in await self._all(asks, "nodes", "nodes")]
 
     async def _all(self, asks: Caller, verb: str, of: str) -> list[dict[str, Any]]:
         """Everything that a question is answered with, which the hub tells piece by piece."""

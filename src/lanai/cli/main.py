@@ -31,8 +31,11 @@ VERBS: Final = os.path.join(os.path.dirname(__file__), "verbs")
 SECTIONS: Final = (
     ("Run and follow", ("run", "submit", "status", "watch", "wait", "logs", "why")),
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
-    ("Look things up", ("queue", "free", "when", "stats", "batch", "job", "node", "shares", "events", "maui")),
-    ("Machines", ("hub", "agent", "policy", "token", "install-service")),
+    (
+        "Look things up",
+        ("queue", "free", "when", "stats", "batch", "job", "node", "shares", "reservations", "events", "maui"),
+    ),
+    ("Machines", ("hub", "agent", "policy", "reserve", "token", "install-service")),
     ("Prepare", ("gensub", "export", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""

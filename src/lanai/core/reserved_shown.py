@@ -6,6 +6,7 @@ Questions only, which change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -21,9 +22,12 @@ from lanai.core.world import World
 from lanai.model.moments import format_moment
 from lanai.model.records import Facts
 from lanai.model.reservation import Period, Reservation
+from lanai.model.units import format_duration
 
-LOOKED_AT: Final = 1_000
-"""So many nodes are looked at for the reason of one line."""
+LOOKED_AT: Final = 256
+"""So many nodes are looked at for the reason of one line, and"""
+FOUND_MOST: Final = 4
+"""until so many are found that are kept from it."""
 NAMES_SHOWN: Final = 4_096
 
 
@@ -112,12 +116,35 @@ def reservation_facts(world: World, name: str) -> Facts:
 
 
 def why_reserved(world: World, batch: Batch, line: Line) -> tuple[str, str] | None:
-    """Whether nodes have room for the head of the line but for reservations: the code, and the reason in words."""
-    found = list(_kept_from(world, batch, line))
+    """Why reservations keep the head of the line from starting: the code, and the reason in words; None: they do not."""
+    if batch.settings.reservation:
+        return _why_not_within(world, batch, line)
+    found = list(islice(_kept_from(world, batch, line), FOUND_MOST))
     if not found:
         return None
     node, live, step = min(found, key=lambda each: (each[2].end_us, each[0].id))
     return "reserved", f"{_who(node, len(found))}, but {_for_whom(world, live, step)}"
+
+
+def _why_not_within(world: World, batch: Batch, line: Line) -> tuple[str, str] | None:
+    """The same of a line that is bound to a reservation that lasts."""
+    live = world.reservations.get(batch.settings.reservation)
+    if live is None:
+        return None
+    name, length_us = live.made.name, estimate_us(world, line)
+    if not access.is_admitted(world, live, line):
+        most_us = live.made.access.max_time_us
+        if most_us and length_us > most_us:
+            long = f"is expected to run for {format_duration(length_us / 1e6)}, it takes {format_duration(most_us / 1e6)}"
+            return "reservation", f"it runs in the reservation {name} only, and {long} at most"
+        return "reservation", f"it runs in the reservation {name} only, which it may not use any more"
+    steps = [step for node in live.nodes.values() for step in access.own_steps(world, node, line)]
+    last_us = max((step.end_us for step in steps if step.begin_us <= world.now_us), default=0)
+    if line.shape.time_limit_us and last_us and world.now_us + length_us > last_us:
+        until = format_moment(_wall(world, last_us))
+        limit = format_duration(line.shape.time_limit_us / 1e6)
+        return "reservation", f"it runs in the reservation {name} only, which ends at {until}, sooner than in {limit}"
+    return "no_room", f"it runs in the reservation {name} only, on whose nodes it finds no room"
 
 
 def _kept_from(world: World, batch: Batch, line: Line) -> Iterator[tuple[Node, Live, Step]]:
@@ -152,7 +179,7 @@ def _in_the_way(world: World, node: Node, live: Live, line: Line, until_us: int)
 
 
 def _who(node: Node, count: int) -> str:
-    more = f" (and {count - 1} more)" if count > 1 else ""
+    more = " (and others)" if count > 1 else ""
     return f"{node.name}{more} {'has' if count == 1 else 'have'} room"
 
 

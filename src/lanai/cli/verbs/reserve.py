@@ -23,7 +23,7 @@ def command() -> None:
     \b
     Examples:
       lanai reserve create course --count 4 --begin 2026-12-01T08:00 --for 10h --users ann,bob
-      lanai reserve create nightly --nodes n[1-8] --every day --from 22:00 --to 06:00 --groups physics
+      lanai reserve create nightly --nodes 'n[1-8]' --every day --from 22:00 --to 06:00 --groups physics
       lanai reserve create repair --nodes rack-7 --begin +2h --for 4h --maintenance --dry-run
       lanai reserve change course --end 20:00
       lanai reserve drop course

@@ -24,7 +24,7 @@ from lanai.model.records import Facts
 from lanai.model.reservation import Period, Reservation
 from lanai.model.units import format_duration
 
-LOOKED_AT: Final = 256
+LOOKED_AT: Final = 64
 """So many nodes are looked at for the reason of one line, and"""
 FOUND_MOST: Final = 4
 """until so many are found that are kept from it."""
@@ -116,7 +116,7 @@ def reservation_facts(world: World, name: str) -> Facts:
 
 
 def why_reserved(world: World, batch: Batch, line: Line) -> tuple[str, str] | None:
-    """Why reservations keep the head of the line from starting: the code, and the reason in words; None: they do not."""
+    """Why reservations keep the head of the line from starting: code, and reason in words; None: they do not."""
     if batch.settings.reservation:
         return _why_not_within(world, batch, line)
     found = list(islice(_kept_from(world, batch, line), FOUND_MOST))
@@ -135,8 +135,8 @@ def _why_not_within(world: World, batch: Batch, line: Line) -> tuple[str, str] |
     if not access.is_admitted(world, live, line):
         most_us = live.made.access.max_time_us
         if most_us and length_us > most_us:
-            long = f"is expected to run for {format_duration(length_us / 1e6)}, it takes {format_duration(most_us / 1e6)}"
-            return "reservation", f"it runs in the reservation {name} only, and {long} at most"
+            lengths = f"{format_duration(length_us / 1e6)}, it takes {format_duration(most_us / 1e6)} at most"
+            return "reservation", f"it runs in the reservation {name} only, and is expected to run for {lengths}"
         return "reservation", f"it runs in the reservation {name} only, which it may not use any more"
     steps = [step for node in live.nodes.values() for step in access.own_steps(world, node, line)]
     last_us = max((step.end_us for step in steps if step.begin_us <= world.now_us), default=0)

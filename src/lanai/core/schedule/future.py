@@ -37,6 +37,8 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     elif world.now_us + length_us <= node.until_us:
         return True
     steps = _steps(node, line)
+    if any(step.vector == node.total and _overlap(step, world.now_us, length_us) for step in steps):
+        return False
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
@@ -60,6 +62,10 @@ def earliest(world: World, node: Node, line: Line | None, vector: Vector, length
         if from_us <= at_us < NEVER_US and _fits_from(world, node, vector, steps, at_us, length_us):
             return at_us
     return NEVER_US
+
+
+def _overlap(step: Step, at_us: int, length_us: int) -> bool:
+    return step.begin_us < at_us + length_us and at_us < step.end_us
 
 
 def left_now(world: World, node: Node) -> Vector:

@@ -74,9 +74,14 @@ def test_beside_it_in_it_and_after_a_restart(site: Site) -> None:
     site.lanai("cancel", f"{inside}/1")
     eventually(lambda: running(site).get(f"{inside}/3") == "n1", what="the third to follow in it")
     assert "course" in site.lanai("node", "show", "n1").stdout
+    more = site.submit(["exec sleep 1000"], "--reservation", "course")
     site.lanai("reserve", "drop", "course")
     assert asked(site, "reservations") == []
-    site.lanai("cancel", str(beside), str(inside))
+    eventually(lambda: "which is over or was dropped" in site.lanai("why", str(more)).stdout, what="the reason")
+    site.lanai("cancel", f"{inside}/2")
+    site.lanai("set", str(more), "--reservation", "none")
+    eventually(lambda: f"{more}/1" in running(site), what="it to run anywhere")
+    site.lanai("cancel", str(beside), str(inside), str(more))
 
 
 def test_a_dry_run_says_who_is_in_the_way_and_who_would_wait(site: Site) -> None:

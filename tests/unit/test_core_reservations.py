@@ -230,6 +230,21 @@ def test_one_that_is_gone_is_named_as_the_reason(hub: Recorder) -> None:
     assert reason(hub, bound) == ("reservation", "it runs in the reservation r only, which is over or was dropped")
 
 
+def test_a_batch_is_freed_from_one_that_will_not_come_again(hub: Recorder) -> None:
+    hub.join("n")
+    reserve(hub, 10, 60)
+    bound = hub.submit(1, user="ann", reservation="r")
+    hub.feed(ev.ReservationDropped(8, "r", hub.now_us, BOSS))
+    hub.answer()
+    hub.feed(ev.BatchChanged(9, bound, None, None, hub.now_us, BOSS, reservation="s"))
+    assert hub.refusal() == "no_such_reservation"
+    hub.feed(ev.BatchChanged(9, bound, None, None, hub.now_us, BOSS, reservation=""))
+    hub.answer()
+    assert started(hub) == [bound]
+    rows = [row for row in hub.take_kept(SaveAudit) if row.action == "batch.set"]
+    assert [(row.is_refused, row.before["reservation"]) for row in rows] == [(True, "r"), (False, "r")]
+
+
 @pytest.mark.parametrize(
     ("user", "name", "code"), [("ann", "s", "no_such_reservation"), ("bob", "r", "not_in_reservation")]
 )

@@ -75,6 +75,7 @@ class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     service: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     start_after_us: Number | None = None
+    reservation: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -254,10 +254,14 @@ class Client:
         account: str | None = None,
         service: str | None = None,
         start_after_us: int | None = None,
+        reservation: str | None = None,
     ) -> None:
-        """Change what may change of a batch; None leaves it. An empty account or service is the user's own."""
+        """Change what may change of a batch; None leaves it. An empty account or service is the user's own.
+
+        An empty reservation is none: its jobs run anywhere.
+        """
         body: dict[str, object] = {"priority": priority, "max_running": max_running}
-        more = {"account": account, "service": service, "start_after_us": start_after_us}
+        more = {"account": account, "service": service, "start_after_us": start_after_us, "reservation": reservation}
         body |= {name: value for name, value in more.items() if value is not None}
         self._post(f"/v1/batches/{batch}/set", body)
 

@@ -187,6 +187,7 @@ def _batch_facts(batch: Batch, event: Wish) -> Facts:
             "account": (event.account, settings.account),
             "service": (event.service, settings.service),
             "start_after_us": (event.start_after_us, settings.start_after_us),
+            "reservation": (event.reservation, settings.reservation),
         }
         named = {name: now for name, (wished, now) in changed.items() if wished is not None}
         return {"priority": batch.priority, "max_running": batch.max_running, **named}

@@ -220,7 +220,7 @@ class JobsRetried(Event, frozen=True):
 
 
 class BatchChanged(Event, frozen=True):
-    """New priority, limit, account, service or start date; None leaves it."""
+    """New priority, limit, account, service, start date or reservation; None leaves it, an empty one is none."""
 
     request: int
     batch: BatchId
@@ -231,6 +231,7 @@ class BatchChanged(Event, frozen=True):
     account: str | None = None
     service: str | None = None
     start_after_us: int | None = None
+    reservation: str | None = None
 
 
 class NodeWished(Event, frozen=True):

@@ -198,7 +198,8 @@ def facts(world: World, batch: Batch) -> list[str]:
         return []
     live = world.reservations.get(name)
     if live is None:
-        return [f"runs in the reservation {name} only, which is over or was dropped"]
+        gone = f"runs in the reservation {name} only, which is over or was dropped"
+        return [f"{gone}; `lanai set {batch.id} --reservation none` lets it run anywhere"]
     times = [f"{format_moment(each.begin_us)} to {format_moment(each.end_us)}" for each in live.made.periods[:1]]
     return [f"runs in the reservation {name} only: {len(live.nodes)} nodes, {', '.join(times) or 'no time yet'}"]
 

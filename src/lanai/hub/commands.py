@@ -107,6 +107,7 @@ class OfSettings(msgspec.Struct, frozen=True):
     account: str | None = None
     service: str | None = None
     start_after_us: int | None = None
+    reservation: str | None = None
 
 
 class OfBatches(msgspec.Struct, frozen=True):
@@ -358,7 +359,7 @@ class Commands:
                 raise _no_batch(asked.batch)
             raise has_ended(asked.batch)
         changes = asked.batch, asked.priority, asked.max_running, wall_us(), _caller(command)
-        settings = asked.account, asked.service, asked.start_after_us
+        settings = asked.account, asked.service, asked.start_after_us, asked.reservation
         self._post(BatchChanged(self._number(command), *changes, *settings))
         return None
 

@@ -18,6 +18,8 @@ from lanai.model.resources import NODES_MAX, Shape
 
 Kind = Literal["exclusive", "preferring", "maintenance"]
 KINDS: Final[tuple[Kind, ...]] = ("exclusive", "preferring", "maintenance")
+NO_RESERVATION: Final = "none"
+"""How people say that a batch is to run in none; no name of one."""
 NAMES_EACH: Final = 1_000
 """Most names in one access list."""
 PERIODS_MOST: Final = 100
@@ -108,7 +110,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 def problems(made: Reservation) -> Iterator[str]:
     """What no reservation can be, whatever nodes there are: what was found, and what is accepted."""
-    if not is_name(made.name):
+    if not is_name(made.name) or made.name == NO_RESERVATION:
         yield f"name: found {made.name[:80]!r}, accepted are up to 64 letters, digits and _ . @ + -"
     if made.count < 0 or made.count > NODES_MAX:
         yield f"count: found {made.count}, accepted is 1 to {NODES_MAX}, or 0: all that are named"

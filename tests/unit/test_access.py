@@ -29,6 +29,8 @@ token.create   no  no  yes
 token.revoke   no  no  yes
 policy.see     yes yes yes
 policy.set     no  no  yes
+reservation.see yes yes yes
+reservation.set no yes yes
 hub.stop       no  no  yes
 """
 

@@ -21,6 +21,7 @@ from lanai.api.bodies import RANGES_BYTES, Number, decoded, streamed
 from lanai.api.history import History
 from lanai.api.hublink import HubLink
 from lanai.api.planning import Planning
+from lanai.api.reservations import Reservations, with_reserved
 from lanai.api.scheduling import Scheduling
 from lanai.api.view import View
 from lanai.model.access import Action, Caller
@@ -75,6 +76,7 @@ class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     service: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     start_after_us: Number | None = None
+    reservation: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +108,7 @@ class Handlers:
         self._inputs = input_.Givers(link)
         self._administration = Administration(link, view)
         self._scheduling = Scheduling(link)
+        self._reservations = Reservations(link)
         self._asking = Asking(link, view, self._row)
         self._planning = Planning(link)
         self._history = History(view)
@@ -140,6 +143,7 @@ class Handlers:
             *self._planning.routes(),
             *self._administration.routes(),
             *self._scheduling.routes(),
+            *self._reservations.routes(),
             *self._history.routes(),
         ]
 
@@ -366,7 +370,7 @@ class Handlers:
         raise NothingThere(f"there is no node {name}", code="no_such_node", hint="lanai node list")
 
     async def _nodes(self, asks: Caller) -> list[dict[str, Any]]:
-        return await self._all(asks, "nodes", "nodes")
+        return [with_reserved(node) for node in await self._all(asks, "nodes", "nodes")]
 
     async def _all(self, asks: Caller, verb: str, of: str) -> list[dict[str, Any]]:
         """Everything that a question is answered with, which the hub tells piece by piece."""

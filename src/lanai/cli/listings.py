@@ -52,6 +52,7 @@ NODES: Final = Listing(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "resources", "running", "waiting", "seen_s"),
         "features",
         *("trouble", "started_by", "facts", "avoided_by", "stalled", "free", "version", "escaped", "claims"),
+        "reserved",
     ),
     shown=(
         *("name", "state", "is_drained", "cpus", "memory_bytes", "gpus", "features", "running", "waiting", "seen_s"),
@@ -59,6 +60,27 @@ NODES: Final = Listing(
     ),
     numbers=frozenset(("cpus", "gpus", "running", "waiting", "escaped")),
     words={"state": NODE_STATES},
+)
+
+RESERVATIONS: Final = Listing(
+    kind="reservations",
+    key="name",
+    columns=(
+        *("name", "kind", "state", "owner", "begin_at", "end_at"),
+        *("node_count", "running", "others", "waiting", "nodes"),
+        *("asked_nodes", "asked_count", "features", "is_whole", "cpus", "memory_bytes", "gpus", "access", "rule"),
+        *("periods", "short"),
+    ),
+    shown=(
+        *("name", "kind", "state", "owner", "begin_at", "end_at"),
+        *("node_count", "running", "others", "waiting", "nodes"),
+        "short",
+    ),
+    numbers=frozenset(("node_count", "running", "others", "waiting", "asked_count", "cpus", "gpus")),
+    words={
+        "kind": ("exclusive", "preferring", "maintenance"),
+        "state": ("active", "coming", "idle"),
+    },
 )
 
 TOKENS: Final = Listing(

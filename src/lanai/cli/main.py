@@ -33,9 +33,12 @@ SECTIONS: Final = (
     ("Change what was submitted", ("cancel", "retry", "hold", "release", "set")),
     (
         "Look things up",
-        ("queue", "priority", "free", "when", "plan", "stats", "batch", "job", "node", "shares", "events", "maui"),
+        (
+            *("queue", "priority", "free", "when", "plan", "stats", "batch", "job", "node", "shares"),
+            *("reservations", "events", "maui"),
+        ),
     ),
-    ("Machines", ("hub", "agent", "policy", "token", "install-service")),
+    ("Machines", ("hub", "agent", "policy", "reserve", "token", "install-service")),
     ("Prepare", ("gensub", "export", "simulate")),
 )
 """The order of `lanai --help`. A verb that is not named here stands under "Further"."""

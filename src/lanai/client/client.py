@@ -254,10 +254,14 @@ class Client:
         account: str | None = None,
         service: str | None = None,
         start_after_us: int | None = None,
+        reservation: str | None = None,
     ) -> None:
-        """Change what may change of a batch; None leaves it. An empty account or service is the user's own."""
+        """Change what may change of a batch; None leaves it. An empty account or service is the user's own.
+
+        An empty reservation is none: its jobs run anywhere.
+        """
         body: dict[str, object] = {"priority": priority, "max_running": max_running}
-        more = {"account": account, "service": service, "start_after_us": start_after_us}
+        more = {"account": account, "service": service, "start_after_us": start_after_us, "reservation": reservation}
         body |= {name: value for name, value in more.items() if value is not None}
         self._post(f"/v1/batches/{batch}/set", body)
 
@@ -424,6 +428,29 @@ class Client:
         `more` is how many places were left out: of batches those behind the first 2,000.
         """
         return self._get("/v1/shares")
+
+    # -- reservations
+
+    def reservations(self) -> list[dict[str, Any]]:
+        """All reservations made by people, the first to begin first; of the nodes of each the first few."""
+        found: list[dict[str, Any]] = self._get("/v1/reservations")["reservations"]
+        return found
+
+    def reservation(self, name: str) -> dict[str, Any]:
+        """One of them. Raises NothingThere."""
+        return self._get(f"/v1/reservations/{quote(name, safe='')}")
+
+    def reserve(self, name: str, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one, or with `is_dry_run` say what it would do. `wish`: as docs/http-api.md has it."""
+        return self._post("/v1/reservations", {**wish, "name": name})
+
+    def change_reservation(self, name: str, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """Have it be another in what `wish` says; the rest stays."""
+        return self._post(f"/v1/reservations/{quote(name, safe='')}/change", dict(wish))
+
+    def drop_reservation(self, name: str) -> None:
+        """Have it be no more. Raises NothingThere."""
+        self._post(f"/v1/reservations/{quote(name, safe='')}/drop", {})
 
     # -- tokens, and what has happened
 

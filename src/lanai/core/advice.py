@@ -69,7 +69,7 @@ def _rejection(world: World, batch: Batch, line: Line, node: Node) -> str:
         return "failed it lately"
     if (node.free - line.vector) & world.layout.guard:
         return "busy"
-    return "with room" if has_room(world, node, line.vector, line.shape.time_limit_us) else "reserved soon"
+    return "with room" if has_room(world, node, line.vector, line.shape.time_limit_us, line) else "reserved soon"
 
 
 def _closed(node: Node) -> str:
@@ -167,7 +167,7 @@ def _shorter(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
 
 def _roomy(world: World, alike: list[_Alike], line: Line) -> int:
     limit_us = line.shape.time_limit_us
-    return sum(group.number for group in alike if has_room(world, group.node, line.vector, limit_us))
+    return sum(group.number for group in alike if has_room(world, group.node, line.vector, limit_us, line))
 
 
 def _fewer(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
 from lanai.core.schedule.forecast import fit_number, free_until, has_room
+from lanai.core.schedule.future import left_now
 from lanai.core.schedule.heads import tier
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
@@ -398,7 +399,7 @@ def free(world: World, shape: Shape, most: int = 1000) -> Free:
     for cell in world.cells.values():
         if set(shape.features) <= set(cell.features):
             for node in cell.nodes():
-                groups.setdefault((node.total, node.features, free_until(node)), []).append(node)
+                groups.setdefault((node.total, node.features, _until_us(world, node)), []).append(node)
     rooms = [_room(world, shape, request, nodes, until_us) for (_, _, until_us), nodes in groups.items()]
     rooms.sort(key=lambda room: (-room.jobs, -room.free_milli, room.names))
     jobs = sum(room.jobs for room in rooms)
@@ -408,15 +409,23 @@ def free(world: World, shape: Shape, most: int = 1000) -> Free:
     return Free(rooms=rooms[:most], jobs=jobs, waiting=waiting, more=max(0, len(rooms) - most))
 
 
+def _until_us(world: World, node: Node) -> int:
+    """Until when what is free now stays so: what is kept already is not free."""
+    if node.until_us > world.now_us:
+        return free_until(node)
+    return min((step.begin_us for step in node.steps if step.begin_us > world.now_us), default=UNLIMITED)
+
+
 def _room(world: World, shape: Shape, request: Vector, nodes: list[Node], until_us: int) -> Room:
     fits: dict[Vector, int] = {}
     """By what is free: many nodes of a kind have as much."""
+    left = {node.id: left_now(world, node) for node in nodes}
     for node in nodes:
-        if node.free not in fits:
+        if left[node.id] not in fits:
             has = has_room(world, node, request, shape.time_limit_us)
-            fits[node.free] = fit_number(node.free, request) if has else 0
-    roomy = [node for node in nodes if fits[node.free]]
-    jobs = len(roomy) // shape.nodes if shape.nodes > 1 else sum(fits[node.free] for node in roomy)
+            fits[left[node.id]] = fit_number(left[node.id], request) if has else 0
+    roomy = [node for node in nodes if fits[left[node.id]]]
+    jobs = len(roomy) // shape.nodes if shape.nodes > 1 else sum(fits[left[node.id]] for node in roomy)
     return Room(
         total=world.layout.left(nodes[0].total, 0),
         features=nodes[0].features,
@@ -424,6 +433,6 @@ def _room(world: World, shape: Shape, request: Vector, nodes: list[Node], until_
         names=tuple(node.name for node in (roomy or nodes)[:NAMED]),
         roomy=len(roomy),
         jobs=min(jobs, UNLIMITED - 1),
-        free_milli=sum(field(node.free, CPU) for node in nodes),
+        free_milli=sum(field(free, CPU) for free in left.values()),
         until_us=0 if until_us == UNLIMITED else world.wall_us + until_us - world.now_us,
     )

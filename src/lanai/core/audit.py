@@ -22,10 +22,13 @@ from lanai.core.events import (
     NodeWished,
     Noted,
     PolicyChanged,
+    ReservationDropped,
+    ReservationWished,
     TokenCreated,
     TokensRevoked,
 )
 from lanai.core.nodes import Node
+from lanai.core.reserved_shown import reservation_facts
 from lanai.core.world import World
 from lanai.model.access import Action, Caller
 from lanai.model.errors import ErrorBody
@@ -36,7 +39,18 @@ from lanai.model.records import Facts, SaveAudit
 SUBJECT_CHARACTERS: Final = 200
 
 OfJobs = JobsCancelled | JobsHeld | JobsReleased | JobsRetried
-Wish = OfJobs | BatchChanged | BatchClosed | NodeWished | TokenCreated | TokensRevoked | PolicyChanged | HubStopWished
+OfReservations = ReservationWished | ReservationDropped
+Wish = (
+    OfJobs
+    | OfReservations
+    | BatchChanged
+    | BatchClosed
+    | NodeWished
+    | TokenCreated
+    | TokensRevoked
+    | PolicyChanged
+    | HubStopWished
+)
 
 W = TypeVar("W", bound=Wish)
 
@@ -108,6 +122,10 @@ def _what(event: Wish) -> tuple[Action, str]:
             return Action.TOKEN_REVOKE, f"tokens of {event.user}" if event.user else f"token {event.token}"
         case PolicyChanged():
             return Action.POLICY_SET, "policy"
+        case ReservationWished():
+            return Action.RESERVATION_SET, f"reservation {event.reservation.name[:SUBJECT_CHARACTERS]}"
+        case ReservationDropped():
+            return Action.RESERVATION_SET, f"reservation {event.name[:SUBJECT_CHARACTERS]}"
         case HubStopWished():
             return Action.HUB_STOP, "hub"
         case _:
@@ -133,6 +151,10 @@ def _look_at(world: World, event: Wish) -> Callable[[], Facts]:
             return dict
         case PolicyChanged():
             return lambda: _policy_facts(world)
+        case ReservationWished():
+            return lambda: reservation_facts(world, event.reservation.name)
+        case ReservationDropped():
+            return lambda: reservation_facts(world, event.name)
         case BatchClosed():
             arriving = world.arriving.get(event.batch)
             name = arriving.opened.settings.name if arriving else ""
@@ -165,6 +187,7 @@ def _batch_facts(batch: Batch, event: Wish) -> Facts:
             "account": (event.account, settings.account),
             "service": (event.service, settings.service),
             "start_after_us": (event.start_after_us, settings.start_after_us),
+            "reservation": (event.reservation, settings.reservation),
         }
         named = {name: now for name, (wished, now) in changed.items() if wished is not None}
         return {"priority": batch.priority, "max_running": batch.max_running, **named}

@@ -16,6 +16,7 @@ from lanai.model.job import AttemptResult
 from lanai.model.policy import Policy
 from lanai.model.records import Facts, RecoveredBatch, SaveTail
 from lanai.model.request import Check
+from lanai.model.reservation import Period, Reservation, Rule
 from lanai.model.resources import Capacity, Shape
 
 Spans = tuple[tuple[int, int], ...]
@@ -219,7 +220,7 @@ class JobsRetried(Event, frozen=True):
 
 
 class BatchChanged(Event, frozen=True):
-    """New priority, limit, account, service or start date; None leaves it."""
+    """New priority, limit, account, service, start date or reservation; None leaves it, an empty one is none."""
 
     request: int
     batch: BatchId
@@ -230,6 +231,7 @@ class BatchChanged(Event, frozen=True):
     account: str | None = None
     service: str | None = None
     start_after_us: int | None = None
+    reservation: str | None = None
 
 
 class NodeWished(Event, frozen=True):
@@ -272,6 +274,33 @@ class PolicyChanged(Event, frozen=True):
     policy: Policy
     wall_us: int
     caller: Caller | None = None
+
+
+class ReservationWished(Event, frozen=True):
+    """A reservation is to be made, or (`is_change`) the one of that name to be like this."""
+
+    request: int
+    reservation: Reservation
+    is_change: bool
+    wall_us: int
+    caller: Caller | None = None
+
+
+class ReservationDropped(Event, frozen=True):
+    """A reservation is to be no more."""
+
+    request: int
+    name: str
+    wall_us: int
+    caller: Caller | None = None
+
+
+class ReservationRenewed(Event, frozen=True):
+    """What the rule of a standing reservation comes to from now on."""
+
+    name: str
+    rule: Rule
+    periods: tuple[Period, ...]
 
 
 class HubStopWished(Event, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lanai.core import holds
+from lanai.core import holds, reserved_shown
 from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
@@ -38,7 +38,10 @@ def set_reason(world: World, line: Line, code: str, text: str) -> None:
 
 def no_room(world: World, batch: Batch, line: Line) -> None:
     """Find out why no node took the head of the line, and set it. Its numbers are put together when somebody asks."""
-    if not _is_just_busy(world, batch, line):
+    kept = reserved_shown.why_reserved(world, batch, line) if world.reservations else None
+    if kept is not None:
+        set_reason(world, line, *kept)
+    elif not _is_just_busy(world, batch, line):
         set_reason(world, line, *_why_no_room(world, batch, line))
     elif line.reason != "no_room":
         set_reason(world, line, "no_room", f"needs {describe(line.shape)}; the nodes that could take it are busy")
@@ -58,7 +61,7 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
 
 def text_of(world: World, batch: Batch, line: Line) -> str:
     """Why the line waits, with the numbers of now. Costs by the number of nodes."""
-    if line.reason == "no_room" and line.waiting:
+    if line.reason == "no_room" and line.waiting and not batch.settings.reservation:
         return _why_no_room(world, batch, line)[1]
     return line.reason_text
 
@@ -131,6 +134,7 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     if line is not None:
         facts.append(f"asks for {describe(line.shape)}")
     facts += [*score_facts(world, batch, index), *holds.facts(batch), *limits.facts(world, batch)]
+    facts += reserved_shown.facts(world, batch)
     facts += _node_facts(world)
     if batch.avoided:
         names = ", ".join(world.nodes[node].name for node in sorted(batch.avoided) if node in world.nodes)

@@ -22,6 +22,8 @@ from lanai.core import (
     holds,
     intake,
     policy,
+    reservations,
+    reserved_shown,
     stalls,
     sync,
     tokens,
@@ -53,6 +55,9 @@ from lanai.core.events import (
     Noted,
     OldFound,
     PolicyChanged,
+    ReservationDropped,
+    ReservationRenewed,
+    ReservationWished,
     RoomClaimed,
     TailArrived,
     TimePassed,
@@ -98,6 +103,7 @@ def _on_time_passed(world: World, event: TimePassed) -> None:
     tokens.look_at_expiry(world)
     policy.look_at_use(world)
     limits.wake_for_time(world)
+    reservations.look(world)
     for batch in dates.due(world):
         dates.settle(world, batch)
         holds.release_due(world, batch)
@@ -153,6 +159,9 @@ _HANDLERS: Final = dict(
         _audited(TokenCreated, tokens.on_created),
         _audited(TokensRevoked, tokens.on_revoked),
         _audited(PolicyChanged, policy.on_changed),
+        _audited(ReservationWished, reservations.on_wished),
+        _audited(ReservationDropped, reservations.on_dropped),
+        _takes(ReservationRenewed, reservations.on_renewed),
         _audited(HubStopWished, _on_stop_wished),
         _takes(Noted, audit.note),
         _takes(TailArrived, _on_tail),
@@ -205,6 +214,8 @@ class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str]
     claims: list[str]
     """Jobs that other nodes run and that have room here: BATCH/INDEX."""
+    reserved: list[dict[str, str | int]] = []
+    """What people have reserved of it: the next period of each reservation."""
 
 
 class HubCore:
@@ -245,6 +256,7 @@ class HubCore:
         tokens.recover(world, found.tokens)
         for node in found.nodes:
             fleet.recover_node(world, node)
+        reservations.recover(world, found.meta)
         for saved in found.batches:
             batch = intake.recover_batch(world, saved)
             ends.finish_if_over(world, batch, wall_us)
@@ -285,8 +297,8 @@ class HubCore:
         world = self.world
         due = [first[0][0] for first in (world.delayed, world.stalls) if first]
         due += [promise.at_us for promise in world.promises.values() if promise.at_us > world.now_us]
-        due += [each for each in (dates.next_due_us(world), preempt.next_due_us(world)) if each is not None]
-        return min(due, default=None)
+        others = dates.next_due_us(world), preempt.next_due_us(world), reservations.next_due_us(world)
+        return min([*due, *(at_us for at_us in others if at_us is not None)], default=None)
 
     def suspend(self) -> list[Record]:
         """What is to be kept before the nodes are told that the hub stops on purpose; empty where nothing is to be.
@@ -416,6 +428,7 @@ class HubCore:
                 escaped=node.escaped,
                 facts=dict(node.facts),
                 claims=[f"{one.batch.id}/{min(one.members)}" for one in node.claims.values()][:avoided_most],
+                reserved=reserved_shown.of_node(self.world, node)[:avoided_most],
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED
@@ -452,6 +465,7 @@ class HubCore:
             used += sum(claim.line.vector for claim in node.claims.values())
             assert node.free == node.total - used, node.name
         limits.check(world)
+        reservations.check(world)
 
     def _begin(self, now_us: int) -> World:
         world = self.world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials, dates, giving_way, holds
+from lanai.core import credentials, dates, giving_way, holds, reservations
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -34,8 +34,10 @@ BATCHES_EACH = 100_000
 def open_batch(world: World, event: BatchOpened) -> None:
     """Give it a number."""
     settings = event.settings
-    refused = _too_many(world, event.user) or credentials.refusal(
-        world.policy, event.user, account=settings.account, service=settings.service
+    refused = (
+        _too_many(world, event.user)
+        or credentials.refusal(world.policy, event.user, account=settings.account, service=settings.service)
+        or reservations.refusal(world, event.user, settings)
     )
     if refused is not None:
         world.do(Answer(event.request, error=refused.body()))

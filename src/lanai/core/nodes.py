@@ -34,6 +34,8 @@ class Step(NamedTuple):
     vector: Vector
     owner: object
     admits: Callable[[Line], bool]
+    inside: Callable[[Line], bool] | None = None
+    """Attempts of which lines on the node have their room out of `vector`; None: nobody's."""
 
 
 class Grant:

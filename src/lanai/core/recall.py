@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lanai.core.batches import Batch
 from lanai.core.effects import RecallJobs
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import spans_of
+from lanai.core.schedule.lines import Line
 from lanai.core.world import World
 from lanai.model.ids import GrantId, NodeId
 from lanai.model.vector import Vector
@@ -45,6 +48,12 @@ def recall_surplus(world: World, node: Node, batch: Batch, asked: set[NodeId]) -
     if node.surplus_count and node.id not in asked:
         asked.add(node.id)
         _recall_items(world, node, [grant for grant in node.grants.values() if grant.batch is not batch])
+
+
+def recall_from(world: World, node: Node, stays: Callable[[Line], bool]) -> None:
+    """Ask for what waits at the node, but for lines of which it may stay."""
+    if node.surplus_count and node.is_in_step:
+        _recall_items(world, node, [grant for grant in node.grants.values() if not stays(grant.line)])
 
 
 def _recall_items(world: World, node: Node, grants: list[Grant]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.core import credentials, dates, ends, holds
+from lanai.core import credentials, dates, ends, holds, reservations
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer, KillAttempts
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried, Spans
@@ -219,7 +219,12 @@ def on_changed(world: World, event: BatchChanged) -> None:
 
 def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | None:
     """Change those of the batch's settings that the event names; why not, where the batch's user may not have them."""
-    wished = {"account": event.account, "service": event.service, "start_after_us": event.start_after_us}
+    wished = {
+        "account": event.account,
+        "service": event.service,
+        "start_after_us": event.start_after_us,
+        "reservation": event.reservation,
+    }
     changes = {name: value for name, value in wished.items() if value is not None}
     if not changes:
         return None
@@ -228,6 +233,8 @@ def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | N
     settings = msgspec.structs.replace(batch.settings, **changes)
     refused = credentials.refusal(world.policy, batch.user, account=settings.account, service=settings.service)
     if refused is not None and (event.account, event.service) != (None, None):
+        return refused
+    if event.reservation is not None and (refused := reservations.refusal(world, batch.user, settings)) is not None:
         return refused
     batch.settings = settings
     world.keep(SaveSettings(batch.id, settings))

@@ -18,6 +18,7 @@ from lanai.core.batches import Batch
 from lanai.core.effects import ClaimRoom, Effect, StartAttempts, UnclaimRoom
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
+from lanai.core.reserved import Live
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.counters import Counter, Key
 from lanai.core.schedule.leaf import Leaf
@@ -126,6 +127,12 @@ class World:
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
         """Batches that were pruned lately, and when: who has read one before must not revive it."""
+        self.reservations: dict[str, Live] = {}
+        """Those made by people, by name."""
+        self.reservations_due_us = 0
+        """When one of them begins or ends next, by the core's own clock; 0: none does."""
+        self.reservations_skew_us = 0
+        """What the core's own clock was ahead of that on the wall when their steps were laid."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.giving: dict[Line, Giving] = {}

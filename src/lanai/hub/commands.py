@@ -25,7 +25,7 @@ from lanai.core.hub import HubCore
 from lanai.core.intake import tried_of
 from lanai.core.shares import shares
 from lanai.core.wishes import has_ended
-from lanai.hub import questions
+from lanai.hub import questions, reserving
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.model.access import Caller, TokenKind, user_name
 from lanai.model.errors import (
@@ -107,6 +107,7 @@ class OfSettings(msgspec.Struct, frozen=True):
     account: str | None = None
     service: str | None = None
     start_after_us: int | None = None
+    reservation: str | None = None
 
 
 class OfBatches(msgspec.Struct, frozen=True):
@@ -366,7 +367,7 @@ class Commands:
                 raise _no_batch(asked.batch)
             raise has_ended(asked.batch)
         changes = asked.batch, asked.priority, asked.max_running, wall_us(), _caller(command)
-        settings = asked.account, asked.service, asked.start_after_us
+        settings = asked.account, asked.service, asked.start_after_us, asked.reservation
         self._post(BatchChanged(self._number(command), *changes, *settings))
         return None
 
@@ -394,6 +395,24 @@ class Commands:
         """Have another policy in force."""
         wish = _arguments(command, OfPolicy).policy
         self._post(PolicyChanged(self._number(command), wish, wall_us(), _caller(command)))
+        return None
+
+    def reservations(self, command: messages.Command) -> dict[str, Any]:
+        """Reservations made by people."""
+        return reserving.shown(self._core, command.arguments)
+
+    def try_reservation(self, command: messages.Command) -> dict[str, Any]:
+        """What one would do."""
+        return reserving.tried(self._core, command.arguments)
+
+    def set_reservation(self, command: messages.Command) -> dict[str, Any] | None:
+        """Make one, or change it."""
+        self._post(reserving.wished(command.arguments, _caller(command), lambda: self._number(command)))
+        return None
+
+    def drop_reservation(self, command: messages.Command) -> dict[str, Any] | None:
+        """Have one no more."""
+        self._post(reserving.dropped(command.arguments, _caller(command), lambda: self._number(command)))
         return None
 
     def stop(self, command: messages.Command) -> dict[str, Any] | None:
@@ -447,6 +466,10 @@ _HANDLERS: dict[str, Callable[[Commands, messages.Command], dict[str, Any] | Non
     "policy": Commands.policy,
     "policy_set": Commands.set_policy,
     "shares": Commands.shares,
+    "reservations": Commands.reservations,
+    "reservation_try": Commands.try_reservation,
+    "reservation_set": Commands.set_reservation,
+    "reservation_drop": Commands.drop_reservation,
     "stop": Commands.stop,
 }
 

@@ -36,6 +36,9 @@ from lanai.core.events import (
     JobsRetried,
     NodeJoined,
     NodeTookStock,
+    ReservationDropped,
+    ReservationRenewed,
+    ReservationWished,
     TailArrived,
     TimePassed,
 )
@@ -59,7 +62,10 @@ _URGENT: Final = frozenset(
 )
 
 _PROMPT: Final = frozenset(
-    {BatchChanged, BatchClosed, BatchRevived, JobsReleased, JobsRetried, NodeJoined, NodeTookStock}
+    {
+        *(BatchChanged, BatchClosed, BatchRevived, JobsReleased, JobsRetried, NodeJoined, NodeTookStock),
+        *(ReservationDropped, ReservationRenewed, ReservationWished),
+    }
 )
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.loop import Heart
 from lanai.hub.peers import STALLED_S, Peer
+from lanai.hub.standing import RENEWED_S, renewals
 from lanai.hub.switchboard import Switchboard
 from lanai.model import places
 from lanai.model.errors import Refusal, StoreError, UserError
@@ -153,6 +154,7 @@ class Hub:
         if own is not None:
             self._write_files(own)
         self._heart.take(self._core.recover(boottime_us(), wall_us(), recovered))
+        self._renew()
         loop = asyncio.get_running_loop()
         self._open(self._door)
         if not self._options.is_private:
@@ -240,6 +242,12 @@ class Hub:
         if every_us:
             self._notifier.beat(boottime_us(), self._status())
             asyncio.get_running_loop().call_later(every_us / 1e6, self._beat)
+
+    def _renew(self) -> None:
+        """Plan standing reservations further ahead, now and then."""
+        for event in [] if self._heart.is_full else renewals(self._core, wall_us()):
+            self._heart.post(event)
+        self._heart.later(RENEWED_S, self._renew)
 
     def _status(self) -> str:
         facts = self._facts()

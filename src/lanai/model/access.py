@@ -101,6 +101,8 @@ class Action(StrEnum):
     TOKEN_REVOKE = "token.revoke"
     POLICY_SEE = "policy.see"
     POLICY_SET = "policy.set"
+    RESERVATION_SEE = "reservation.see"
+    RESERVATION_SET = "reservation.set"
     HUB_STOP = "hub.stop"
 
 
@@ -144,6 +146,8 @@ RULES: Final[dict[Action, Rule]] = {
     Action.TOKEN_REVOKE: Rule(Role.ADMIN, False, "revoke a token"),
     Action.POLICY_SEE: Rule(Role.USER, False, "see the scheduling policy and the shares"),
     Action.POLICY_SET: Rule(Role.ADMIN, False, "change the scheduling policy"),
+    Action.RESERVATION_SEE: Rule(Role.USER, False, "see reservations"),
+    Action.RESERVATION_SET: Rule(Role.OPERATOR, False, "make, change and drop reservations"),
     Action.HUB_STOP: Rule(Role.ADMIN, False, "stop the hub"),
 }
 """Every action, in the order in which people are shown it."""

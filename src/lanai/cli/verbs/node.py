@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -67,8 +67,17 @@ def _print_fields(row: dict[str, Any]) -> None:
         if column == "facts":
             for name, text in row.get("facts", {}).items():
                 print(f"{name + ':':18} {for_people(name, text)}")
+        elif column == "reserved":
+            for each in row.get("reserved", []):
+                print(f"{'reserved:':18} {_reserved_text(each)}")
         elif row.get(column) not in (None, "", [], {}):
             print(f"{column + ':':18} {for_people(column, row[column])}")
+
+
+def _reserved_text(reserved: Mapping[str, Any]) -> str:
+    begin, end = (for_people(name, reserved[name]) for name in ("begin_at", "end_at"))
+    kind = "" if reserved["kind"] == "exclusive" else f" ({reserved['kind']})"
+    return f"{reserved['name']}{kind} from {begin} to {end}"
 
 
 def _wish(name: str, text: str, said: str, call: Callable[[Any], Callable[[str], None]]) -> None:

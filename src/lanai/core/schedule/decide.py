@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lanai.core import dates, explain
+from lanai.core import dates, explain, reservations
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, recall_surplus
-from lanai.core.schedule import bans, heads, limits, tickets
+from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules
@@ -53,9 +53,10 @@ def look(world: World) -> Sweep:
     """Look at all lines. What starts is booked on the nodes and not granted: that, or undoing it, is the caller's."""
     _forget_reasons(world)
     dates.note(world)
+    out = reservations.note(world)
     total = world.total()
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open]
+    waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open and batch.id not in out]
     weigh_users(waiting)
     sweep = Sweep(world, waiting, total)
     sweep.run()
@@ -69,6 +70,8 @@ class Refusal(NamedTuple):
     length_us: int
     nodes: int
     features: frozenset[str]
+    reservations: frozenset[str] = access.NONE
+    """Those that it might use; who might use others as well may find room there."""
 
 
 class Booked(NamedTuple):
@@ -216,7 +219,8 @@ class Sweep:
         if line in world.promises:
             world.lift(world.promises.pop(line))
         length_us = estimate_us(world, line)
-        asked = Refusal(line.vector, length_us, line.shape.nodes, line.features)
+        might_use = access.open_to(world, line)
+        asked = Refusal(line.vector, length_us, line.shape.nodes, line.features, might_use)
         has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
         if not has_own and self._is_dominated(asked):
             self._refuse(batch, line)
@@ -315,13 +319,14 @@ class Sweep:
 
     def _is_dominated(self, asked: Refusal) -> bool:
         guard = self._world.layout.guard
-        vector, length_us, nodes, features = asked
+        vector, length_us, nodes, features, might_use = asked
         for other in self._refused:
             if (
                 not (vector - other.vector) & guard
                 and length_us >= other.length_us
                 and nodes >= other.nodes
                 and features >= other.features
+                and might_use <= other.reservations
             ):
                 return True
         return False
@@ -339,7 +344,8 @@ def _depth(world: World) -> int:
 
 def _is_plain(batch: Batch, line: Line) -> bool:
     """Whether nothing keeps the line's jobs from any node."""
-    return not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
+    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
+    return is_free_to_go and not batch.settings.reservation
 
 
 def _forget_reasons(world: World) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
-from lanai.core.schedule import future, limits
+from lanai.core.schedule import access, future, limits
 from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.lines import Line
 from lanai.core.world import Promise, World
@@ -78,7 +78,7 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
     def allows(node: Node) -> bool:
         return node.id != asked.not_on and not batch.is_barred(node.id)
 
-    forecast = _on_nodes(world, asked.shape, asked.vector, allows)
+    forecast = _on_nodes(world, asked.shape, asked.vector, allows, asked)
     at_us = max(forecast.at_us, _wall(world, own_us) if own_us else 0, batch.settings.start_after_us)
     if forecast.certainty == "unknown" or at_us == forecast.at_us:
         return forecast
@@ -114,9 +114,12 @@ def may_go(world: World, node: Node, shape: Shape) -> bool:
     return node.is_open() and set(shape.features) <= set(node.features)
 
 
-def has_room(world: World, node: Node, request: Vector, length_us: int) -> bool:
-    """Whether the node has room now, and for so long (0: as long as is usual), besides what is kept for others."""
-    return future.fits(world, node, None, request, length_us or world.policy.service("").estimate_us)
+def has_room(world: World, node: Node, request: Vector, length_us: int, line: Line | None = None) -> bool:
+    """Whether the node has room now, and for so long (0: as long as is usual), besides what is kept for others.
+
+    `line`: whose job it is; None: of somebody whom nothing is kept for.
+    """
+    return future.fits(world, node, line, request, length_us or world.policy.service("").estimate_us)
 
 
 def fit_number(free: Vector, request: Vector) -> int:
@@ -171,17 +174,21 @@ def _end_us(world: World, start_us: int, length_us: int, *, is_limit: bool) -> i
     return max(start_us + (world.now_us - start_us) * 3 // 2, world.now_us + OVERRUN_US)
 
 
-def _on_nodes(world: World, shape: Shape, request: Vector, allows: _Allows) -> Forecast:
+def _on_nodes(
+    world: World, shape: Shape, request: Vector, allows: _Allows, line: Line | None = None
+) -> Forecast:
     guard = world.layout.guard
     able = [node for node in world.nodes.values() if not (node.total - request) & guard]
     usable = [node for node in able if may_go(world, node, shape) and allows(node)]
     if len(usable) < shape.nodes:
         return _unknown(_too_few(shape, len(able), len(usable)))
-    roomy = sum(has_room(world, node, request, shape.time_limit_us) for node in usable)
+    roomy = sum(has_room(world, node, request, shape.time_limit_us, line) for node in usable)
     if roomy >= shape.nodes:
         return Forecast(at_us=world.wall_us, certainty="now", why=_rooms(roomy))
-    found, looked_at = _earliest(world, usable, shape, request)
+    found, looked_at = _earliest(world, usable, shape, request, line)
     if len(found) < shape.nodes:
+        if any(node.steps for node in usable):
+            return _unknown("nothing says when enough is free that is not reserved: see `lanai reservations`")
         return _unknown("nothing says when enough of what runs will have ended: it has no time limit")
     first = nsmallest(shape.nodes, found, key=lambda each: each[0])
     at_us, node = first[-1]
@@ -195,7 +202,9 @@ def _on_nodes(world: World, shape: Shape, request: Vector, allows: _Allows) -> F
     )
 
 
-def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector) -> tuple[list[tuple[int, Node]], int]:
+def _earliest(
+    world: World, nodes: Iterable[Node], shape: Shape, request: Vector, line: Line | None
+) -> tuple[list[tuple[int, Node]], int]:
     """When each of the nodes will have room, where that is known, and how many of them were looked at."""
     found: list[tuple[int, Node]] = []
     attempts = looked_at = 0
@@ -204,19 +213,19 @@ def _earliest(world: World, nodes: Iterable[Node], shape: Shape, request: Vector
             break
         looked_at += 1
         attempts += sum(len(grant.members) for grant in node.grants.values())
-        at_us = _earliest_on(world, node, request, shape.time_limit_us)
+        at_us = _earliest_on(world, node, request, shape.time_limit_us, line)
         if at_us is not None:
             found.append((at_us, node))
     return found, looked_at
 
 
-def _earliest_on(world: World, node: Node, request: Vector, length_us: int) -> int | None:
-    if has_room(world, node, request, length_us):
+def _earliest_on(world: World, node: Node, request: Vector, length_us: int, asking: Line | None) -> int | None:
+    if has_room(world, node, request, length_us, asking):
         return world.now_us
-    if node.steps:
-        expected = length_us or world.policy.service("").estimate_us
-        at_us = future.earliest(world, node, None, request, expected, world.now_us)
-        return at_us if at_us < NEVER_US else None
+    if node.steps or access.is_bound(world, asking):
+        usual_us = length_us or world.policy.service("").estimate_us
+        at_us = future.earliest(world, node, asking, request, usual_us, world.now_us)
+        return None if at_us >= NEVER_US else at_us
     free = node.free
     guard = world.layout.guard
     for end_us, line in sorted(ends(world, node), key=lambda end: end[0]):
@@ -224,6 +233,11 @@ def _earliest_on(world: World, node: Node, request: Vector, length_us: int) -> i
         if not (free - request) & guard:
             return end_us
     return None
+
+
+def _what_ends(node: Node, at_us: int) -> str:
+    is_reserved = any(at_us in (step.begin_us, step.end_us) for step in node.steps)
+    return "what runs or is reserved" if is_reserved else "what runs"
 
 
 def _promised(world: World, promise: Promise) -> Forecast:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from lanai.core.nodes import NEVER_US, Node, Step
+from lanai.core.schedule import access
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
@@ -31,9 +32,14 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     """Whether the line, or (None) one that nothing is kept for, has room for `vector` there from now on for so long."""
     if (node.free - vector) & world.layout.guard:
         return False
-    if world.now_us + length_us <= node.until_us:
+    if line is not None and access.is_bound(world, line):
+        if not access.is_within(world, node, line, vector, world.now_us, length_us):
+            return False
+    elif world.now_us + length_us <= node.until_us:
         return True
     steps = _steps(node, line)
+    if any(step.vector == node.total and _overlap(step, world.now_us, length_us) for step in steps):
+        return False
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
@@ -44,6 +50,8 @@ def earliest(world: World, node: Node, line: Line | None, vector: Vector, length
     """
     guard = world.layout.guard
     steps = _steps(node, line)
+    if line is not None and access.is_bound(world, line):
+        return _earliest_within(world, node, line, vector, length_us, from_us)
     if not steps:
         free = node.free
         if not (free - vector) & guard:
@@ -56,6 +64,28 @@ def earliest(world: World, node: Node, line: Line | None, vector: Vector, length
     times = {from_us, *(end_us for end_us, _ in ends_of(world, node)), *(step.end_us for step in steps)}
     for at_us in sorted(times):
         if from_us <= at_us < NEVER_US and _fits_from(world, node, vector, steps, at_us, length_us):
+            return at_us
+    return NEVER_US
+
+
+def _overlap(step: Step, at_us: int, length_us: int) -> bool:
+    return step.begin_us < at_us + length_us and at_us < step.end_us
+
+
+def left_now(world: World, node: Node) -> Vector:
+    """What is free on the node now for those whom nothing is kept for."""
+    return node.free if node.until_us > world.now_us else _free_at(world, node, node.steps, world.now_us)
+
+
+def _earliest_within(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:
+    """The same of a line that is bound to a reservation."""
+    own, steps = access.own_steps(world, node, line), _steps(node, line)
+    times = {from_us, *(end_us for end_us, _ in ends_of(world, node)), *(step.end_us for step in steps)}
+    times |= {step.begin_us for step in own}
+    for at_us in sorted(times) if own else ():
+        if not from_us <= at_us < NEVER_US or not access.is_within(world, node, line, vector, at_us, length_us):
+            continue
+        if _fits_from(world, node, vector, steps, at_us, length_us):
             return at_us
     return NEVER_US
 
@@ -82,8 +112,16 @@ def _free_at(world: World, node: Node, steps: list[Step], at_us: int) -> Vector:
         free += freed
     for step in steps:
         if step.begin_us <= at_us < step.end_us:
-            free = _without(free, step.vector, world.layout.guard)
+            free = _without(free, _kept(world, node, step, at_us), world.layout.guard)
     return free
+
+
+def _kept(world: World, node: Node, step: Step, at_us: int) -> Vector:
+    """What a step keeps at a time: its amount less what those have of it whom it is for."""
+    if step.inside is None or step.vector == node.total:
+        return step.vector
+    inside = sum(line.vector for end_us, line in _ends_of_lines(world, node) if end_us > at_us and step.inside(line))
+    return _without(step.vector, inside, world.layout.guard)
 
 
 def _when(end: tuple[int, Vector]) -> int:
@@ -106,9 +144,14 @@ def _without(free: Vector, taken: Vector, guard: int) -> Vector:
 
 
 def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
+    return sorted([*node.booked, *((end_us, line.vector) for end_us, line in _ends_of_lines(world, node))])
+
+
+def _ends_of_lines(world: World, node: Node) -> list[tuple[int, Line]]:
+    """(expected end, line) of each attempt that has been granted, in no order."""
     now_us, skew_us = world.now_us, world.wall_us - world.now_us
     left = dict(node.active)
-    found = list(node.booked)
+    found: list[tuple[int, Line]] = []
     for grant in node.grants.values():
         line = grant.line
         active = left.get(line, 0)
@@ -118,14 +161,14 @@ def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
         left[line] = active - here
         estimate = estimate_us(world, line)
         if not grant.was_stacked:
-            found += [(end_of(grant.granted_at_us, estimate, now_us), line.vector)] * here
+            found += [(end_of(grant.granted_at_us, estimate, now_us), line)] * here
             continue
         # When what waited at the node began is known of what has run for a while; of the rest it was just now.
         # An earlier hub process gave what it gave before this one adopted it.
         least_us = grant.granted_at_us if grant_epoch(grant.id) == world.epoch else 0
         starts = [min(now_us, max(least_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
         starts += [now_us] * (here - len(starts))
-        found += [(end_of(start_us, estimate, now_us), line.vector) for start_us in starts]
+        found += [(end_of(start_us, estimate, now_us), line) for start_us in starts]
     for claim in node.claims.values():
-        found.append((end_of(claim.granted_at_us, estimate_us(world, claim.line), now_us), claim.line.vector))
-    return sorted(found)
+        found.append((end_of(claim.granted_at_us, estimate_us(world, claim.line), now_us), claim.line))
+    return found

@@ -105,11 +105,12 @@ def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[N
     """Which of the nodes with enough room are taken."""
     now_us = world.now_us
     is_plain = not has_rules(world)
+    is_bound = bool(batch.settings.reservation)
 
     def allows(node: Node) -> bool:
         if not may_go(batch, line, node):
             return False
-        if is_plain:
+        if is_plain and not is_bound:
             return now_us + length_us <= node.until_us or future.fits(world, node, line, line.vector, length_us)
         vector = need(world, batch, line, node)
         return may_share(world, batch, node) and future.fits(world, node, line, vector, length_us)

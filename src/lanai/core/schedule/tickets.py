@@ -17,7 +17,7 @@ from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node
-from lanai.core.schedule import heads, limits
+from lanai.core.schedule import access, heads, limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
@@ -157,7 +157,7 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: 
     slots = sum(node.active.values())
     for _ in range(LOOKED_AT):
         window_us = _window_us(lines, slots)
-        line = next((line for line in lines if surplus_target(slots, line.mean_run_us, window_us)), None)
+        line = next((line for line in lines if _may_stack(world, line, slots, window_us)), None)
         if line is None or not _is_over_in_time(world, node, line, SURPLUS_US):
             return
         room = _room(node, line, window_us)
@@ -170,6 +170,10 @@ def _fill_surplus(world: World, cell: Cell, node: Node, own: list[Line], lines: 
         if count == room:
             return
         lines = _candidates(world, cell, node, own)
+
+
+def _may_stack(world: World, line: Line, slots: int, window_us: int) -> bool:
+    return surplus_target(slots, line.mean_run_us, window_us) > 0 and not access.is_bound(world, line)
 
 
 def _window_us(lines: list[Line], slots: int) -> int:
@@ -279,6 +283,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and not batch.is_barred(node.id)
         and line.shape.nodes == 1
         and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))
+        and access.may_follow(world, node, line)
     )
 
 

@@ -1,0 +1,361 @@
+"""Reservations made by people: made, changed, begun, over, dropped; and the steps they lay on nodes.
+
+A reservation lies on its nodes as steps, one for each of its periods, that outlast the passes. They are laid anew when
+it changes, when one of its nodes comes, goes or changes, and when the clock on the wall is set: its times are by that
+one, those of steps by the core's own. All of them are kept as one value: they are few, and change seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from lanai.core import explain
+from lanai.core.batches import Batch
+from lanai.core.effects import Answer
+from lanai.core.events import ReservationDropped, ReservationRenewed, ReservationWished
+from lanai.core.nodes import NEVER_US, Node, Step
+from lanai.core.recall import recall_from
+from lanai.core.reserved import Live
+from lanai.core.reserving import placed
+from lanai.core.schedule import access
+from lanai.core.world import SECOND_US, World
+from lanai.model.batch import BatchSettings
+from lanai.model.errors import LanaiError, NotAllowed, NothingThere
+from lanai.model.ids import BatchId, NodeId
+from lanai.model.moments import format_moment
+from lanai.model.node import NodeState
+from lanai.model.records import SaveMeta
+from lanai.model.reservation import Period, Reservation
+from lanai.model.vector import Vector
+
+META: Final = "reservations"
+SOON_US: Final = 60 * SECOND_US
+"""What waits at a node is asked back that is reserved so soon."""
+SKEW_US: Final = SECOND_US
+"""By so much the clock on the wall may be set before steps are laid anew."""
+SHOWN: Final = 3
+"""So many nodes are named of what is short."""
+
+
+def recover(world: World, meta: Mapping[str, str]) -> None:
+    """Take over what the store holds. To be called once its nodes are there."""
+    if kept := meta.get(META):
+        for made in msgspec.json.decode(kept, type=list[Reservation]):
+            live = world.reservations[made.name] = Live(made)
+            # What has begun by now was told then, or is not worth telling any more.
+            live.began_us = next((each.begin_us for each in made.periods if each.begin_us <= world.wall_us), 0)
+        _lay_all(world)
+        for live in list(world.reservations.values()):
+            _look_at(world, live)
+        _settled(world)
+
+
+# -- wishes
+
+
+def on_wished(world: World, event: ReservationWished) -> None:
+    """One more reservation, or one that is to be another."""
+    set_clock(world, event.wall_us)
+    before = world.reservations.get(event.reservation.name)
+    try:
+        made = placed(world, event.reservation, before if event.is_change else None, is_change=event.is_change)
+    except LanaiError as error:
+        world.do(Answer(event.request, error=error.body()))
+        return
+    live = before or Live(made)
+    live.take(made)
+    world.reservations[made.name] = live
+    _lay(world, live)
+    _settled(world)
+    by = f" by {event.caller.user}" if event.caller is not None else ""
+    what = f"{len(live.nodes)} node{'s' * (len(live.nodes) != 1)}, {_when(made.periods)}{by}"
+    world.tell("reservation_changed" if event.is_change else "reservation_made", made.name, what)
+    names = sorted(node.name for node in live.nodes.values())
+    world.do(Answer(event.request, {"name": made.name, "nodes": names, "count": len(names)}))
+
+
+def on_dropped(world: World, event: ReservationDropped) -> None:
+    """A reservation is no more."""
+    live = world.reservations.get(event.name)
+    if live is None:
+        world.do(Answer(event.request, error=nothing_of_name(event.name).body()))
+        return
+    by = f"dropped by {event.caller.user}" if event.caller is not None else "dropped"
+    _drop(world, live, by)
+    _settled(world)
+    world.do(Answer(event.request, {"name": event.name}))
+
+
+def on_renewed(world: World, event: ReservationRenewed) -> None:
+    """The hub has worked out the periods of a standing reservation for some days more. Old news is left alone."""
+    live = world.reservations.get(event.name)
+    if live is None or live.made.rule != event.rule or live.made.periods == event.periods:
+        return
+    live.take(msgspec.structs.replace(live.made, periods=event.periods))
+    _lay(world, live)
+    _settled(world)
+
+
+def nothing_of_name(name: str) -> NothingThere:
+    """There is no reservation of this name."""
+    what = f"there is no reservation {name}"
+    return NothingThere(what, code="no_such_reservation", hint="lanai reservations", facts={"reservation": name})
+
+
+def refusal(world: World, user: str, settings: BatchSettings) -> LanaiError | None:
+    """Why the user may not have a batch in the reservation that it names; None: he may, or it names none."""
+    if not settings.reservation:
+        return None
+    live = world.reservations.get(settings.reservation)
+    if live is None:
+        return nothing_of_name(settings.reservation)
+    if live.made.kind != "maintenance" and access.is_named(
+        world, live.made.access, live.made.owner, user, settings
+    ):
+        return None
+    open_to = "nobody: it is for maintenance" if live.made.kind == "maintenance" else access_text(live.made)
+    return NotAllowed(
+        f"{user} may not use the reservation {live.made.name}",
+        code="not_in_reservation",
+        hint=f"it is open to {open_to}",
+        facts={"reservation": live.made.name, "user": user},
+    )
+
+
+def access_text(made: Reservation) -> str:
+    """Who may use it, in words."""
+    lists = made.access
+    parts = [
+        f"{kind} {', '.join(map(str, names))}"
+        for kind, names in (
+            ("users", lists.users),
+            ("groups", lists.groups),
+            ("accounts", lists.accounts),
+            ("services", lists.services),
+            ("batches", lists.batches),
+        )
+        if names
+    ]
+    if lists.max_time_us:
+        parts.append(f"jobs of at most {lists.max_time_us // SECOND_US} s")
+    return "; ".join(parts) or made.owner
+
+
+# -- time
+
+
+def look(world: World) -> None:
+    """Time has passed: periods begin, and are over."""
+    skew_us = world.wall_seen_us - world.wall_us
+    if world.reservations and abs(skew_us - world.reservations_skew_us) > SKEW_US:
+        _lay_all(world)
+    if not world.reservations_due_us or world.now_us < world.reservations_due_us:
+        return
+    for live in list(world.reservations.values()):
+        _look_at(world, live)
+    _settled(world)
+
+
+def next_due_us(world: World) -> int | None:
+    """When `look` is due, by the core's own clock; None: never."""
+    return world.reservations_due_us or None
+
+
+def _look_at(world: World, live: Live) -> None:
+    made, wall_us = live.made, world.wall_us
+    left = tuple(period for period in made.periods if period.end_us > wall_us)
+    if live.began_us and all(period.begin_us != live.began_us for period in left):
+        live.began_us = 0
+        world.tell("reservation_ended", made.name, "its time is over")
+    if left != made.periods:
+        live.made = msgspec.structs.replace(made, periods=left)
+        _lay(world, live)
+    if not left and (made.rule is None or 0 < made.rule.until_us <= wall_us):
+        _drop(world, live, "over")
+    elif left and left[0].begin_us <= wall_us and live.began_us != left[0].begin_us:
+        live.began_us = left[0].begin_us
+        world.tell("reservation_begun", made.name, f"until {format_moment(left[0].end_us)}")
+        for node in live.nodes.values():
+            recall_from(world, node, partial(access.is_admitted, world, live))
+
+
+def note(world: World) -> frozenset[BatchId]:
+    """Batches none of whose jobs may start, because what they are to run in is not there now; the reasons are set.
+
+    Notes as well which reservations are waited for by jobs that name them. For each pass.
+    """
+    for live in world.reservations.values():
+        live.is_wanted = False
+    found = set()
+    for batch in world.batches.values():
+        if batch.settings.reservation and batch.waiting:
+            named = world.reservations.get(batch.settings.reservation)
+            if named is not None:
+                named.is_wanted = True
+            if is_out(world, batch):
+                found.add(batch.id)
+                text = _why_out(world, batch)
+                for line in batch.lines.values():
+                    if line.waiting:
+                        explain.set_reason(world, line, "reservation", text)
+    return frozenset(found)
+
+
+def is_out(world: World, batch: Batch) -> bool:
+    """Whether the batch runs in a reservation only, and no period of that lasts now."""
+    live = world.reservations.get(batch.settings.reservation)
+    if live is None:
+        return bool(batch.settings.reservation)
+    return not any(begin_us <= world.now_us < end_us for begin_us, end_us in own_times(world, live.made.periods))
+
+
+def _why_out(world: World, batch: Batch) -> str:
+    name = batch.settings.reservation
+    live = world.reservations.get(name)
+    if live is None:
+        return f"it runs in the reservation {name} only, which is over or was dropped"
+    coming = [period.begin_us for period in live.made.periods if period.end_us > world.wall_us]
+    when = f"which begins at {format_moment(coming[0])}" if coming else "of which no time is known"
+    return f"it runs in the reservation {name} only, {when}"
+
+
+# -- steps
+
+
+def relay(world: World, node: Node) -> None:
+    """The node has come, gone or changed: what is reserved on it is laid anew."""
+    for live in world.reservations.values():
+        lay_on(world, live, node)
+        _see_shortage(world, live)
+
+
+def _lay_all(world: World) -> None:
+    world.reservations_skew_us = world.wall_seen_us - world.wall_us
+    for live in world.reservations.values():
+        _lay(world, live)
+    _set_due(world)
+
+
+def _lay(world: World, live: Live) -> None:
+    for node in world.nodes.values():
+        lay_on(world, live, node)
+    _see_shortage(world, live)
+
+
+def lay_on(world: World, live: Live, node: Node) -> None:
+    """Lay the reservation's steps on a node, if that belongs to it; what lay there of it before is lifted."""
+    if live.nodes.pop(node.id, None) is not None:
+        node.lift(live)
+    if node.state is NodeState.REMOVED or not live.covers(node):
+        return
+    live.nodes[node.id] = node
+    vector = amount_on(world, live.made, node)
+    is_admitted = partial(access.is_admitted, world, live)
+    for begin_us, end_us in own_times(world, live.made.periods):
+        if end_us > world.now_us:
+            lets_in = partial(access.is_let_in, world, live, begin_us, end_us)
+            node.lay(Step(begin_us, end_us, vector, live, lets_in, is_admitted))
+            if begin_us <= world.now_us + SOON_US:
+                recall_from(world, node, is_admitted)
+
+
+def amount_on(world: World, made: Reservation, node: Node) -> Vector:
+    """What the reservation takes of a node of its own."""
+    return node.total if made.is_whole else world.layout.request(made.shape)
+
+
+def own_times(world: World, periods: tuple[Period, ...]) -> list[tuple[int, int]]:
+    """Periods by the core's own clock."""
+    ahead_us = world.reservations_skew_us
+    return [(period.begin_us + ahead_us, period.end_us + ahead_us) for period in periods]
+
+
+def _see_shortage(world: World, live: Live) -> None:
+    short = shortage(world, live)
+    if short and short != live.short:
+        world.tell("reservation_short", live.made.name, "; ".join(short))
+    live.short = short
+
+
+def shortage(world: World, live: Live) -> tuple[str, ...]:
+    """What of a reservation its nodes cannot keep, in words; empty where they can."""
+    made, guard = live.made, world.layout.guard
+    wanted = sorted(live.names.exact)
+    lost = [name for name in wanted if world.names.get(name, NodeId(0)) not in live.nodes]
+    small = [node.name for node in live.nodes.values() if (node.total - amount_on(world, made, node)) & guard]
+    parts = []
+    if lost:
+        parts.append(f"{_some(lost)} {'is' if len(lost) == 1 else 'are'} gone, or without its features")
+    if small:
+        parts.append(f"{_some(small)} {'has' if len(small) == 1 else 'have'} less than is reserved")
+    if not wanted and not live.nodes:
+        parts.append("no node is such as it names")
+    return tuple(parts)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+# -- within
+
+
+def _drop(world: World, live: Live, why: str) -> None:
+    for node in live.nodes.values():
+        node.lift(live)
+    live.nodes.clear()
+    del world.reservations[live.made.name]
+    world.tell("reservation_dropped", live.made.name, why)
+
+
+def _settled(world: World) -> None:
+    """Something about reservations has changed: it is kept, and the next pass goes by it."""
+    made = [live.made for live in world.reservations.values()]
+    world.keep(SaveMeta(META, msgspec.json.encode(made).decode() if made else ""))
+    _set_due(world)
+    world.needs_pass = True
+
+
+def _set_due(world: World) -> None:
+    times = [
+        at_us
+        for live in world.reservations.values()
+        for period in own_times(world, live.made.periods)
+        for at_us in period
+        if at_us > world.now_us
+    ]
+    # One that has begun and has not been told so is looked at as soon as time passes.
+    is_late = any(
+        period.begin_us <= world.wall_us and live.began_us != period.begin_us
+        for live in world.reservations.values()
+        for period in live.made.periods[:1]
+    )
+    world.reservations_due_us = world.now_us if is_late else min(times, default=0)
+
+
+def set_clock(world: World, wall_us: int) -> None:
+    """A wish says how late it is. Without reservations nothing has looked at that for a while."""
+    if wall_us > world.wall_us:
+        world.wall_us, world.wall_seen_us = wall_us, world.now_us
+    if not world.reservations:
+        world.reservations_skew_us = world.wall_seen_us - world.wall_us  # nothing lies by the one of before
+
+
+def _when(periods: tuple[Period, ...]) -> str:
+    if not periods:
+        return "at no time yet"
+    first = f"from {format_moment(periods[0].begin_us)} to {format_moment(periods[0].end_us)}"
+    return first if len(periods) == 1 else f"{first} and {len(periods) - 1} times more"
+
+
+def check(world: World) -> None:
+    """Raise AssertionError where the steps on nodes are not those of the reservations."""
+    for node in world.nodes.values():
+        owners = {step.owner for step in node.steps if isinstance(step.owner, Live)}
+        assert owners <= {live for live in world.reservations.values() if node.id in live.nodes}, node.name
+        assert node.until_us == min((step.begin_us for step in node.steps), default=NEVER_US), node.name

@@ -350,9 +350,35 @@ def test_it_says_when_it_is_short_of_a_node(hub: Recorder) -> None:
     hub.feed(ev.NodeDisconnected(hub.core.world.names["a"], 1))
     hub.hello("a", capacity(cpus=1))
     hub.take_all()
-    assert standings(hub.core.world)[0].short[1] == "a has less than is reserved"
+    assert standings(hub.core.world)[0].short == ("a has less than is reserved", "b is gone, or without its features")
     hub.join("b")
+    assert standings(hub.core.world)[0].short == ("a has less than is reserved",)
+    assert told(hub) == ["reservation_short"]
     assert len(standings(hub.core.world)[0].nodes) == 2
+
+
+def test_a_node_that_comes_later_belongs_to_the_one_that_was_made_first(hub: Recorder) -> None:
+    hub.join("a-x")
+    hub.join("y-b")
+    reserve(hub, 10, 20, name="one", nodes="a-*")
+    reserve(hub, 15, 25, name="two", nodes="*-b")
+    node = hub.node(hub.join("a-b"))
+    assert [each["name"] for each in of_node(hub.core.world, node)] == ["one"]
+    assert standings(hub.core.world)[1].short == ("a-b is reserved by others",)
+    hub.feed(ev.TimePassed(hub.now_us + MINUTE))
+    assert [each["name"] for each in of_node(hub.core.world, node)] == ["one"]
+
+
+def test_a_clock_that_is_off_a_little_ends_it_all_the_same(hub: Recorder) -> None:
+    """Steps are laid anew only where the clock on the wall is set by a second; less must not leave one for ever."""
+    hub.join("n")
+    reserve(hub, 1, 2)
+    hub.now_us += 2 * MINUTE
+    hub.feed(ev.TimePassed(hub.now_us - SECOND // 2))
+    assert hub.core.world.reservations == {}
+    reserve(hub, 1, 2)
+    later(hub, 2)
+    assert hub.core.world.reservations == {}
 
 
 @pytest.mark.parametrize(

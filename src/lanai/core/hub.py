@@ -428,7 +428,7 @@ class HubCore:
                 escaped=node.escaped,
                 facts=dict(node.facts),
                 claims=[f"{one.batch.id}/{min(one.members)}" for one in node.claims.values()][:avoided_most],
-                reserved=reserved_shown.of_node(self.world, node)[:avoided_most],
+                reserved=reserved_shown.of_node(self.world, node),
             )
             for node in self.world.nodes.values()
             if node.state is not NodeState.REMOVED

@@ -20,25 +20,24 @@ from lanai.core.events import ReservationDropped, ReservationRenewed, Reservatio
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.recall import recall_from
 from lanai.core.reserved import Live
-from lanai.core.reserving import placed
+from lanai.core.reserving import amount_on, is_beside, own_times, placed
 from lanai.core.schedule import access
 from lanai.core.world import SECOND_US, World
 from lanai.model.batch import BatchSettings
-from lanai.model.errors import LanaiError, NotAllowed, NothingThere
-from lanai.model.ids import BatchId, NodeId
+from lanai.model.errors import LanaiError, NotAllowed, NothingThere, TooMany
+from lanai.model.ids import BatchId
 from lanai.model.moments import format_moment
 from lanai.model.node import NodeState
 from lanai.model.records import SaveMeta
 from lanai.model.reservation import Period, Reservation
-from lanai.model.vector import Vector
 
 META: Final = "reservations"
 SOON_US: Final = 60 * SECOND_US
 """What waits at a node is asked back that is reserved so soon."""
 SKEW_US: Final = SECOND_US
 """By so much the clock on the wall may be set before steps are laid anew."""
-SHOWN: Final = 3
-"""So many nodes are named of what is short."""
+BYTES_MOST: Final = 2 << 20
+"""The longest that all reservations together may be, as they are kept: what one answer can tell."""
 
 
 def recover(world: World, meta: Mapping[str, str]) -> None:
@@ -63,6 +62,7 @@ def on_wished(world: World, event: ReservationWished) -> None:
     before = world.reservations.get(event.reservation.name)
     try:
         made = placed(world, event.reservation, before if event.is_change else None, is_change=event.is_change)
+        _check_size(world, made)
     except LanaiError as error:
         world.do(Answer(event.request, error=error.body()))
         return
@@ -76,6 +76,14 @@ def on_wished(world: World, event: ReservationWished) -> None:
     world.tell("reservation_changed" if event.is_change else "reservation_made", made.name, what)
     names = sorted(node.name for node in live.nodes.values())
     world.do(Answer(event.request, {"name": made.name, "nodes": names, "count": len(names)}))
+
+
+def _check_size(world: World, made: Reservation) -> None:
+    """Raises TooMany where all reservations together were too long to be told."""
+    all_of_them = [live.made for live in world.reservations.values() if live.made.name != made.name]
+    if len(msgspec.json.encode([*all_of_them, made])) > BYTES_MOST:
+        hint = "name fewer users and nodes, or lanai reserve drop what is needed no more"
+        raise TooMany("the lists of all reservations are too long together", code="too_many_reservations", hint=hint)
 
 
 def on_dropped(world: World, event: ReservationDropped) -> None:
@@ -166,7 +174,7 @@ def next_due_us(world: World) -> int | None:
 
 
 def _look_at(world: World, live: Live) -> None:
-    made, wall_us = live.made, world.wall_us
+    made, wall_us = live.made, _wall_us(world)
     left = tuple(period for period in made.periods if period.end_us > wall_us)
     if live.began_us and all(period.begin_us != live.began_us for period in left):
         live.began_us = 0
@@ -218,7 +226,7 @@ def _why_out(world: World, batch: Batch) -> str:
     live = world.reservations.get(name)
     if live is None:
         return f"it runs in the reservation {name} only, which is over or was dropped"
-    coming = [period.begin_us for period in live.made.periods if period.end_us > world.wall_us]
+    coming = [period.begin_us for period in live.made.periods if period.end_us > _wall_us(world)]
     when = f"which begins at {format_moment(coming[0])}" if coming else "of which no time is known"
     return f"it runs in the reservation {name} only, {when}"
 
@@ -227,33 +235,44 @@ def _why_out(world: World, batch: Batch) -> str:
 
 
 def relay(world: World, node: Node) -> None:
-    """The node has come, gone or changed: what is reserved on it is laid anew."""
+    """The node has come, gone or changed: what is reserved on it is laid anew, of what was made first first."""
+    for live in world.reservations.values():
+        _lift_from(live, node)
     for live in world.reservations.values():
         lay_on(world, live, node)
-        _see_shortage(world, live)
 
 
 def _lay_all(world: World) -> None:
     world.reservations_skew_us = world.wall_seen_us - world.wall_us
-    for live in world.reservations.values():
-        _lay(world, live)
+    for node in world.nodes.values():
+        relay(world, node)
     _set_due(world)
 
 
 def _lay(world: World, live: Live) -> None:
+    live.short = {name: why for name, why in live.short.items() if live.names.has(name)}
     for node in world.nodes.values():
         lay_on(world, live, node)
-    _see_shortage(world, live)
 
 
 def lay_on(world: World, live: Live, node: Node) -> None:
-    """Lay the reservation's steps on a node, if that belongs to it; what lay there of it before is lifted."""
-    if live.nodes.pop(node.id, None) is not None:
-        node.lift(live)
+    """Lay the reservation's steps on a node, if that belongs to it; what lay there of it before is lifted.
+
+    A node that has come later, and of which others have reserved too much by then, does not belong to it.
+    """
+    _lift_from(live, node)
+    before = live.short.pop(node.name, "")
     if node.state is NodeState.REMOVED or not live.covers(node):
+        is_missed = node.name in live.names.exact
+        _see(world, live, node, "is gone, or without its features" if is_missed else "", before)
+        return
+    if live.made.kind != "maintenance" and not is_beside(world, live.made, node, live):
+        _see(world, live, node, "is reserved by others", before)
         return
     live.nodes[node.id] = node
     vector = amount_on(world, live.made, node)
+    is_small = (node.total - vector) & world.layout.guard
+    _see(world, live, node, "has less than is reserved" if is_small else "", before)
     is_admitted = partial(access.is_admitted, world, live)
     for begin_us, end_us in own_times(world, live.made.periods):
         if end_us > world.now_us:
@@ -263,43 +282,17 @@ def lay_on(world: World, live: Live, node: Node) -> None:
                 recall_from(world, node, is_admitted)
 
 
-def amount_on(world: World, made: Reservation, node: Node) -> Vector:
-    """What the reservation takes of a node of its own."""
-    return node.total if made.is_whole else world.layout.request(made.shape)
+def _lift_from(live: Live, node: Node) -> None:
+    if live.nodes.pop(node.id, None) is not None:
+        node.lift(live)
 
 
-def own_times(world: World, periods: tuple[Period, ...]) -> list[tuple[int, int]]:
-    """Periods by the core's own clock."""
-    ahead_us = world.reservations_skew_us
-    return [(period.begin_us + ahead_us, period.end_us + ahead_us) for period in periods]
-
-
-def _see_shortage(world: World, live: Live) -> None:
-    short = shortage(world, live)
-    if short and short != live.short:
-        world.tell("reservation_short", live.made.name, "; ".join(short))
-    live.short = short
-
-
-def shortage(world: World, live: Live) -> tuple[str, ...]:
-    """What of a reservation its nodes cannot keep, in words; empty where they can."""
-    made, guard = live.made, world.layout.guard
-    wanted = sorted(live.names.exact)
-    lost = [name for name in wanted if world.names.get(name, NodeId(0)) not in live.nodes]
-    small = [node.name for node in live.nodes.values() if (node.total - amount_on(world, made, node)) & guard]
-    parts = []
-    if lost:
-        parts.append(f"{_some(lost)} {'is' if len(lost) == 1 else 'are'} gone, or without its features")
-    if small:
-        parts.append(f"{_some(small)} {'has' if len(small) == 1 else 'have'} less than is reserved")
-    if not wanted and not live.nodes:
-        parts.append("no node is such as it names")
-    return tuple(parts)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _see(world: World, live: Live, node: Node, short: str, before: str) -> None:
+    """The node keeps what is reserved of it, or (`short`) it does not; said where that is new."""
+    if short:
+        live.short[node.name] = short
+        if short != before:
+            world.tell("reservation_short", live.made.name, f"{node.name} {short}")
 
 
 # -- within
@@ -331,7 +324,7 @@ def _set_due(world: World) -> None:
     ]
     # One that has begun and has not been told so is looked at as soon as time passes.
     is_late = any(
-        period.begin_us <= world.wall_us and live.began_us != period.begin_us
+        period.begin_us <= _wall_us(world) and live.began_us != period.begin_us
         for live in world.reservations.values()
         for period in live.made.periods[:1]
     )
@@ -344,6 +337,11 @@ def set_clock(world: World, wall_us: int) -> None:
         world.wall_us, world.wall_seen_us = wall_us, world.now_us
     if not world.reservations:
         world.reservations_skew_us = world.wall_seen_us - world.wall_us  # nothing lies by the one of before
+
+
+def _wall_us(world: World) -> int:
+    """What the clock on the wall shows now, as far as steps go: that may be off by `SKEW_US`."""
+    return world.now_us - world.reservations_skew_us
 
 
 def _when(periods: tuple[Period, ...]) -> str:

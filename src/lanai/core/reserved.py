@@ -17,8 +17,8 @@ class Live:
         self.names = made.names()
         self.nodes: dict[NodeId, Node] = {}
         """Those with its steps."""
-        self.short: tuple[str, ...] = ()
-        """What of it cannot be kept, in words."""
+        self.short: dict[str, str] = {}
+        """Nodes on which it cannot be kept, and why, in words."""
         self.began_us = 0
         """The beginning of the period that is told to have begun, by the clock on the wall."""
         self.is_wanted = False

@@ -29,6 +29,9 @@ LOOKED_AT: Final = 64
 FOUND_MOST: Final = 4
 """until so many are found that are kept from it."""
 NAMES_SHOWN: Final = 4_096
+SHORT_SHOWN: Final = 3
+"""So many nodes are named of what is short."""
+OF_NODE_SHOWN: Final = 20
 
 
 class ReservationStanding(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +66,8 @@ def standings(world: World, name: str = "") -> list[ReservationStanding]:
 
 def _standing(world: World, live: Live) -> ReservationStanding:
     made = live.made
-    period = next((each for each in made.periods if each.end_us > world.wall_us), None)
+    wall_us = _wall(world, world.now_us)
+    period = next((each for each in made.periods if each.end_us > wall_us), None)
     running = others = 0
     for node in live.nodes.values():
         lines = [*node.active.items(), *((claim.line, 1) for claim in node.claims.values())]
@@ -73,19 +77,25 @@ def _standing(world: World, live: Live) -> ReservationStanding:
     names = sorted(node.name for node in live.nodes.values())
     return ReservationStanding(
         made=made,
-        state="idle" if period is None else "active" if period.begin_us <= world.wall_us else "coming",
+        state="idle" if period is None else "active" if period.begin_us <= wall_us else "coming",
         period=period,
         nodes=names[:NAMES_SHOWN],
         count=len(names),
-        short=live.short,
+        short=_short(live),
         running=running,
         others=others,
         waiting=sum(b.waiting for b in world.batches.values() if b.settings.reservation == made.name),
     )
 
 
+def _short(live: Live) -> tuple[str, ...]:
+    found = sorted(live.short.items())
+    more = (f"and {len(found) - SHORT_SHOWN} nodes more",) if len(found) > SHORT_SHOWN else ()
+    return (*(f"{name} {why}" for name, why in found[:SHORT_SHOWN]), *more)
+
+
 def of_node(world: World, node: Node) -> list[dict[str, str | int]]:
-    """What is reserved of the node: of each reservation the present or next period, the first to begin first."""
+    """What is reserved of the node: of each reservation the present or next period; the first few to begin."""
     steps: dict[str, Step] = {}
     for step in sorted(node.steps, key=lambda step: step.begin_us):
         if isinstance(step.owner, Live) and step.end_us > world.now_us:
@@ -97,7 +107,7 @@ def of_node(world: World, node: Node) -> list[dict[str, str | int]]:
             "begin_us": _wall(world, step.begin_us),
             "end_us": _wall(world, step.end_us),
         }
-        for name, step in steps.items()
+        for name, step in list(steps.items())[:OF_NODE_SHOWN]
     ]
 
 

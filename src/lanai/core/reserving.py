@@ -112,14 +112,14 @@ def _able(world: World, made: Reservation) -> list[Node]:
 
 
 def _chosen(world: World, made: Reservation, able: list[Node], before: Live | None) -> tuple[str, ...]:
-    free = [node for node in able if _is_beside(world, made, node, before)]
+    free = [node for node in able if is_beside(world, made, node, before)]
     if len(free) < made.count:
         taken = f", {len(free)} of them not reserved at that time" if len(free) < len(able) else ""
         there = f"there {'is' if len(able) == 1 else 'are'} {len(able) or 'none'} that {_has(able)} it"
         what = f"{made.count} node{'s' * (made.count > 1)} asked for, {there}{taken}"
         facts: dict[str, str | int | list[str]] = {"asked": made.count, "able": len(able), "free": len(free)}
         raise Refusal(what, code="not_enough_nodes", hint="lanai reservations; lanai node list", facts=facts)
-    begin_us = made.periods[0].begin_us - world.wall_us + world.wall_seen_us if made.periods else world.now_us
+    begin_us = own_times(world, made.periods[:1])[0][0] if made.periods else world.now_us
     # Whoever has a node now keeps it where it is changed, as far as that goes.
     kept = frozenset(before.nodes) if before is not None else frozenset[NodeId]()
 
@@ -138,7 +138,7 @@ def _check_all(world: World, made: Reservation, able: list[Node], before: Live |
     if made.kind == "maintenance":
         return
     for node in able:
-        if not _is_beside(world, made, node, before):
+        if not is_beside(world, made, node, before):
             other = next(live.made.name for live in _others(world, node, before))
             raise Refusal(
                 f"too much of {node.name} is reserved at that time, by {other} for one",
@@ -153,16 +153,15 @@ def _others(world: World, node: Node, before: Live | None) -> list[Live]:
     return [live for live in found if live is not before]
 
 
-def _is_beside(world: World, made: Reservation, node: Node, before: Live | None) -> bool:
-    """Whether the node has what is asked for besides what other reservations have there, all the time."""
+def is_beside(world: World, made: Reservation, node: Node, before: Live | None) -> bool:
+    """Whether the node has what is asked for besides what other reservations have there, all the time.
+
+    `before`: the reservation itself, where it is there already.
+    """
     others = set(_others(world, node, before))
     steps = [step for step in node.steps if step.owner in others]
-    if not steps:
-        return True
-    amount = node.total if made.is_whole else world.layout.request(made.shape)
-    ahead_us = world.wall_seen_us - world.wall_us
-    for period in made.periods:
-        begin_us, end_us = period.begin_us + ahead_us, period.end_us + ahead_us
+    amount = amount_on(world, made, node)
+    for begin_us, end_us in own_times(world, made.periods) if steps else ():
         for at_us in {begin_us, *(step.begin_us for step in steps if begin_us < step.begin_us < end_us)}:
             taken = sum(step.vector for step in steps if step.begin_us <= at_us < step.end_us)
             if taken and (node.total - taken - amount) & world.layout.guard:
@@ -170,9 +169,20 @@ def _is_beside(world: World, made: Reservation, node: Node, before: Live | None)
     return True
 
 
+def amount_on(world: World, made: Reservation, node: Node) -> Vector:
+    """What the reservation takes of a node of its own."""
+    return node.total if made.is_whole else world.layout.request(made.shape)
+
+
+def own_times(world: World, periods: tuple[Period, ...]) -> list[tuple[int, int]]:
+    """Periods by the core's own clock."""
+    ahead_us = world.reservations_skew_us
+    return [(period.begin_us + ahead_us, period.end_us + ahead_us) for period in periods]
+
+
 def _late_us(world: World, made: Reservation, node: Node, begin_us: int) -> int:
     """How long after its beginning what runs on the node is expected to be out of its way."""
-    amount: Vector = node.total if made.is_whole else world.layout.request(made.shape)
+    amount = amount_on(world, made, node)
     free, guard = node.free, world.layout.guard
     if not (free - amount) & guard:
         return 0

@@ -17,9 +17,9 @@ import msgspec
 
 from lanai.core.asking import pass_order
 from lanai.core.nodes import Grant, Node
-from lanai.core.reservations import amount_on, lay_on, own_times, set_clock
+from lanai.core.reservations import lay_on, set_clock
 from lanai.core.reserved import Live
-from lanai.core.reserving import placed
+from lanai.core.reserving import amount_on, own_times, placed
 from lanai.core.schedule import access
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
@@ -110,8 +110,9 @@ def _first_lines(world: World) -> list[Line]:
 def _restored(world: World) -> Iterator[None]:
     """Afterwards all steps, promises and reservations are what they were."""
     steps = [(node, node.steps, node.until_us) for node in world.nodes.values()]
-    promises, reservations, effects = world.promises, world.reservations, world.effects
-    world.effects = []
+    promises, reservations = world.promises, world.reservations
+    effects, records = world.effects, world.records
+    world.effects, world.records = [], []
     for node in world.nodes.values():
         node.steps = list(node.steps)
     world.promises = {}
@@ -120,7 +121,8 @@ def _restored(world: World) -> Iterator[None]:
     try:
         yield
     finally:
-        world.promises, world.reservations, world.effects = promises, reservations, effects
+        world.promises, world.reservations = promises, reservations
+        world.effects, world.records = effects, records
         for node, kept_steps, until_us in steps:
             node.steps, node.until_us = kept_steps, until_us
 

@@ -22,7 +22,7 @@ from lanai.core.recall import make_way, recall_surplus
 from lanai.core.schedule import bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules
+from lanai.core.schedule.placing import find, has_rules, is_full_for
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
@@ -75,6 +75,7 @@ class Sweep:
         self._depth = _depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
+        self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
         self._held = 0
         self._before = lift_all(world)
         self._refused: list[Refusal] = []
@@ -128,11 +129,10 @@ class Sweep:
 
     def _backfill(self) -> None:
         world = self._world
-        if world.policy.backfill_order == "shortest":
-            rest = heads.by_length(world, self._order.unsorted())
-        else:
-            rest = self._order.rest()
-        for batch, line in rest:
+        is_by_length = world.policy.backfill_order == "shortest"
+        rest = self._order.unsorted() if is_by_length else self._order.rest()
+        rest = [each for each in rest if not self._is_vain(*each)]
+        for batch, line in heads.by_length(world, rest) if is_by_length else rest:
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
                 is_allowed = self._start_all(batch, line, hard=False)
@@ -231,6 +231,21 @@ class Sweep:
                 promise(self._world, batch, line, estimate_us(self._world, line), before)
 
     # -- questions
+
+    def _is_vain(self, batch: Batch, line: Line) -> bool:
+        """Whether to look at the line would change nothing: the index alone tells that it finds no room, as before.
+
+        In a long queue that is so for most lines in most passes.
+        """
+        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not _is_plain(batch, line):
+            return False
+        if batch.counters or batch.queues or batch.room() < 1 or self._world.policy.services:
+            return False
+        kind = line.vector, line.features
+        is_full = self._is_full.get(kind)
+        if is_full is None:
+            is_full = self._is_full[kind] = is_full_for(self._world, line)
+        return is_full
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

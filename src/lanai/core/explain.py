@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from lanai.core import holds, reserved_shown
 from lanai.core.batches import Batch, Hold
@@ -24,6 +25,8 @@ from lanai.model.resources import Capacity, Shape
 from lanai.model.units import format_bytes
 from lanai.model.vector import CPU, MEMORY, field
 
+NO_ROOM: Final = "no_room"
+"""The code of those who wait because what could take them is busy, or is not there."""
 _Show = Callable[[int], str]
 
 
@@ -43,8 +46,8 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
         set_reason(world, line, *kept)
     elif not _is_just_busy(world, batch, line):
         set_reason(world, line, *_why_no_room(world, batch, line))
-    elif line.reason != "no_room":
-        set_reason(world, line, "no_room", f"needs {describe(line.shape)}; the nodes that could take it are busy")
+    elif line.reason != NO_ROOM:
+        set_reason(world, line, NO_ROOM, f"needs {describe(line.shape)}; the nodes that could take it are busy")
 
 
 def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:

@@ -24,7 +24,7 @@ from lanai.core.recall import make_way, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules
+from lanai.core.schedule.placing import find, has_rules, is_full_for
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
@@ -97,6 +97,7 @@ class Sweep:
         self._depth = _depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
+        self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
         self._held = 0
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
@@ -161,10 +162,11 @@ class Sweep:
 
     def _backfill(self) -> None:
         world = self._world
-        if world.policy.backfill_order == "shortest":
-            rest = heads.by_length(world, self._order.unsorted())
-        else:
-            rest = self._order.rest()
+        is_by_length = world.policy.backfill_order == "shortest"
+        rest = self._order.unsorted() if is_by_length else self._order.rest()
+        rest = [each for each in rest if not self._is_vain(*each)]
+        if is_by_length:
+            rest = heads.by_length(world, rest)
         if any(service.is_preemptor for service in world.policy.services.values()):
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
@@ -306,6 +308,21 @@ class Sweep:
         if before is None or self._left[line] < line.waiting.count:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
+
+    def _is_vain(self, batch: Batch, line: Line) -> bool:
+        """Whether to look at the line would change nothing: the index alone tells that it finds no room, as before.
+
+        In a long queue that is so for most lines in most passes.
+        """
+        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not _is_plain(batch, line):
+            return False
+        if batch.counters or batch.queues or batch.room() < 1 or self._world.policy.services:
+            return False
+        kind = line.vector, line.features
+        is_full = self._is_full.get(kind)
+        if is_full is None:
+            is_full = self._is_full[kind] = is_full_for(self._world, line)
+        return is_full
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

@@ -28,6 +28,12 @@ def able_cells(world: World, line: Line) -> Iterator[Cell]:
             yield cell
 
 
+def is_full_for(world: World, line: Line) -> bool:
+    """Whether some cell could take an attempt of the line, and the index alone tells that none has room for it."""
+    cells = list(able_cells(world, line))
+    return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
+
+
 def may_go(batch: Batch, line: Line, node: Node) -> bool:
     """Whether nothing keeps the line's jobs from that node, whatever is free there."""
     if line.shape.nodes > 1 and not node.takes_claims:

@@ -26,7 +26,7 @@ from lanai.core.schedule.lines import RECENT, Line
 from lanai.core.schedule.tickets import refill
 from lanai.core.stalls import has_begun, stall
 from lanai.core.world import World
-from lanai.model.ids import GrantId, Index, ShapeId, grant_epoch
+from lanai.model.ids import GrantId, Index, ShapeId
 from lanai.model.job import AttemptResult, JobState, Outcome
 from lanai.model.records import AttemptRow, DropOverrides, SaveAttempts, SaveOverride, SaveShape
 
@@ -48,7 +48,7 @@ def on_started(world: World, event: AttemptsStarted) -> None:
             continue
         is_known = index in grant.started
         grant.started[index] = wall_us
-        if grant_epoch(grant_id) != world.epoch:
+        if grant.is_adopted:
             grant.node.changes += 1  # of what it was adopted with no start was known: ends are reckoned anew
         if is_known:
             continue

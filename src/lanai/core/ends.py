@@ -48,6 +48,8 @@ def on_started(world: World, event: AttemptsStarted) -> None:
             continue
         is_known = index in grant.started
         grant.started[index] = wall_us
+        if grant.is_adopted:
+            grant.node.changes += 1  # of what it was adopted with no start was known: ends are reckoned anew
         if is_known:
             continue
         grant.batch.counts.locked -= 1

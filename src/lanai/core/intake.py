@@ -232,6 +232,7 @@ def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int
     world.layout.meet(name for name, _ in batch.shapes[shape].named)  # its node may offer it no more
     line = batch.line(shape)
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us, was_stacked=True)
+    adopted.is_adopted = True
     world.grants[adopted.id] = node.grants[adopted.id] = adopted
     count = len(members)
     world.book(batch, line, count)

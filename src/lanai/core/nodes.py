@@ -54,6 +54,7 @@ class Grant:
         "broken",
         "granted_at_us",
         "id",
+        "is_adopted",
         "is_withheld",
         "line",
         "members",
@@ -84,6 +85,8 @@ class Grant:
         self.started: dict[Index, int] = {}
         self.granted_at_us = at_us
         self.was_stacked = was_stacked
+        self.is_adopted = False
+        """An earlier hub process gave it: `granted_at_us` is when this one found it."""
         self.others: tuple[Node, ...] = ()
         self.awaited: set[NodeId] = set()
         """Of `others`, those that have not said yet that the room is theirs to give."""

@@ -14,7 +14,6 @@ from lanai.core.schedule import access
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
-from lanai.model.ids import grant_epoch
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
 
@@ -165,7 +164,7 @@ def _ends_of_lines(world: World, node: Node) -> list[tuple[int, Line]]:
             continue
         # When what waited at the node began is known of what has run for a while; of the rest it was just now.
         # An earlier hub process gave what it gave before this one adopted it.
-        least_us = grant.granted_at_us if grant_epoch(grant.id) == world.epoch else 0
+        least_us = 0 if grant.is_adopted else grant.granted_at_us
         starts = [min(now_us, max(least_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
         starts += [now_us] * (here - len(starts))
         found += [(end_of(start_us, estimate, now_us), line) for start_us in starts]

@@ -204,21 +204,13 @@ def note(world: World) -> frozenset[BatchId]:
             named = world.reservations.get(batch.settings.reservation)
             if named is not None:
                 named.is_wanted = True
-            if is_out(world, batch):
+            if access.is_out(world, batch):
                 found.add(batch.id)
                 text = _why_out(world, batch)
                 for line in batch.lines.values():
                     if line.waiting:
                         explain.set_reason(world, line, "reservation", text)
     return frozenset(found)
-
-
-def is_out(world: World, batch: Batch) -> bool:
-    """Whether the batch runs in a reservation only, and no period of that lasts now."""
-    live = world.reservations.get(batch.settings.reservation)
-    if live is None:
-        return bool(batch.settings.reservation)
-    return not any(begin_us <= world.now_us < end_us for begin_us, end_us in own_times(world, live.made.periods))
 
 
 def _why_out(world: World, batch: Batch) -> str:

@@ -78,6 +78,14 @@ def is_bound(world: World, line: Line | None) -> bool:
     return batch is not None and bool(batch.settings.reservation)
 
 
+def is_out(world: World, batch: Batch) -> bool:
+    """Whether the batch runs in a reservation only, and no period of that lasts now."""
+    if not batch.settings.reservation:
+        return False
+    live, now_us = world.reservations.get(batch.settings.reservation), world.now_us - world.reservations_skew_us
+    return live is None or not any(period.begin_us <= now_us < period.end_us for period in live.made.periods)
+
+
 def own_steps(world: World, node: Node, line: Line) -> list[Step]:
     """What is reserved on the node by the reservation that the line is bound to; empty where it is not admitted."""
     live = world.reservations.get(world.batches[line.batch].settings.reservation)

@@ -85,7 +85,7 @@ def deal(world: World, total: Vector, considered: limits.Considered) -> None:
 
 
 def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> list[tuple[Batch, Line]]:
-    batches = [batch for batch in world.batches.values() if batch.is_open]
+    batches = [batch for batch in world.batches.values() if batch.is_open and not access.is_out(world, batch)]
     if world.policy.preset == "tight":
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
         lines = heads.in_order(world, batches, left, total).rest()

@@ -16,7 +16,7 @@ from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
-from lanai.core.schedule import future
+from lanai.core.schedule import access, future
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, is_alone, may_go, need
 from lanai.core.world import Promise, World
@@ -35,7 +35,8 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         before: what the line was promised by the last pass; its steps are lifted already.
     """
     found = _earliest(world, batch, line, length_us)
-    if before is not None and (found is None or found.at_us > before.at_us) and _still_holds(world, batch, before):
+    is_later = before is not None and (found is None or found.at_us > before.at_us)
+    if before is not None and is_later and _still_holds(world, batch, before, length_us):
         found = before
     if found is None:
         return None
@@ -59,10 +60,14 @@ def _nobody(line: Line) -> bool:
     return False
 
 
-def _still_holds(world: World, batch: Batch, before: Promise) -> bool:
+def _still_holds(world: World, batch: Batch, before: Promise, length_us: int) -> bool:
     """Whether a promise that cannot be bettered is held on to."""
+    line, at_us = before.line, max(before.at_us, world.now_us)
     return world.now_us < before.at_us + HELD_US and all(
-        node.is_open() and may_go(batch, before.line, node) for node in before.nodes
+        node.is_open()
+        and may_go(batch, line, node)
+        and not access.is_reserved(world, node, line, need(world, batch, line, node), at_us, length_us)
+        for node in before.nodes
     )
 
 

@@ -151,7 +151,7 @@ def told_wrongly(caller: Caller, role: str, own: int, others: int) -> list[tuple
     wrong: list[tuple[object, ...]] = []
     for method, path, action in ROUTES:
         for batch in (own, others) if "{batch}" in path else (0,):
-            made = path.format(batch=batch, index=1, node="nowhere")
+            made = path.format(batch=batch, index=1, node="nowhere", name="nothing")
             query = "?tail_only=1" if path.endswith("output") else ""
             said = caller.ask(method, made + query, body_of(method, path))
             is_allowed = may(Role(role), action, is_own=batch != others)

@@ -303,6 +303,20 @@ def test_what_waits_at_a_node_is_asked_back_when_it_is_reserved_soon(hub: Record
     assert [type(effect) for effect in hub.take_all()] == [RecallJobs, Answer]
 
 
+def test_a_promise_makes_way_for_what_is_reserved_after_it(hub: Recorder) -> None:
+    """A wide job has been promised the tenth minute; then somebody reserves the node from the fifteenth on."""
+    hub.join("n", capacity(cpus=2))
+    hub.submit(1, user="bob", shape=job(1, 10))
+    started(hub)
+    wide = hub.submit(1, user="carl", shape=job(2, 30))
+    hub.submit(1, user="dora", shape=job(1, 60))
+    started(hub)
+    assert [promise.at_us - hub.now_us for promise in hub.core.world.promises.values()] == [10 * MINUTE]
+    reserve(hub, 15, 25)
+    started(hub)
+    assert earliest_of_job(hub.core.world, hub.batch(wide), Index(1)).at_us == hub.now_us + 25 * MINUTE
+
+
 # -- nodes
 
 
@@ -420,6 +434,21 @@ def test_a_change_is_whole_or_not_at_all(hub: Recorder) -> None:
     assert refused(hub, 10, 31, nodes="a", is_change=True) == "already_reserved"
     assert reserve(hub, 10, 30, nodes="a,b", is_change=True) == ["a", "b"]
     assert [len(node.steps) for node in hub.core.world.nodes.values()] == [2, 1]
+
+
+def test_a_change_leaves_what_it_does_not_name(hub: Recorder) -> None:
+    """It has begun and is made longer, then wider: the node that it has stays its own, and its beginning past."""
+    hub.join("a")
+    hub.join("b")
+    hub.submit(1, user="bob", shape=job(2, 60))
+    hub.start()
+    assert reserve(hub, 0, 20, count=1) == ["b"]
+    later(hub, 10)
+    made = hub.core.world.reservations["r"].made
+    longer = Period(made.periods[0].begin_us, hub.now_us + 60 * MINUTE)
+    assert reserve(hub, 0, 0, count=1, periods=(longer,), is_change=True) == ["b"]
+    assert reserve(hub, 0, 0, count=2, periods=(longer,), is_change=True) == ["a", "b"]
+    assert reserve(hub, 0, 0, count=1, periods=(longer,), is_change=True) == ["b"]
 
 
 def test_a_standing_one_goes_on_from_period_to_period(hub: Recorder) -> None:

@@ -38,7 +38,7 @@ JOBS: Final = Listing(
     columns=(
         *("id", "batch", "index", "state", "command", "attempts", "exit_code", "signal", "outcome", "node"),
         *("submitted_at", "started_at", "ended_at", "wall_s", "cpu_user_s", "cpu_system_s", "memory_peak_bytes"),
-        *("reason", "nodes"),
+        "reason",
     ),
     shown=("id", "state", "attempts", "exit_code", "outcome", "node", "wall_s", "memory_peak_bytes", "command"),
     numbers=frozenset(("batch", "index", "attempts", "exit_code", "signal")),

@@ -69,6 +69,15 @@ def open_to(world: World, line: Line) -> frozenset[str]:
     return frozenset(name for name, live in world.reservations.items() if is_admitted(world, live, line))
 
 
+def is_reserved(world: World, node: Node, line: Line, vector: Vector, at_us: int, length_us: int) -> bool:
+    """Whether reservations leave no room on the node, were it empty, for the line's job that begins then."""
+    for step in node.steps:
+        is_meant = isinstance(step.owner, Live) and step.begin_us < at_us + length_us and at_us < step.end_us
+        if is_meant and (node.total - step.vector - vector) & world.layout.guard and not step.admits(line):
+            return True
+    return False
+
+
 # -- those that are bound
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
-from lanai.core.schedule import future
+from lanai.core.schedule import access, future
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, is_alone, may_go, need
 from lanai.core.world import Promise, World
@@ -36,7 +36,8 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         before: what the line was promised by the last pass; its steps are lifted already.
     """
     found = _earliest(world, batch, line, length_us)
-    if before is not None and (found is None or found.at_us > before.at_us) and _still_holds(world, batch, before):
+    is_later = before is not None and (found is None or found.at_us > before.at_us)
+    if before is not None and is_later and _still_holds(world, batch, before, length_us):
         found = before
     if found is None:
         return None
@@ -61,10 +62,15 @@ def _nobody(line: Line) -> bool:
     return False
 
 
-def _still_holds(world: World, batch: Batch, before: Promise) -> bool:
-    """Whether a promise that is due and cannot be kept is held on to: nothing else is kept for others on its nodes."""
+def _still_holds(world: World, batch: Batch, before: Promise, length_us: int) -> bool:
+    """Whether a promise that is due and cannot be kept is held on to: its nodes are open to it, and nobody else's."""
+    line = before.line
     return before.at_us <= world.now_us < before.at_us + HELD_US and all(
-        node.is_open() and not node.steps and may_go(batch, before.line, node) for node in before.nodes
+        node.is_open()
+        and may_go(batch, line, node)
+        and not any(isinstance(step.owner, Line) for step in node.steps)
+        and not access.is_reserved(world, node, line, need(world, batch, line, node), world.now_us, length_us)
+        for node in before.nodes
     )
 
 

@@ -105,5 +105,5 @@ def test_a_job_that_nodes_or_the_policy_can_never_take_is_refused() -> None:
     with pytest.raises(UserError, match=r"log: job 0 asks for 11 processors, which these nodes do not have in equal"):
         site_planner(trace, TIGHT, machine(10, 1), predicts=False)
     narrow = Policy(limits=Limits(cpus=Bound(4000, 4000)))
-    with pytest.raises(UserError, match="the policy refuses a job: "):
+    with pytest.raises(UserError, match="the policy refuses a job of user 0 for 11 processors: "):
         replay(trace, site_planner(trace, narrow, None, predicts=False))

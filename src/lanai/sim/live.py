@@ -117,18 +117,29 @@ class LivePlanner:
             self._tell(0, _joined(number, node), NodeTookStock(NodeId(number), []))
 
     def arrived(self, job: RigidJob) -> None:
-        """See `Planner`."""
+        """See `Planner`.
+
+        Raises:
+            UserError: the policy would have it refused at submission.
+        """
         now_us = job.submit * SECOND_US
         batch = BatchId(self._core.world.last_batch + 1)
         parts = parts_of(job.width, self._sizes)
         assert parts is not None
         shape = Shape(cpu_milli=1000 * parts[1], time_limit_us=max(1, job.estimate) * SECOND_US, nodes=parts[0])
-        self._tell(
+        refusal = self._tell(
             job.submit,
             BatchOpened(0, self._users[job.seq], "", _SETTINGS, b"", b"", now_us),
             ChunkArrived(0, batch, 1, 1, ((1, _SHAPE),), ((_SHAPE, shape),), b"", {}),
             BatchClosed(0, batch, 1, b"", now_us),
         )
+        if refusal:
+            raise UserError(
+                f"the policy refuses a job of user {self._users[job.seq]} for {job.width} processors: {refusal}",
+                code="refused_by_policy",
+                hint="try it under a policy with a wider limit, or on a trace without such jobs",
+                facts={"user": self._users[job.seq], "width": job.width, "submit_s": job.submit},
+            )
         self._jobs[batch] = job
 
     def ended(self, job: RigidJob, now: int, started: int) -> None:
@@ -162,10 +173,12 @@ class LivePlanner:
         due = [at_us for promise_us in promised for at_us in (promise_us, promise_us + HELD_US) if at_us > world.now_us]
         return -(-min(due) // SECOND_US) if due else None
 
-    def _tell(self, now: int, *events: Event) -> None:
+    def _tell(self, now: int, *events: Event) -> str:
+        """Have the core take events in; returns why it refuses one of them, or empty."""
         for effect in self._core.handle(now * SECOND_US, events).effects:
             if isinstance(effect, Answer) and effect.error is not None:
-                raise UserError(f"the policy refuses a job: {effect.error.message}", code="refused_by_policy")
+                return effect.error.message
+        return ""
 
     def _started(self, now: int, decision: Decision) -> list[RigidJob]:
         """The jobs that start. Further nodes of those over several keep their room at once."""

@@ -128,7 +128,7 @@ def show(asked: Asked, selectors: tuple[str, ...], format_: str) -> int:
 
 def _print_job(job: dict[str, Any]) -> None:
     tried = job.get("attempts_list") or []
-    for name in JOBS.columns:
+    for name in (*JOBS.columns, "nodes"):
         if job.get(name) not in (None, ""):
             print(f"{name + ':':18} {for_people(name, job[name])}")
     if tried:

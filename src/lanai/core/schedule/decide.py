@@ -45,7 +45,7 @@ def decide(world: World) -> bool:
     if sweep.starts >= MOST_STARTS:
         return False
     sweep.preemption.end()
-    tickets.deal(world, world.total(), sweep.considered)
+    tickets.deal(world, sweep.total, sweep.considered)
     return True
 
 
@@ -87,6 +87,7 @@ class Sweep:
 
     def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
+        self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
         self._world = world

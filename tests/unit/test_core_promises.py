@@ -171,3 +171,32 @@ def test_what_is_cancelled_keeps_nothing(hub: Recorder) -> None:
     assert started(hub) == [small]
     assert promised(hub) == {}
     assert node.steps == []
+
+
+def test_a_job_goes_only_to_nodes_that_it_names(hub: Recorder) -> None:
+    """In the pass and on the fast path, and its promise is there too."""
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, depth=2)
+    one, two = hub.join("n1", capacity(cpus=1)), hub.join("n2", capacity(cpus=1))
+    hub.submit(1, shape=job(1, 10))
+    named = hub.submit(2, user="bob", shape=job(1, 20, on="n[2-9]"))
+    assert [(start.batch, start.node) for start in hub.start()] == [(BatchId(1), one), (named, two)]
+    hub.submit(1, user="carl", shape=Shape(cpu_milli=500, time_limit_us=MINUTE))
+    hub.core.world.needs_pass = True
+    hub.decide()
+    assert promised(hub) == {named: 20}
+    hub.end(one, 1, 1)
+    hub.decide()
+    assert {start.batch for start in hub.take(StartAttempts)} == {BatchId(3)}
+    assert ends(hub, two, 2) == [named]
+    assert hub.core.fits([job(1, 1, on="gpu-*")]) == ["needs one of the nodes gpu-*, there is none"]
+
+
+def test_a_command_that_is_not_found_is_not_kept_for_a_node_that_it_may_not_have(hub: Recorder) -> None:
+    """It would have waited for ever: the other node is large enough, and not among those that the job names."""
+    one = hub.join("n1", capacity(cpus=1))
+    hub.join("n2", capacity(cpus=1))
+    batch = hub.submit(1, shape=job(1, 10, on="n1"))
+    hub.start()
+    hub.end(one, 1, 1, outcome="notfound")
+    hub.take_all()
+    assert hub.counts(batch) == {"failed": 1}

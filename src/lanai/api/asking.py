@@ -240,6 +240,7 @@ def shape_shown(shape: Mapping[str, Any]) -> dict[str, Any]:
         "nodes": shape["nodes"],
         "time_limit_s": seconds(shape["time_limit_us"]) or None,
         "features": list(shape["features"]),
+        "on": shape.get("on") or None,
         "resources": dict(shape["named"]),
     }
 

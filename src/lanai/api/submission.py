@@ -26,6 +26,7 @@ from lanai.model.batch import (
 from lanai.model.clauses import NAME
 from lanai.model.errors import UserError
 from lanai.model.features import ACCEPTED_FEATURE, is_feature
+from lanai.model.node_names import NamesError, names_of
 from lanai.model.resources import NODES_MAX, TASKS_MAX
 
 HEAD_BYTES: Final = 2 << 20
@@ -144,6 +145,11 @@ def _credential_problems(settings: BatchSettings) -> Iterator[str]:
     features = settings.shape.features
     if len(features) > RESOURCES_EACH or list(features) != sorted(set(features)):
         yield f"features: accepted are at most {RESOURCES_EACH}, in order and each once"
+    if settings.shape.on:
+        try:
+            names_of(settings.shape.on)
+        except NamesError as error:
+            yield f"on: {error}"
     for feature in features[:RESOURCES_EACH]:
         if not is_feature(feature):
             yield f"features: found {feature[:80]!r}, accepted is {ACCEPTED_FEATURE}"

@@ -93,6 +93,7 @@ _OPTIONS: Final = (
         "--start-after", metavar="WHEN", help="Start none before: 2026-12-01T08:00, 08:00 (the next), or +2h from now."
     ),
     click.option("--features", metavar="A,B", help="What each node of a job must have."),
+    click.option("--on", metavar="NAMES", help="Which nodes it may have: n1,n2 or n[1-8,12] or gpu-*."),
     click.option("--key", metavar="KEY", help="Submitting again with the same key gives the same batch."),
 )
 
@@ -196,9 +197,22 @@ def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
         named=tuple(sorted((name, count) for name, count in named.items() if count)),
         time_limit_us=round(time_limit_s * 1_000_000),
         features=_features(options["features"]),
+        on=_names(options["on"]),
         nodes=options["nodes"],
         tasks_per_node=options["tasks_per_node"],
     )
+
+
+def _names(text: str | None) -> str:
+    """An expression of names of nodes, as it is. Raises UserError."""
+    from lanai.model.node_names import NamesError, names_of
+
+    if text:
+        try:
+            names_of(text)
+        except NamesError as error:
+            raise UserError(f"--on: {error}", code="bad_option") from None
+    return text or ""
 
 
 def _features(text: str | None) -> tuple[str, ...]:

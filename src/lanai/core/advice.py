@@ -24,8 +24,8 @@ from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 _WHOLE_MILLI: Final = 1000
 _REASONS: Final = (
-    *("too small", "without a feature", "away", "drained", "in trouble", "failed it lately", "busy", "reserved soon"),
-    "with room",
+    *("too small", "without a feature", "not named", "away", "drained", "in trouble", "failed it lately", "busy"),
+    *("reserved soon", "with room"),
 )
 
 
@@ -63,6 +63,8 @@ def _rejection(world: World, batch: Batch, line: Line, node: Node) -> str:
         return "too small"
     if not set(line.shape.features) <= set(node.features):
         return "without a feature"
+    if not line.may_be_on(node.name):
+        return "not named"
     if not node.is_open():
         return _closed(node)
     if batch.is_barred(node.id) or node.id == line.not_on:
@@ -92,7 +94,8 @@ class _Alike(NamedTuple):
 
 def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
     nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
-    allowed = [node for node in nodes if node.is_open() and node.id != line.not_on and not batch.is_barred(node.id)]
+    named = [node for node in nodes if line.may_be_on(node.name)]
+    allowed = [node for node in named if node.is_open() and node.id != line.not_on and not batch.is_barred(node.id)]
     alike = _alike(allowed)
     guard = world.layout.guard
     fitting = [group for group in alike if may_go(world, group.node, line.shape)]

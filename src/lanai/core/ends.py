@@ -23,6 +23,7 @@ from lanai.core.queue import spans_of
 from lanai.core.recall import recall
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import RECENT, Line
+from lanai.core.schedule.placing import is_able
 from lanai.core.schedule.tickets import refill
 from lanai.core.stalls import has_begun, stall
 from lanai.core.world import World
@@ -445,13 +446,12 @@ def _blame(world: World, batch: Batch, node: Node, index: Index, line: Line) -> 
 
 def _has_other(world: World, batch: Batch, node: Node, line: Line) -> bool:
     """Whether open nodes other than this one, as many as it needs, could take one of the line's jobs."""
-    guard = world.layout.guard
     able = (
         other is not node
         and other.is_open()
         and not batch.is_barred(other.id)
         and not batch.is_stuck(other.id)
-        and not (other.total - line.vector) & guard
+        and is_able(world, line, other)
         for other in world.nodes.values()
     )
     return any(able) if line.shape.nodes == 1 else sum(able) >= line.shape.nodes

@@ -20,6 +20,7 @@ from lanai.core.schedule.placing import able_cells, are_enough
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
+from lanai.model.node_names import names_of
 from lanai.model.records import SaveReason
 from lanai.model.resources import Capacity, Shape
 from lanai.model.units import format_bytes
@@ -52,7 +53,7 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
 
 def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
     """Whether some open node could take it, if it were empty, and nothing keeps the batch from nodes."""
-    if batch.avoided or batch.stalls or line.not_on:
+    if batch.avoided or batch.stalls or line.not_on or line.names:
         return False
     if line.shape.nodes == 1:
         for _ in able_cells(world, line):
@@ -90,6 +91,9 @@ def too_large(world: World, shape: Shape) -> str:
     if not nodes or able >= shape.nodes:
         return ""
     if not having:
+        if shape.on:
+            which = f" with {_features(shape)}" if shape.features else ""
+            return f"needs one of the nodes {shape.on}{which}, there is none"
         return f"needs {_features(shape)}, no node has {'it' if len(shape.features) == 1 else 'all of them'}"
     if able:
         return f"needs {shape.nodes} nodes with {_each(shape)}, {able} could take it"
@@ -114,6 +118,8 @@ def _each(shape: Shape) -> str:
     parts += [f"{count} {name}" for name, count in shape.named]
     if shape.features:
         parts.append(_features(shape))
+    if shape.on:
+        parts.append(f"on {shape.on}")
     return ", ".join(parts)
 
 
@@ -122,7 +128,8 @@ def _features(shape: Shape) -> str:
 
 
 def _has(node: Node, shape: Shape) -> bool:
-    return not shape.features or set(shape.features) <= set(node.features)
+    has_features = not shape.features or set(shape.features) <= set(node.features)
+    return has_features and (not shape.on or names_of(shape.on).has(node.name))
 
 
 def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:

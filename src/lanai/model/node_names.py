@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -43,6 +44,7 @@ class Names(msgspec.Struct, frozen=True):
         return name in self.exact or any(fnmatchcase(name, glob) for glob in self.globs)
 
 
+@lru_cache(maxsize=256)
 def names_of(expression: str) -> Names:
     """What an expression stands for. Raises NamesError."""
     if len(expression) > CHARACTERS_MOST:

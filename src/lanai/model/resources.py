@@ -24,6 +24,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         nodes: how many nodes the job has at once, from 1; all the amounts above are on each of them.
         tasks_per_node: what the host files say of each node, from 1; nothing else goes by it.
         features: what each of its nodes must have, sorted.
+        on: an expression of names of nodes (`model/node_names`) that it may have; empty: any.
     """
 
     cpu_milli: int = 1000
@@ -34,6 +35,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 1
     tasks_per_node: int = 1
     features: tuple[str, ...] = ()
+    on: str = ""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

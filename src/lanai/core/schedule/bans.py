@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
-from lanai.core.schedule.placing import are_enough
+from lanai.core.schedule.placing import are_enough, is_able
 from lanai.core.world import World
 
 
@@ -21,7 +21,7 @@ def lift_vain_bans(world: World) -> None:
         for line in [line for line in batch.lines.values() if line.not_on != ANYWHERE and line.waiting]:
             others = [node for node in open_nodes if node.id != line.not_on and node.id not in batch.avoided]
             others = [node for node in others if not batch.is_stuck(node.id)]
-            able = (node.id for node in others if not (node.total - line.vector) & world.layout.guard)
+            able = (node.id for node in others if is_able(world, line, node))
             if open_nodes and not are_enough(line, able):
                 home = batch.line(line.shape_id)
                 for first, last in line.waiting.take(line.waiting.count):
@@ -38,7 +38,7 @@ def _keeps_away(batch: Batch) -> bool:
 
 def _lift_avoidance(world: World, batch: Batch, open_nodes: list[Node]) -> None:
     for line in [line for line in batch.lines.values() if line.waiting]:
-        able = {node.id for node in open_nodes if not (node.total - line.vector) & world.layout.guard}
+        able = {node.id for node in open_nodes if is_able(world, line, node)}
         banned = able & batch.avoided
         if banned and not are_enough(line, (node for node in able - banned if not batch.is_stuck(node))):
             batch.avoided -= banned

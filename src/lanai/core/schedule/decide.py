@@ -362,7 +362,7 @@ def _depth(world: World) -> int:
 
 def _is_plain(batch: Batch, line: Line) -> bool:
     """Whether nothing keeps the line's jobs from any node."""
-    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
+    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and line.names is None
     return is_free_to_go and not batch.settings.reservation
 
 

@@ -76,7 +76,7 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
         return _at_limit(world, asked, held)
 
     def allows(node: Node) -> bool:
-        return node.id != asked.not_on and not batch.is_barred(node.id)
+        return node.id != asked.not_on and not batch.is_barred(node.id) and asked.may_be_on(node.name)
 
     forecast = _on_nodes(world, asked.shape, asked.vector, allows, asked)
     at_us = max(forecast.at_us, _wall(world, own_us) if own_us else 0, batch.settings.start_after_us)

@@ -11,6 +11,7 @@ from typing import Final
 from lanai.core.queue import Spans
 from lanai.core.schedule.leaf import Leaf
 from lanai.model.ids import BatchId, NodeId, ShapeId
+from lanai.model.node_names import names_of
 from lanai.model.resources import Shape
 from lanai.model.vector import Vector
 
@@ -30,6 +31,7 @@ class Line:
         "batch",
         "cost",
         "features",
+        "names",
         "leaf",
         "mean_run_us",
         "not_on",
@@ -52,6 +54,8 @@ class Line:
         self.shape_id = shape_id
         self.shape = shape
         self.features = frozenset(shape.features)
+        self.names = names_of(shape.on) if shape.on else None
+        """Of the nodes that its jobs may have; None: all."""
         self.vector = vector
         self.not_on = not_on
         self.waiting = Spans()
@@ -70,6 +74,10 @@ class Line:
         self.mean_run_us = 0
         """Mean of the last run times, at least 1; 0 while there are none."""
         self._recent: deque[int] = deque(maxlen=RECENT)
+
+    def may_be_on(self, name: str) -> bool:
+        """Whether its jobs may have the node of that name."""
+        return self.names is None or self.names.has(name)
 
     def observe(self, walls_us: list[int]) -> None:
         """So many more jobs of this line ran for so long. Not for an empty list."""

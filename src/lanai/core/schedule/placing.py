@@ -34,11 +34,17 @@ def is_full_for(world: World, line: Line) -> bool:
     return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
 
 
+def is_able(world: World, line: Line, node: Node) -> bool:
+    """Whether the node, empty and open, could take an attempt of the line, by what it has and is called."""
+    is_large_enough = not (node.total - line.vector) & world.layout.guard
+    return is_large_enough and line.features.issubset(node.features) and line.may_be_on(node.name)
+
+
 def may_go(batch: Batch, line: Line, node: Node) -> bool:
     """Whether nothing keeps the line's jobs from that node, whatever is free there."""
     if line.shape.nodes > 1 and not node.takes_claims:
         return False
-    return node.id != line.not_on and not batch.is_barred(node.id)
+    return node.id != line.not_on and not batch.is_barred(node.id) and line.may_be_on(node.name)
 
 
 def are_enough(line: Line, able: Iterable[NodeId]) -> bool:

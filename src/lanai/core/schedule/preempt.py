@@ -138,7 +138,7 @@ class Preemption:
         if len(able) >= line.shape.nodes:
             return _choose(self._world, batch, line, length_us, lower, able)
         self._world.vain[line] = now_us + VAIN_US
-        if not batch.avoided and not batch.stalls and not line.not_on:
+        if not batch.avoided and not batch.stalls and not line.not_on and line.names is None:
             self._vain.append((tier, line))
         return None
 

@@ -97,7 +97,8 @@ def _soonest(
     `floors`: the times that nodes are looked at from, by their numbers; others are from now on.
     """
     now_us, wanted = world.now_us, line.shape.nodes
-    alone, is_barred = is_alone(world, batch), bool(batch.avoided or batch.stalls or line.not_on or wanted > 1)
+    alone = is_alone(world, batch)
+    is_barred = bool(batch.avoided or batch.stalls or line.not_on or line.names or wanted > 1)
     best: list[tuple[int, int, Node]] = []  # a heap whose first is the last of them
     bound_us = NEVER_US
     for cell in able_cells(world, line):

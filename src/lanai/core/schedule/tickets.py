@@ -279,6 +279,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and batch.is_open
         and line.waiting.count > 0
         and node.id != line.not_on
+        and line.may_be_on(node.name)
         and line.shape.nodes == 1
         and not batch.is_barred(node.id)
         and line.shape.nodes == 1

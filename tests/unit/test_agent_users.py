@@ -7,8 +7,8 @@ import pytest
 from agent_world import G1, G2, LEASE, S, World, grant, hand, members, ok, spec, world
 from lanai.agent import events as ev
 from lanai.agent.endings import PATIENCE_US
-from lanai.agent.machine import RETIRE_US
 from lanai.agent.spool import Handed, Remembered
+from lanai.agent.starters import RETIRE_US
 from lanai.model.ids import BatchId, Index
 from lanai.model.job import AttemptResult
 from lanai.model.resources import Shape

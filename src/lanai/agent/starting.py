@@ -1,7 +1,8 @@
 """The machine's effects as words to a starter, and the starter's reports as events. Starts one where there is none.
 
 It decides nothing about jobs. It never blocks but for the short while that it takes to start a starter, or to kill what
-a dead one left behind. The words themselves are `starter_link`'s.
+a dead one left behind, which are `process`'s. The words themselves are `starter_link`'s; how jobs are put into them is
+`handing`'s, and what is heard of attempts `heard`'s.
 
 What a user's starter says is not to be trusted, since he can do with it what he likes: what is no report, what nobody
 asked for and what is more than he was given ends the connection, and silence ends the starter, with all that it runs.
@@ -10,12 +11,9 @@ Whether it speaks of its own attempts only is for the machine to see.
 
 from __future__ import annotations
 
-import errno
-import os
-import select
 import socket
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from lanai.agent import events as ev
 from lanai.agent import starter_link as link
@@ -23,52 +21,31 @@ from lanai.agent.distrust import (
     LOOK_US,
     Promised,
     Silence,
-    are_numbers,
     check_input,
     check_not_empty,
-    is_sane,
     members_of,
 )
 from lanai.agent.events import Item, Member, StarterEvent
+from lanai.agent.handing import Row, needs_hosts, portions, rows_of, text
+from lanai.agent.heard import Heard, beginnings, shown
 from lanai.agent.lease import SUSPENDED
 from lanai.agent.leaves import Leaves, Words
 from lanai.agent.outbox import Outbox
-from lanai.agent.reads import Answer, Ask, Reads, Record, checked
-from lanai.model.command import CommandError, argv
-from lanai.model.ids import GrantId, Index
+from lanai.agent.process import CannotLook, StarterProcess
+from lanai.agent.reads import Answer, Ask, Reads
+from lanai.model.ids import GrantId
 from lanai.model.job import AttemptResult, Outcome
 from lanai.wire.messages import Spec
 
 RESTART_US: Final = 1_000_000
-REASON_CHARACTERS: Final = 500
-PORTION_BYTES: Final = 1 << 20
-ROW_BYTES: Final = 32
-"""A byte of a command may be six on the way to the starter, and a job has at most 1 MiB, its files twice: that fits."""
-
 PING_US: Final = 15_000_000
-CONNECT_S: Final = 1.0
 STARTS_AT_MOST: Final = 3
 REFUSED_US: Final = 10_000_000
 """For how long a starter that could not become its user is not tried again."""
 
 NEVER_US: Final = 1 << 62
-# They say nothing of the starter, which may live and run commands.
-_OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # Below the size from which malloc asks the kernel for memory each time and gives it back.
 _READ_BYTES: Final = 64 << 10
-
-
-class Written(NamedTuple):
-    """Where the outputs of an attempt that ended are: records of the starter for standard output and error."""
-
-    member: Member
-    attempt: int
-    outcome: str
-    records: list[Record | None]
-
-
-class _CannotLook(OSError):
-    """We lack what it takes to connect, so that nothing is known of the starter."""
 
 
 class StarterPort:
@@ -94,9 +71,7 @@ class StarterPort:
         self.owner = "" if account is None else account.user
         self.directory = place.directory
         self.due_us = 0
-        self.written: list[Written] = []
         self.taken: list[link.InputTaken] = []
-        self._place = place
         self._account = account
         self._output_bytes = output_bytes
         self._node = node
@@ -106,19 +81,16 @@ class StarterPort:
         self._refusal = ""
         self._is_new = self._is_greeted = self._is_ending = False
         self._failed_starts = 0
-        self._unreaped: list[int] = []
         self._promised = Promised()
         self._silence = Silence()
         self._socket: socket.socket | None = None
         self._link = link.StarterLink()
-        self._pid = 0
         self._unsent = Outbox()
         self._leaves = leaves or Leaves(None, self.owner, print)
+        self._process = StarterProcess(place, account, self._leaves)
         self._in_leaves: set[int] = set()
-        self._inventory: link.Inventory | None = None
-        self._early: list[link.Ended] = []
-        self._sequence = 0
-        self._left: tuple[Member, ...] | None = None
+        self._heard = Heard(self.owner)
+        self.written = self._heard.written
         self._specs: dict[int, Spec] = {}
         self._unstartable: list[AttemptResult] = []
         self._reads = Reads()
@@ -156,8 +128,8 @@ class StarterPort:
         if now_us < self._refused_until_us and self._is_wanted:
             return self._missing(now_us, self._refusal)
         try:
-            self._socket = self._reached()
-        except _CannotLook as shortage:
+            self._socket = self._process.reached(is_wanted=self._is_wanted)
+        except CannotLook as shortage:
             self.due_us = now_us + RESTART_US
             problem = f"cannot start commands: {shortage.strerror}"
             return [ev.StarterMissing(problem, self.owner, is_passing=True, may_live=True)]
@@ -177,41 +149,9 @@ class StarterPort:
         self.due_us = now_us + LOOK_US
         return []
 
-    def _reached(self) -> socket.socket | None:
-        try:
-            reached = link.connect(self._place, CONNECT_S)
-        except OSError as error:
-            if error.errno in _OWN_SHORTAGES:
-                raise _CannotLook(error.errno, error.strerror) from None
-            self._kill_all()  # one that takes nobody in
-            if not self._is_wanted:
-                return None
-            self._reap()
-            self._unreaped.append(link.start_starter(self._place, account=self._account))
-            reached = link.connect(self._place, CONNECT_S)
-        # By what was noted at its start: what a user's starter says of itself may be another's.
-        pid = link.starter_pid(self._place)
-        if pid is not None:
-            self._leaves.start(pid)
-        return reached
-
-    def _kill_all(self) -> None:
-        link.kill_starter(self._place)
-        self._leaves.kill()
-        link.kill_leftovers(self._place)
-
-    def _reap(self) -> None:
-        """Take leave of starters of ours that have ended, so that the kernel can."""
-        for pid in list(self._unreaped):
-            try:
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    self._unreaped.remove(pid)
-            except ChildProcessError:
-                self._unreaped.remove(pid)
-
     def _missing(self, now_us: int, problem: str, *, is_passing: bool = False) -> list[StarterEvent]:
         """There is none: the agent's own is tried for again, a user's when he has jobs again."""
-        self._reap()
+        self._process.reap()
         self._reads.on_missing(problem)
         self._sweep = None
         self._is_wanted = self._account is None
@@ -285,17 +225,7 @@ class StarterPort:
 
     def ends_within(self, limit_s: float) -> bool:
         """Wait for the starter's end; False if it goes on for longer than that."""
-        pid = link.starter_pid(self._place)
-        try:
-            descriptor = -1 if pid is None else os.pidfd_open(pid)
-        except ProcessLookupError:
-            return True
-        if descriptor < 0:
-            return True
-        try:
-            return bool(select.select([descriptor], [], [], limit_s)[0])
-        finally:
-            os.close(descriptor)
+        return self._process.ends_within(limit_s)
 
     def clear_up(self) -> None:
         """The starter has ended, and no other is to come: remove its control groups, and end what is in there."""
@@ -307,7 +237,7 @@ class StarterPort:
         """Tell the starter what the lane's jobs have in common."""
         self._specs[lane] = spec
         shape = spec.shape
-        env = {_text(name): _text(value) for name, value in spec.env.items()}
+        env = {text(name): text(value) for name, value in spec.env.items()}
         leaf = self._leaves.needed_by(shape)
         if leaf is not None:
             self._in_leaves.add(lane)
@@ -350,7 +280,7 @@ class StarterPort:
     def hand(self, lane: int, grant: GrantId, attempt: int, items: list[Item]) -> None:
         """Give it jobs. A line that has no words ends as not found."""
         spec = self._specs[lane]
-        for some in _portions(items):
+        for some in portions(items):
             rows = self._rows(some, grant, attempt, spec)
             if rows:
                 self._promised.add(len(rows))
@@ -358,28 +288,13 @@ class StarterPort:
                     self._leaves.promise(len(rows))
                 self._send(self._link.run(lane, lane, grant, rows))
 
-    def _rows(self, items: list[Item], grant: GrantId, attempt: int, spec: Spec) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        shell, tasks = spec.shell, spec.shape.tasks_per_node
-        has_hosts = spec.shape.nodes > 1 or tasks > 1
-        if has_hosts and not self._writes_hosts:
+    def _rows(self, items: list[Item], grant: GrantId, attempt: int, spec: Spec) -> list[Row]:
+        if needs_hosts(spec) and not self._writes_hosts:
             why = "the starter is of an earlier version, which knows nothing of host files; it ends when it is idle"
             self._unstartable += [AttemptResult(grant, item.index, Outcome.NODE, reason=why) for item in items]
-            return rows
-        for item in items:
-            try:
-                words = [_text(word) for word in argv(item.line, shell)]
-            except CommandError as error:
-                result = AttemptResult(grant, item.index, Outcome.NOTFOUND, exit_code=127, reason=str(error))
-                self._unstartable.append(result)
-                continue
-            if has_hosts:
-                hosts = {"names": item.nodes or (self._node,), "tasks": tasks}
-                rows.append((item.index, attempt, words, {**_extra(item), "hosts": hosts}))
-            elif item.checks or item.gpus:
-                rows.append((item.index, attempt, words, _extra(item)))
-            else:
-                rows.append((item.index, attempt, words))
+            return []
+        rows, without = rows_of(items, grant, attempt, spec, self._node)
+        self._unstartable += without
         return rows
 
     def take_back(self, items: list[Member]) -> None:
@@ -441,7 +356,7 @@ class StarterPort:
 
     def kill(self) -> None:
         """It does not do what it is told. That it is gone is noticed as with any other death."""
-        link.kill_starter(self._place)
+        self._process.kill()
 
     def _send(self, data: bytes) -> None:
         """What is said while there is none is lost: the first words to the next one are hello, and it is told anew."""
@@ -459,21 +374,16 @@ class StarterPort:
             case link.EndedMany(items, left):
                 check_not_empty(items, left is not None)
                 self._promised.ended(len(items))
-                self._left = members_of(left)
-                if self._inventory is not None:
-                    self._early.extend(items)
-                    self._end_inventory(found)
-                elif items:
-                    self._add_ends(items, found)
+                self._heard.ended(items, left, found)
             case link.Started(items):
                 check_not_empty(items)
                 self._promised.began(len(items))
-                found.append(ev.AttemptsBegan(self._began(items), self.owner))
+                found.append(ev.AttemptsBegan(beginnings(items), self.owner))
             case link.Recalled(returned, _):
                 self._silence.answered(now_us)
                 self._on_given_back(returned, "", found)
             case link.Unbegun(items, why):
-                self._on_given_back(items, _shown(why) or "for an unknown reason", found)
+                self._on_given_back(items, shown(why) or "for an unknown reason", found)
             case link.Inventory():
                 if not self._is_new:
                     raise link.LinkError("an inventory that nobody asked for")
@@ -482,15 +392,14 @@ class StarterPort:
                 self._silence.answered(now_us)
                 self._promised.holds(len(report.running) + len(report.waiting), report.ended)
                 self._leaves.found(report)
-                self._inventory, self._early = report, []
-                self._end_inventory(found)
+                self._heard.inventory(report, found)
             case link.InputTaken():
                 self._promised.took()
                 check_input(report)
                 self.taken.append(report)
             case link.Refused(_, reason):
                 # Only instead of a greeting: one that has attempts of ours cannot get rid of us by this word.
-                self._refusal = "" if self._is_greeted else _shown(str(reason)) or "refused"
+                self._refusal = "" if self._is_greeted else shown(str(reason)) or "refused"
                 raise link.LinkError("refused")
             case link.Data():
                 self._reads.take(report)
@@ -498,14 +407,6 @@ class StarterPort:
                 self._on_hello(report)
             case link.Leaves():
                 self._pass_on(self._leaves.asked(report))
-
-    def _add_ends(self, items: list[link.Ended], found: list[StarterEvent]) -> None:
-        """As one event with those that came just before."""
-        results = self._results(items)
-        if found and isinstance(last := found[-1], ev.AttemptsEnded):
-            found[-1] = ev.AttemptsEnded(last.results + results, items[-1].sequence, self.owner)
-        else:
-            found.append(ev.AttemptsEnded(results, items[-1].sequence, self.owner))
 
     def _on_hello(self, hello: link.Hello) -> None:
         if self._is_greeted:
@@ -516,40 +417,6 @@ class StarterPort:
         self._writes_hosts = "hosts" in hello.features
         self._say_what_waited()
         self._pass_on(self._leaves.greeted(hello))
-
-    def _end_inventory(self, found: list[StarterEvent]) -> None:
-        """The ends follow the inventory; only together do they say what became of what an earlier agent handed out."""
-        assert self._inventory is not None
-        if len(self._early) < self._inventory.ended:
-            return
-        waiting = list(members_of([(grant, index) for grant, index, _ in self._inventory.waiting]) or ())
-        began = self._began(self._inventory.running)
-        upto = self._early[-1].sequence if self._early else 0
-        found.append(ev.StarterUp(began, waiting, self._results(self._early), upto, self.owner))
-        self._inventory, self._early = None, []
-
-    def _began(self, items: list[link.Running]) -> list[tuple[GrantId, Index, int]]:
-        for one in items:
-            if not are_numbers(one.grant, one.index, one.attempt, one.pid, one.started_wall_us, one.slot or 0):
-                raise link.LinkError(f"an attempt that cannot be: {str(one)[:200]}")
-        return [(GrantId(one.grant), Index(one.index), one.started_wall_us) for one in items]
-
-    def _results(self, items: list[link.Ended]) -> list[AttemptResult]:
-        results: list[AttemptResult] = []
-        for row in items:
-            if not is_sane(row):
-                raise link.LinkError(f"an end that cannot be: {str(row)[:200]}")
-            # With a gap it would be told to forget ends that it has not told.
-            if row.sequence != self._sequence + 1 and self._sequence:
-                raise link.LinkError(f"end {row.sequence} after end {self._sequence}")
-            self._sequence = row.sequence
-            _, g, i, attempt, outcome, code, signal, began, wall, user, system, peak, reason, output, _, escaped = row
-            grant, index = GrantId(g), Index(i)
-            usage = (began or 0, wall, user, system, peak)
-            if output is not None:
-                self.written.append(Written((grant, index), attempt, outcome, checked(output)))
-            results.append(AttemptResult(grant, index, outcome, code, signal or 0, *usage, _shown(reason), escaped))
-        return results
 
     def _on_given_back(self, items: list[link.Key], why: str, found: list[StarterEvent]) -> None:
         if back := members_of(items):
@@ -562,13 +429,13 @@ class StarterPort:
         return found
 
     def _on_death(self, now_us: int) -> StarterEvent:
-        left = self._left
+        left = self._heard.left
         self._close_dead()
         self._is_wanted = self._account is None or self._reads.is_waiting
         self._not_before_us = now_us + RESTART_US
         self.due_us = self._not_before_us if self._is_wanted else NEVER_US
-        self._kill_all()
-        self._reap()
+        self._process.kill_all()
+        self._process.reap()
         if self._is_new:
             self._failed_starts += 1
             if self._failed_starts >= STARTS_AT_MOST:
@@ -583,48 +450,8 @@ class StarterPort:
         self._unsent.clear()
         self._leaves.forget()
         self._in_leaves.clear()
-        self._inventory = None
-        self._sequence, self._left = 0, None
+        self._heard.on_death()
         self._reads.on_death(was_to_end=self._is_ending)
         self._can_sweep = self._is_ending = False
         self._silence = Silence()
         self._specs.clear()
-
-
-def _portions(items: list[Item]) -> Iterator[list[Item]]:
-    """The items so few at a time that their words fit a frame; of most there is no need for more than one portion."""
-    some: list[Item] = []
-    room = PORTION_BYTES
-    for item in items:
-        size = ROW_BYTES + len(item.line)
-        if item.checks:
-            size += sum(ROW_BYTES + len(check.file) for check in item.checks)
-        if item.nodes:
-            size += sum(map(len, item.nodes)) + 4 * len(item.nodes)
-        if size > room and some:
-            yield some
-            some, room = [], PORTION_BYTES
-        some.append(item)
-        room -= size
-    if some:
-        yield some
-
-
-def _extra(item: Item) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    if item.checks:
-        extra["checks"] = [(check.when, check.rule, _text(check.file)) for check in item.checks]
-    if item.gpus:
-        ids = ",".join(item.gpus)
-        extra["env"] = {"CUDA_VISIBLE_DEVICES": ids, "LANAI_GPUS": ids}
-    return extra
-
-
-def _shown(reason: str | None) -> str:
-    """A reason as people see it: it may name a word or a file of a command, with up to 1 MiB of any bytes."""
-    clean = (reason or "").encode("utf-8", "replace").decode()
-    return clean if len(clean) <= REASON_CHARACTERS else clean[: REASON_CHARACTERS - 1] + "…"
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

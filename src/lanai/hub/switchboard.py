@@ -1,10 +1,13 @@
-"""Between the peers and the core: messages become events, effects become messages."""
+"""Between the peers and the core: messages become events, effects become messages.
+
+What nodes are told of their work is `handouts`, what those are told who watch a batch is `watching`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,26 +19,24 @@ from lanai.core.hub import HubCore
 from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
+from lanai.hub.handouts import Handouts
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
 from lanai.hub.peers import NAME_CHARACTERS, Outbox, Peer
 from lanai.hub.streams import Attempts, Streams
-from lanai.model.batch import Counts
+from lanai.hub.watching import Watching
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId, TokenId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, TokenId
 from lanai.model.records import SaveTail
 from lanai.store.port import History, Lines
 from lanai.wire import messages
 
-PROGRESS_S: Final = 0.1
-FORGET_S: Final = 0.25
 INVENTORY_MOST: Final = 1_000_000
 """A node holds some thousands; what is listed is held here until the last of it has come."""
 FACTS: Final = 20
 FACT_CHARACTERS: Final = 200
 WHY_CHARACTERS: Final = 500
 """Most that an agent may say of its computer, so that a page of nodes fits an answer."""
-
 
 
 class Store(Lines, History, Batches, Attempts, Protocol):
@@ -68,17 +69,11 @@ class Switchboard:
         self._hub = hub
         self._lines = LineSource(store)
         self._streams = Streams(core, store, self._peer_of)
+        self._handouts = Handouts(core, self._lines, self._streams, self._peer_of, self._later)
+        self._watching = Watching(core, self._streams, self._later)
         self._agents: dict[NodeId, Peer] = {}
         self._joining: dict[int, Peer] = {}
         self._apis: dict[int, Peer] = {}
-        self._watched: dict[BatchId, set[int]] = {}
-        self._moved: dict[BatchId, None] = {}
-        self._is_telling = False
-        self._forgettable: dict[NodeId, int] = {}
-        """How far nodes may forget their results and were not told yet."""
-        self._is_forgetting = False
-        self._specs: dict[tuple[BatchId, ShapeId], int] = {}
-        self._spec_numbers = itertools.count(1)
         self._requests: dict[int, tuple[Peer, int, bool]] = {}
         self._request_numbers = itertools.count(1)
         self._opening: dict[int, tuple[str, str]] = {}
@@ -118,7 +113,7 @@ class Switchboard:
 
     def watchers(self) -> int:
         """How many batches somebody watches right now."""
-        return len(self._watched)
+        return self._watching.count()
 
     def take_request_count(self) -> int:
         """How many messages came from clients since the last call."""
@@ -193,9 +188,7 @@ class Switchboard:
         for batch in [batch for batch, owner in self._arriving.items() if owner == peer.number]:
             del self._arriving[batch]
             self.heart.post(events.BatchAbandoned(batch))
-        for watchers in self._watched.values():
-            watchers.discard(peer.number)
-        self._watched = {batch: watchers for batch, watchers in self._watched.items() if watchers}
+        self._watching.lost(peer)
         # A batch that is being opened is still to get its number, under which it is abandoned then.
         self._requests = {number: who for number, who in self._requests.items() if who[0] is not peer or who[2]}
 
@@ -279,7 +272,7 @@ class Switchboard:
                 if self._arriving.pop(message.batch, None) is not None:
                     self.heart.post(events.BatchAbandoned(message.batch))
             case messages.Watch():
-                self._watch(peer, message)
+                self._watching.watch(peer, message)
             case messages.Follow():
                 self._streams.follow(peer, message)
             case messages.Credit():
@@ -341,16 +334,6 @@ class Switchboard:
             )
         )
 
-    def _watch(self, peer: Peer, message: messages.Watch) -> None:
-        watchers = self._watched.setdefault(message.batch, set())
-        if message.is_on:
-            watchers.add(peer.number)
-            self._tell(message.batch)
-        else:
-            watchers.discard(peer.number)
-        if not watchers:
-            del self._watched[message.batch]
-
     def _expect(self, peer: Peer, request: int, *, is_open: bool) -> int:
         number = next(self._request_numbers)
         self._requests[number] = peer, request, is_open
@@ -366,9 +349,9 @@ class Switchboard:
         """Carry out one effect."""
         match effect:
             case do.StartAttempts():
-                self._start(effect)
+                self._handouts.start(effect)
             case do.ForgetResults():
-                self._forget(effect)
+                self._handouts.forget(effect)
             case do.BatchMoved():
                 self._batch_moved(effect)
             case do.RecallJobs():
@@ -376,7 +359,7 @@ class Switchboard:
             case do.KillAttempts():
                 self._to_node(effect.node, messages.Kill(effect.items, effect.grace_us, effect.why))
             case do.ClaimRoom() | do.UnclaimRoom():
-                self._claim(effect)
+                self._handouts.claim(effect)
             case do.AckChunk():
                 api = self._apis.get(effect.connection)
                 if api is not None:
@@ -419,7 +402,7 @@ class Switchboard:
             self.heart.post(events.NodeDisconnected(effect.node, effect.connection))
             return
         peer.node = effect.node
-        self._forgettable.pop(effect.node, None)  # it counts on its own: what it still has, it sends again
+        self._handouts.begin_connection(effect.node)
         self._streams.lost_node(effect.node)  # of a connection that has ended unnoticed
         self._agents[effect.node] = peer
         peer.send(self._welcome(peer, effect.node))
@@ -436,87 +419,6 @@ class Switchboard:
         peer = self._joining.pop(connection, None)
         if peer is not None:
             peer.refuse(error)
-
-    def _start(self, effect: do.StartAttempts) -> None:
-        peer = self._agents.get(effect.node)
-        if peer is None:
-            return  # it will say so in its inventory, and be granted again
-        spec = self._spec(peer, effect)
-        if spec is None:
-            return
-        self._tell_forgettable(effect.node)
-        peer.send_as_read(self._grants(effect, spec))
-        self._streams.granted(effect.node, effect.grant, effect.batch, effect.spans)
-
-    def _claim(self, effect: do.ClaimRoom | do.UnclaimRoom) -> None:
-        """An agent that does not know the words gets none of them: it would drop the connection."""
-        peer = self._agents.get(effect.node)
-        if peer is None or peer.protocol < messages.CLAIMS_PROTOCOL:
-            return
-        if isinstance(effect, do.ClaimRoom):
-            peer.send(messages.Claim(effect.grant, effect.shape))
-        else:
-            peer.send(messages.Unclaim(effect.grants))
-
-    def _grants(self, effect: do.StartAttempts, spec: int) -> Iterator[messages.Grant]:
-        """The grant in as many messages as it takes. Lines are read when a message is asked for."""
-        about, nodes = (effect.grant, spec, effect.attempt), self._names(effect)
-        for piece in self._lines.pieces(effect.batch, effect.spans):
-            yield messages.Grant(*about, piece.ranges, piece.lines, piece.checks, nodes)
-
-    def _names(self, effect: do.StartAttempts) -> tuple[str, ...]:
-        """Of all nodes of a job over several, the first one first; none where it has one."""
-        known = self._core.world.nodes
-        return tuple(known[node].name for node in (effect.node, *effect.others)) if effect.others else ()
-
-    def _forget(self, effect: do.ForgetResults) -> None:
-        """While a node has more to do this can wait for its next grant, or a moment: every frame wakes both ends."""
-        node = self._core.world.nodes.get(effect.node)
-        if not self._is_forgetting:
-            self._is_forgetting = True
-            self.heart.later(FORGET_S, self._tell_all_forgettable)
-        self._forgettable[effect.node] = max(effect.upto, self._forgettable.get(effect.node, 0))
-        if node is None or not node.grants:
-            self._tell_forgettable(effect.node)
-
-    def _tell_all_forgettable(self) -> None:
-        self._is_forgetting = False
-        for node in list(self._forgettable):
-            self._tell_forgettable(node)
-
-    def _tell_forgettable(self, node: NodeId) -> None:
-        upto = self._forgettable.pop(node, None)
-        if upto is not None:
-            self._to_node(node, messages.Forget(upto))
-
-    def _spec(self, peer: Peer, effect: do.StartAttempts) -> int | None:
-        number = self._specs.get((effect.batch, effect.shape))
-        if number is not None and number in peer.specs:
-            return number
-        batch = self._core.world.batches.get(effect.batch)
-        if batch is None:
-            return None  # it has ended meanwhile
-        if number is None:
-            number = self._specs[effect.batch, effect.shape] = next(self._spec_numbers)
-        settings = batch.settings
-        peer.specs.add(number)
-        peer.send(
-            messages.Spec(
-                number,
-                batch.id,
-                batch.user,
-                self._lines.env(batch.env),
-                settings.cwd,
-                settings.umask,
-                settings.output,
-                settings.error,
-                settings.shell,
-                batch.shapes[effect.shape],
-                settings.grace_us,
-                settings.stdin,
-            )
-        )
-        return number
 
     def _answer(self, effect: do.Answer) -> None:
         self._opening.pop(effect.request, None)
@@ -536,59 +438,22 @@ class Switchboard:
         else:
             peer.send(reply(request, effect.result))
 
-    # -- watchers
-
-    def _forget_specs(self, batch: BatchId) -> None:
-        gone = {self._specs.pop(key) for key in [key for key in self._specs if key[0] == batch]}
-        for peer in self._agents.values():
-            if known := peer.specs & gone:
-                peer.specs -= known
-                peer.send(messages.Unspec(sorted(known)))
-
     def _batch_moved(self, effect: do.BatchMoved) -> None:
         if effect.has_ended:
             self._streams.batch_moved(effect.batch, has_ended=True)
             self._lines.forget(effect.batch)
-            self._forget_specs(effect.batch)
-            self._moved.pop(effect.batch, None)
-            self._tell(effect.batch)
-        elif effect.batch in self._watched or self._streams.awaits(effect.batch):
-            self._moved[effect.batch] = None
-            if not self._is_telling:
-                self._is_telling = True
-                self.heart.later(PROGRESS_S, self._tell_all)
-
-    def _tell_all(self) -> None:
-        self._is_telling = False
-        moved, self._moved = self._moved, {}
-        for batch in moved:
-            self._streams.batch_moved(batch, has_ended=False)
-            self._tell(batch)
-
-    def _tell(self, batch: BatchId) -> None:
-        watchers = self._watched.get(batch)
-        if not watchers:
-            return
-        standing = self._core.standing(batch)
-        if standing is None:
-            message = messages.Progress(batch, 1 << 62, "ended", Counts())
+            self._handouts.forget_specs(effect.batch, self._agents.values())
+            self._watching.ended(effect.batch)
         else:
-            message = messages.Progress(
-                batch,
-                standing.version,
-                standing.state,
-                standing.counts,
-                standing.reason,
-                standing.mean_run_us,
-                standing.slots,
-            )
-        for number in watchers:
-            self._apis[number].send(message)
+            self._watching.moved(effect.batch)
 
     # -- within
 
     def _peer_of(self, node: int) -> Peer | None:
         return self._agents.get(NodeId(node))
+
+    def _later(self, wait_s: float, call: Callable[[], None]) -> None:
+        self.heart.later(wait_s, call)
 
     def _to_node(self, node: NodeId, message: messages.Message) -> None:
         peer = self._agents.get(node)

@@ -94,6 +94,7 @@ def test_what_an_earlier_agent_had_handed_out_is_asked_of_each_starter(serving: 
     kept = made.tell(ev.ResultsKept(1, lost, 0, "bob"))
     assert [e.message for e in kept if isinstance(e, ev.Send)] == [
         wire.Inventory([(G1, Index(1), "running"), (G2, Index(1), "ended")], True),
+        wire.Started([(G1, Index(1), 5)]),
         wire.Ended(1, lost),
     ]
 

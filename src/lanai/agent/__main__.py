@@ -96,34 +96,11 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
     boot_id, key, capacity = detect.boot_id(), _key(state), _capacity(options)
     lease_file = LeaseFile(state / "lease", boot_id)
     spool = Spool(state / "spool")
-    machine = Machine(
-        capacity,
-        spool.remembered,
-        first_lane=now_us(),
-        lease_us=lease_file.length_us,
-        end_with_hub_us=round(options.end_with_hub * 1_000_000),
-        serves_users=served is not None,
-    )
-    machine.lease.take_over(lease_file.until_us)
+    machine = _machine(options, capacity, spool, lease_file)
     cgroups = Cgroups(state, _wishes(options, capacity))
 
     def hello() -> wire.Hello:
-        return wire.Hello(
-            kind="agent",
-            protocol_min=wire.PROTOCOL_MIN,
-            protocol_max=wire.PROTOCOL_MAX,
-            version=lanai.__version__,
-            token=joining.token,
-            name=options.name,
-            key=key,
-            boot_id=boot_id,
-            pid=os.getpid(),
-            wall_us=wall_us(),
-            capacity=capacity,
-            features=tuple(sorted({*options.feature, *detect.features()})),
-            started_by=_user(),
-            facts=(("runs_as", _runs_as(served)), *cgroups.facts()),
-        )
+        return _hello(options, joining.token, key, boot_id, capacity, cgroups, served)
 
     def settled(error: ErrorBody | None) -> None:
         if error is None:
@@ -163,6 +140,47 @@ def _run(options: argparse.Namespace, tell: Callable[[ErrorBody | None], None], 
     agent.run()
     facts.unlink(missing_ok=True)  # where it stays, the agent was killed
     os.close(lock)
+
+
+def _machine(options: argparse.Namespace, capacity: Capacity, spool: Spool, lease_file: LeaseFile) -> Machine:
+    """It goes on from what an earlier agent has left."""
+    machine = Machine(
+        capacity,
+        spool.remembered,
+        first_lane=now_us(),
+        lease_us=lease_file.length_us,
+        end_with_hub_us=round(options.end_with_hub * 1_000_000),
+        serves_users=options.as_users,
+    )
+    machine.lease.take_over(lease_file.until_us)
+    return machine
+
+
+def _hello(
+    options: argparse.Namespace,
+    token: str,
+    key: str,
+    boot_id: str,
+    capacity: Capacity,
+    cgroups: Cgroups,
+    served: Served | None,
+) -> wire.Hello:
+    return wire.Hello(
+        kind="agent",
+        protocol_min=wire.PROTOCOL_MIN,
+        protocol_max=wire.PROTOCOL_MAX,
+        version=lanai.__version__,
+        token=token,
+        name=options.name,
+        key=key,
+        boot_id=boot_id,
+        pid=os.getpid(),
+        wall_us=wall_us(),
+        capacity=capacity,
+        features=tuple(sorted({*options.feature, *detect.features()})),
+        started_by=_user(),
+        facts=(("runs_as", _runs_as(served)), *cgroups.facts()),
+    )
 
 
 def _lock(state: Path) -> int:

@@ -7,7 +7,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Final
 
-from lanai.core.batches import Batch
+from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.schedule import future
 from lanai.core.schedule.cells import Cell
@@ -39,6 +39,12 @@ def may_go(batch: Batch, line: Line, node: Node) -> bool:
     if line.shape.nodes > 1 and not node.takes_claims:
         return False
     return node.id != line.not_on and not batch.is_barred(node.id)
+
+
+def is_plain(batch: Batch, line: Line) -> bool:
+    """Whether nothing keeps the line's jobs from any node."""
+    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE
+    return is_free_to_go and not batch.settings.reservation
 
 
 def are_enough(line: Line, able: Iterable[NodeId]) -> bool:

@@ -307,9 +307,10 @@ class Sweep:
         """For how long the line's head must have room: where its promise is due, to the end of what was kept for it.
 
         The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
+        Where others make way no time was promised: they may take as long as they like.
         """
         before = self._before.get(line)
-        if before is None or self._left[line] < line.waiting.count:
+        if before is None or self._left[line] < line.waiting.count or line in self._world.giving:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
 

@@ -280,14 +280,15 @@ class Sweep:
     def _is_at_risk(self, line: Line) -> bool:
         """Whether others could take what the line waits for; else its turn comes as room does.
 
-        That is so where it needs several nodes, where another line waits that asks for less of anything, and where
-        something is reserved.
+        That is so where it needs several nodes, where another line waits that asks for less of anything, where
+        something is reserved, and where it may not be on a node beside others.
         """
         guard = self._world.layout.guard
         return (
             line.shape.nodes > 1
             or any((vector - line.vector) & guard for vector in self._vectors)
             or self._has_steps
+            or not self._is_free
         )
 
     def _keep_promises(self) -> None:

@@ -66,8 +66,13 @@ def has_rules(world: World) -> bool:
 
 
 def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:
-    """What must be free on the node for an attempt of the line: what it asks for, or all there is."""
-    return node.total if is_alone(world, batch) else line.vector
+    """What must be free on the node for an attempt of the line: what it asks for, or all there is.
+
+    That is so as well where it may not be beside those who are there now: they have to be gone.
+    """
+    if not has_rules(world):
+        return line.vector
+    return node.total if is_alone(world, batch) or not may_share(world, batch, node) else line.vector
 
 
 def may_share(world: World, batch: Batch, node: Node) -> bool:

@@ -408,9 +408,10 @@ def _spared(world: World, batch: Batch, line: Line, length_us: int, best: list[C
     parts = {(part.grant.id, part.member): part for choice in best for part in choice.parts}
     if len(best) == 1 or all(not part.grant.others for part in parts.values()):
         return list(parts.values())
+    alone = is_alone(world, batch)
     requests = [
-        (choice.node, need(world, batch, line, choice.node) + _kept(world, line, choice.node, length_us))
-        for choice in best
+        (node, (node.total if alone else line.vector) + _kept(world, line, node, length_us))
+        for node in (choice.node for choice in best)
     ]
 
     def suffices(some: AbstractSet[tuple[int, int]]) -> bool:

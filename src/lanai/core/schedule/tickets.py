@@ -313,6 +313,7 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and node.id != line.not_on
         and line.shape.nodes == 1
         and not batch.is_barred(node.id)
+        and (not line.features or line.features.issubset(node.features))
         and not is_alone(world, batch)  # how much of the node is free says nothing then
         and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))
         and access.may_follow(world, node, line)

@@ -78,7 +78,8 @@ def on_ended(world: World, event: AttemptsEnded) -> None:
     free_before, node.ended_us = node.free, world.now_us
     for line, count in gone.items():
         node.vacate(line, count, world.layout.guard)
-    world.cell_of(node).ended += len(rows)
+    if node.is_open():
+        world.cell_of(node).ended += len(rows)
     for batch in touched.values():
         world.touch(batch)
         finish_if_over(world, batch, event.wall_us)

@@ -18,13 +18,13 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lanai.core import dates, explain, reservations
-from lanai.core.batches import ANYWHERE, Batch
+from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules, is_full_for
+from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
@@ -100,6 +100,8 @@ class Sweep:
         """Nothing but room says who may be on a node together."""
         self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
         self._held = 0
+        self._is_blocked = False
+        """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
         self._has_steps = any(node.steps for node in world.nodes.values())
@@ -123,6 +125,7 @@ class Sweep:
             has_way = self._makes_way(batch, line)
             if not self._depth:
                 self._block_rest(line)
+                self._is_blocked = True
                 break
             if has_way:
                 self._held += 1
@@ -131,7 +134,8 @@ class Sweep:
             if self._held >= self._depth:
                 self._backfill()
                 break
-        self._try_those_aside()
+        if not self._is_blocked:
+            self._try_those_aside()
         if self.starts >= MOST_STARTS:
             self._keep_promises()
 
@@ -230,7 +234,7 @@ class Sweep:
             return False
         nodes = find(world, batch, line, self._kept_us(line, length_us))
         if nodes is None:
-            if len(self._refused) < REFUSALS and self._is_free and _is_plain(batch, line):
+            if len(self._refused) < REFUSALS and self._is_free and is_plain(batch, line):
                 self._refused.append(asked)
             self._refuse(batch, line)
             return False
@@ -277,14 +281,15 @@ class Sweep:
     def _is_at_risk(self, line: Line) -> bool:
         """Whether others could take what the line waits for; else its turn comes as room does.
 
-        That is so where it needs several nodes, where another line waits that asks for less of anything, and where
-        something is reserved.
+        That is so where it needs several nodes, where another line waits that asks for less of anything, where
+        something is reserved, and where it may not be on a node beside others.
         """
         guard = self._world.layout.guard
         return (
             line.shape.nodes > 1
             or any((vector - line.vector) & guard for vector in self._vectors)
             or self._has_steps
+            or not self._is_free
         )
 
     def _keep_promises(self) -> None:
@@ -304,9 +309,10 @@ class Sweep:
         """For how long the line's head must have room: where its promise is due, to the end of what was kept for it.
 
         The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
+        Where others make way no time was promised: they may take as long as they like.
         """
         before = self._before.get(line)
-        if before is None or self._left[line] < line.waiting.count:
+        if before is None or self._left[line] < line.waiting.count or line in self._world.giving:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
 
@@ -315,7 +321,7 @@ class Sweep:
 
         In a long queue that is so for most lines in most passes.
         """
-        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not _is_plain(batch, line):
+        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not is_plain(batch, line):
             return False
         if batch.counters or batch.queues or batch.room() < 1 or self._world.policy.services:
             return False
@@ -358,12 +364,6 @@ def _depth(world: World) -> int:
             return world.policy.depth
         case "conservative":
             return 1 << 30
-
-
-def _is_plain(batch: Batch, line: Line) -> bool:
-    """Whether nothing keeps the line's jobs from any node."""
-    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and line.names is None
-    return is_free_to_go and not batch.settings.reservation
 
 
 def _forget_reasons(world: World) -> None:

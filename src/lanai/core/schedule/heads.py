@@ -63,6 +63,12 @@ def tier(world: World, batch: Batch) -> int:
     return policy.service(batch.settings.service).tier if policy.services else 0
 
 
+def is_strict(world: World) -> bool:
+    """Whether there is no backfill: the first that finds no room blocks all behind it."""
+    policy = world.policy
+    return policy.backfill == "none" or (policy.backfill == "easy" and not policy.depth)
+
+
 class Tight:
     """The order of `tight`: see above."""
 

@@ -7,7 +7,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Final
 
-from lanai.core.batches import Batch
+from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.schedule import future
 from lanai.core.schedule.cells import Cell
@@ -47,6 +47,12 @@ def may_go(batch: Batch, line: Line, node: Node) -> bool:
     return node.id != line.not_on and not batch.is_barred(node.id) and line.may_be_on(node.name)
 
 
+def is_plain(batch: Batch, line: Line) -> bool:
+    """Whether nothing keeps the line's jobs from any node."""
+    is_free_to_go = not batch.avoided and not batch.stalls and line.not_on == ANYWHERE and line.names is None
+    return is_free_to_go and not batch.settings.reservation
+
+
 def are_enough(line: Line, able: Iterable[NodeId]) -> bool:
     """Whether the line's jobs find as many nodes as they need among these, each of which is named once."""
     return sum(1 for _ in islice(able, line.shape.nodes)) == line.shape.nodes
@@ -66,8 +72,13 @@ def has_rules(world: World) -> bool:
 
 
 def need(world: World, batch: Batch, line: Line, node: Node) -> Vector:
-    """What must be free on the node for an attempt of the line: what it asks for, or all there is."""
-    return node.total if is_alone(world, batch) else line.vector
+    """What must be free on the node for an attempt of the line: what it asks for, or all there is.
+
+    That is so as well where it may not be beside those who are there now: they have to be gone.
+    """
+    if not has_rules(world):
+        return line.vector
+    return node.total if is_alone(world, batch) or not may_share(world, batch, node) else line.vector
 
 
 def may_share(world: World, batch: Batch, node: Node) -> bool:

@@ -20,6 +20,7 @@ from lanai.core.batches import Batch, Way
 from lanai.core.effects import KillAttempts
 from lanai.core.nodes import NEVER_US, Grant, Node, Step
 from lanai.core.recall import recall_surplus
+from lanai.core.schedule import access
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_alone, may_go, may_join, need
 from lanai.core.world import Giving, Promise, World
@@ -134,6 +135,8 @@ class Preemption:
             self._put_off_us = min(self._put_off_us or next_us, next_us)
             return None
         self._searches += 1
+        # It begins when they have ended; what is reserved soon after must not keep it out then.
+        length_us += CONFIRM_US + max(self._world.batches[other.batch].settings.grace_us for other in lower)
         able = _able(self._world, batch, line, length_us, lower)
         if len(able) >= line.shape.nodes:
             return _choose(self._world, batch, line, length_us, lower, able)
@@ -292,11 +295,16 @@ def _able(world: World, batch: Batch, line: Line, length_us: int, lower: frozens
             request = node.total if alone else line.vector
             if node.steps:
                 request += _kept(world, line, node, length_us)
-            if not (most - request) & guard:
+            if not (most - request) & guard and _is_in_reach(world, node, line, request, length_us):
                 found.append((node, request))
                 if len(found) >= enough:
                     break
     return found
+
+
+def _is_in_reach(world: World, node: Node, line: Line, request: Vector, length_us: int) -> bool:
+    """Whether its own reservation, where it runs in one only, has room for the line's job on the node now."""
+    return not access.is_bound(world, line) or access.is_within(world, node, line, request, world.now_us, length_us)
 
 
 def _leaving(world: World) -> set[Line]:
@@ -400,9 +408,10 @@ def _spared(world: World, batch: Batch, line: Line, length_us: int, best: list[C
     parts = {(part.grant.id, part.member): part for choice in best for part in choice.parts}
     if len(best) == 1 or all(not part.grant.others for part in parts.values()):
         return list(parts.values())
+    alone = is_alone(world, batch)
     requests = [
-        (choice.node, need(world, batch, line, choice.node) + _kept(world, line, choice.node, length_us))
-        for choice in best
+        (node, (node.total if alone else line.vector) + _kept(world, line, node, length_us))
+        for node in (choice.node for choice in best)
     ]
 
     def suffices(some: AbstractSet[tuple[int, int]]) -> bool:

@@ -19,7 +19,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule import access, future
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells, is_alone, may_go, need
+from lanai.core.schedule.placing import able_cells, has_rules, may_go, need
 from lanai.core.world import Promise, World
 
 HELD_US: Final = 60_000_000
@@ -97,7 +97,7 @@ def _soonest(
     `floors`: the times that nodes are looked at from, by their numbers; others are from now on.
     """
     now_us, wanted = world.now_us, line.shape.nodes
-    alone = is_alone(world, batch)
+    is_plain = not has_rules(world)
     is_barred = bool(batch.avoided or batch.stalls or line.not_on or line.names or wanted > 1)
     best: list[tuple[int, int, Node]] = []  # a heap whose first is the last of them
     bound_us = NEVER_US
@@ -107,7 +107,8 @@ def _soonest(
                 continue
             if node.ends and node.ends[0][0] >= bound_us and node.ends_as_of == node.changes:
                 continue  # nothing ends there in time
-            vector, from_us = node.total if alone else line.vector, floors.get(node.id, now_us)
+            vector = line.vector if is_plain else need(world, batch, line, node)
+            from_us = floors.get(node.id, now_us)
             at_us = future.earliest(world, node, line, vector, length_us, from_us)
             entry = -at_us, -node.id, node
             if len(best) < wanted:

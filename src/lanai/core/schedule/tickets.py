@@ -21,7 +21,7 @@ from lanai.core.schedule import access, heads, limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
-from lanai.core.schedule.placing import has_rules
+from lanai.core.schedule.placing import has_rules, is_alone, is_plain
 from lanai.core.schedule.shares import Turns
 from lanai.core.world import World
 from lanai.model.vector import Vector, fit_count
@@ -86,17 +86,47 @@ def deal(world: World, total: Vector, considered: limits.Considered) -> None:
 
 def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> list[tuple[Batch, Line]]:
     batches = [batch for batch in world.batches.values() if batch.is_open and not access.is_out(world, batch)]
-    if world.policy.preset == "tight":
+    if world.policy.preset == "tight" or heads.is_strict(world):
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
         lines = heads.in_order(world, batches, left, total).rest()
     else:
         batches.sort(key=lambda batch: (-heads.tier(world, batch), batch.leaf.claim()))
         lines = [(batch, line) for batch in batches for line in by_head(batch)]
-    return [
-        (batch, line)
-        for batch, line in lines
-        if line.shape.nodes == 1 and (not batch.queues or considered.admit(line, 1, hard=True) > 0)
-    ]
+    lines = [each for each in lines if not each[0].queues or considered.admit(each[1], 1, hard=True) > 0]
+    return [(batch, line) for batch, line in _in_their_turn(world, lines) if line.shape.nodes == 1]
+
+
+def _in_their_turn(world: World, lines: list[tuple[Batch, Line]]) -> list[tuple[Batch, Line]]:
+    """Without those that would overtake others and may not: the first that no limit holds is whom they wait for.
+
+    Without backfill these are all behind the first, but for those whose turns alternate with its own: they ask for no
+    less, so that it has room wherever they have.
+    """
+    if not heads.is_strict(world) and all(service.may_backfill for service in world.policy.services.values()):
+        return lines
+    found: list[tuple[Batch, Line]] = []
+    first: tuple[Batch, Line] | None = None
+    for batch, line in lines:
+        if first is None or not _waits_its_turn(world, batch) or _alternate(world, first, line):
+            found.append((batch, line))
+        if first is None and limits.room(world, line, hard=True) > 0:
+            first = batch, line
+    return found
+
+
+def _waits_its_turn(world: World, batch: Batch) -> bool:
+    """Whether its jobs may not start before others that are in front of them."""
+    if heads.is_strict(world):
+        return True
+    return bool(world.policy.services) and not world.policy.service(batch.settings.service).may_backfill
+
+
+def _alternate(world: World, first: tuple[Batch, Line], line: Line) -> bool:
+    batch, before = first
+    if world.policy.preset != "fair" or before.shape.nodes > 1 or not is_plain(batch, before):
+        return False
+    is_tier_same = _tier(world, before) == _tier(world, line)
+    return is_tier_same and not (line.vector - before.vector) & world.layout.guard and before.features <= line.features
 
 
 def by_head(batch: Batch) -> list[Line]:
@@ -239,7 +269,7 @@ def _candidates(world: World, cell: Cell, node: Node, own: list[Line]) -> list[L
     Of those within their soft limits; where none is, however far one looks, those that only a soft limit holds back.
     """
     lines = _within_limits(world, cell, node, own, hard=False)
-    if not lines and world.is_limited and len(cell.tickets) <= PASSED_OVER:
+    if not lines and world.is_limited and len(cell.tickets) <= PASSED_OVER and not heads.is_strict(world):
         lines = _within_limits(world, cell, node, own, hard=True)
     return lines
 
@@ -251,7 +281,9 @@ def _within_limits(world: World, cell: Cell, node: Node, own: list[Line], *, har
     def could_go(line: Line) -> bool:
         if not any(not (room - line.vector) & guard for room in rooms) or not _may_start(world, node, line):
             return False
-        return (line in tickets or not world.batches[line.batch].queues) and limits.room(world, line, hard=hard) > 0
+        batch = world.batches[line.batch]
+        has_turn = line in tickets or not (batch.queues or _waits_its_turn(world, batch))
+        return has_turn and limits.room(world, line, hard=hard) > 0
 
     tickets = cell.tickets
     lines: list[Line] = []
@@ -282,7 +314,8 @@ def _may_start(world: World, node: Node, line: Line) -> bool:
         and line.may_be_on(node.name)
         and line.shape.nodes == 1
         and not batch.is_barred(node.id)
-        and line.shape.nodes == 1
+        and (not line.features or line.features.issubset(node.features))
+        and not is_alone(world, batch)  # how much of the node is free says nothing then
         and (node.until_us == NEVER_US or _is_over_in_time(world, node, line))
         and access.may_follow(world, node, line)
     )

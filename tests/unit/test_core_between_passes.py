@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
@@ -189,3 +190,25 @@ def test_a_node_that_has_lost_a_feature_is_given_no_more_of_who_asks_for_it(hub:
     hub.decide()
     hub.take_all()
     assert followed(hub, 1, 1) == []
+
+
+def test_nothing_is_kept_for_who_is_at_a_limit_meanwhile(hub: Recorder) -> None:
+    """Under `conservative` promises outlast the pass; that of a line which a limit holds would keep others out."""
+    settle(hub, Policy(backfill="conservative", users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 1)))}))
+    hub.join("a", capacity(cpus=2))
+    hub.submit(1, shape=shape(2, 10), user="bob")
+    hub.start()
+    hub.submit(1, shape=shape(1, 60))
+    hub.submit(1, shape=shape(1, 60))
+    other = hub.submit(1, shape=shape(1, 60), user="carl")
+    last = hub.submit(1, shape=Shape(cpu_milli=500, time_limit_us=60 * MINUTE), user="dora")
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, preset="tight")
+    hub.decide()
+    hub.take_all()
+    assert len(hub.core.world.promises) == 4
+    hub.now_us += 5 * MINUTE
+    hub.end(A, 1, 1)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(other) == {"locked": 1}
+    assert [line.batch for line in hub.core.world.promises] == [last]

@@ -215,7 +215,9 @@ class Sweep:
         return True
 
     def _put_aside(self, batch: Batch, line: Line) -> None:
-        """A limit holds the line; where that is a soft one only, it may be tried once more."""
+        """A limit holds the line: nothing is kept for it. Where that is a soft one only, it may be tried once more."""
+        if line in self._world.promises:
+            self._world.lift(self._world.promises.pop(line))
         explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))

@@ -53,6 +53,13 @@ def is_plain(batch: Batch, line: Line) -> bool:
     return is_free_to_go and not batch.settings.reservation
 
 
+def is_able(world: World, line: Line, node: Node) -> bool:
+    """Whether the node, empty, could take an attempt of the line."""
+    if (node.total - line.vector) & world.layout.guard or (line.shape.nodes > 1 and not node.takes_claims):
+        return False
+    return not line.features or line.features.issubset(node.features)
+
+
 def are_enough(line: Line, able: Iterable[NodeId]) -> bool:
     """Whether the line's jobs find as many nodes as they need among these, each of which is named once."""
     return sum(1 for _ in islice(able, line.shape.nodes)) == line.shape.nodes

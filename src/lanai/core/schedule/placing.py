@@ -34,12 +34,6 @@ def is_full_for(world: World, line: Line) -> bool:
     return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
 
 
-def is_able(world: World, line: Line, node: Node) -> bool:
-    """Whether the node, empty and open, could take an attempt of the line, by what it has and is called."""
-    is_large_enough = not (node.total - line.vector) & world.layout.guard
-    return is_large_enough and line.features.issubset(node.features) and line.may_be_on(node.name)
-
-
 def may_go(batch: Batch, line: Line, node: Node) -> bool:
     """Whether nothing keeps the line's jobs from that node, whatever is free there."""
     if line.shape.nodes > 1 and not node.takes_claims:
@@ -54,10 +48,10 @@ def is_plain(batch: Batch, line: Line) -> bool:
 
 
 def is_able(world: World, line: Line, node: Node) -> bool:
-    """Whether the node, empty, could take an attempt of the line."""
+    """Whether the node, empty, could take an attempt of the line, by what it has and what it is called."""
     if (node.total - line.vector) & world.layout.guard or (line.shape.nodes > 1 and not node.takes_claims):
         return False
-    return not line.features or line.features.issubset(node.features)
+    return line.features.issubset(node.features) and line.may_be_on(node.name)
 
 
 def are_enough(line: Line, able: Iterable[NodeId]) -> bool:

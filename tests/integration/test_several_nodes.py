@@ -43,6 +43,8 @@ def kill_starter(site: Site, name: str) -> None:
 def test_the_command_runs_once_and_finds_all_its_nodes(site: Site) -> None:
     ran = site.lanai("run", "--nodes", "3", "--", "sh", "-c", "cat $LANAI_HOSTFILE; echo $LANAI_NODES $LANAI_NNODES")
     assert ran.stdout == "n1\nn2\nn3\nn1 n2 n3 3\n"
+    ran = site.lanai("run", "--nodes", "2+", "--", "sh", "-c", "echo $LANAI_NODES $LANAI_NNODES")
+    assert ran.stdout == "n1 n2 n3 3\n"
     ran = site.lanai("run", "--nodes", "2", "--tasks-per-node", "2", "--", "sh", "-c", "cat $LANAI_MPI_HOSTFILE")
     assert ran.stdout == "n1 slots=2\nn2 slots=2\n"
     assert not list(site.home.glob("agents/*/starter/hosts/*"))

@@ -6,10 +6,10 @@ import click
 import pytest
 
 from lanai.cli.joblist_file import check_inputs, open_list
-from lanai.cli.submission import environment, priority_of, settings_of, submit_options
+from lanai.cli.submission import environment, nodes_of, priority_of, settings_of, submit_options
 from lanai.model.batch import BatchSettings, Retries
 from lanai.model.errors import ListErrors, UserError
-from lanai.model.resources import Shape
+from lanai.model.resources import NODES_MAX, Shape
 from lanai.model.settings import SubmitSettings
 
 
@@ -41,8 +41,7 @@ def test_without_options_a_job_has_one_cpu_and_this_directory() -> None:
 
 def test_several_nodes() -> None:
     assert settings("--nodes", "3", "--tasks-per-node", "2").shape == Shape(nodes=3, tasks_per_node=2)
-    with pytest.raises(click.BadParameter):
-        settings("--nodes", "0")
+    assert settings("--nodes", "2-5").shape == Shape(nodes=2, nodes_most=5)
 
 
 def test_amounts() -> None:
@@ -267,3 +266,14 @@ def test_account_and_service_have_defaults_in_the_configuration() -> None:
 def test_a_start_date_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="--start-after: found 'soon', accepted is a moment"):
         settings("--start-after", "soon")
+
+
+@pytest.mark.parametrize(("text", "nodes"), [("1", (1, 0)), ("4", (4, 0)), ("4-8", (4, 8)), ("2+", (2, NODES_MAX))])
+def test_nodes_are_a_number_or_a_range(text: str, nodes: tuple[int, int]) -> None:
+    assert nodes_of(text) == nodes
+
+
+@pytest.mark.parametrize("text", ["0", "1+", "1-4", "8-4", "4-", "+4", "x", "", "99999"])
+def test_other_nodes_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--nodes: found"):
+        nodes_of(text)

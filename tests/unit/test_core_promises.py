@@ -3,9 +3,10 @@
 import msgspec
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.effects import RecallJobs, StartAttempts
+from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
 from lanai.core.events import JobsCancelled
 from lanai.model.ids import BatchId
+from lanai.model.policy import Bound, Limits, Policy
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -200,3 +201,22 @@ def test_a_command_that_is_not_found_is_not_kept_for_a_node_that_it_may_not_have
     hub.end(one, 1, 1, outcome="notfound")
     hub.take_all()
     assert hub.counts(batch) == {"failed": 1}
+
+
+def test_a_job_over_at_least_so_many_nodes_has_all_that_have_room(hub: Recorder) -> None:
+    """Up to its most; by the least where it counts in a limit, and where it waits."""
+    nodes = [hub.join(f"n{number}", capacity(cpus=1)) for number in range(4)]
+    first = hub.submit(2, shape=job(1, 10, nodes=2, nodes_most=3))
+    hub.decide()
+    assert [claim.node for claim in hub.take(ClaimRoom)] == nodes[1:3]
+    assert promised(hub) == {first: 10}
+    assert [len(promise.nodes) for promise in hub.core.world.promises.values()] == [2]
+
+
+def test_and_no_more_than_the_least_where_a_limit_counts(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(limits=Limits(nodes=Bound(3, 3)))
+    for number in range(4):
+        hub.join(f"n{number}", capacity(cpus=1))
+    hub.submit(1, shape=job(1, 10, nodes=2, nodes_most=4))
+    hub.decide()
+    assert len(hub.take(ClaimRoom)) == 1

@@ -238,6 +238,7 @@ def shape_shown(shape: Mapping[str, Any]) -> dict[str, Any]:
         "memory_bytes": shape["memory_bytes"],
         "gpus": shape["gpu_milli"] / 1000,
         "nodes": shape["nodes"],
+        "nodes_most": shape.get("nodes_most") or None,
         "time_limit_s": seconds(shape["time_limit_us"]) or None,
         "features": list(shape["features"]),
         "on": shape.get("on") or None,

@@ -126,6 +126,8 @@ def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]
         yield "cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)"
     if not 1 <= shape.nodes <= NODES_MAX:
         yield f"nodes: found {shape.nodes}, accepted is 1 to {NODES_MAX}"
+    if shape.nodes_most and not 2 <= shape.nodes <= shape.nodes_most <= NODES_MAX:
+        yield f"nodes_most: found {shape.nodes_most}, accepted is 0, or no less than nodes, which is 2 or more then"
     if not 1 <= shape.tasks_per_node <= TASKS_MAX:
         yield f"tasks per node: found {shape.tasks_per_node}, accepted is 1 to {TASKS_MAX}"
     if shape.gpu_milli % 1000:

@@ -47,10 +47,10 @@ _OPTIONS: Final = (
     click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="A named resource per job."),
     click.option(
         "--nodes",
-        type=click.IntRange(1, NODES_MAX),
-        default=1,
+        default="1",
         metavar="N",
-        help="Nodes per job, each with all of the above; the command runs on the first of them. (default 1)",
+        help="Nodes per job, each with all of the above; the command runs on the first. 4-8 and 4+: as many as have "
+        "room, four at least. (default 1)",
     ),
     click.option(
         "--tasks-per-node",
@@ -189,6 +189,7 @@ def resources_of(texts: Sequence[str]) -> dict[str, int]:
 
 def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
     named = resources_of(options["resources"])
+    least, most = nodes_of(str(options["nodes"]))
     time_limit_s = understood("--time", _or(options["time_limit"], defaults.time) or 0, parse_duration)
     return Shape(
         cpu_milli=understood("--cpus", _given(_or(options["cpus"], defaults.cpus), 1), parse_milli),
@@ -198,9 +199,22 @@ def _shape(options: Mapping[str, Any], defaults: SubmitSettings) -> Shape:
         time_limit_us=round(time_limit_s * 1_000_000),
         features=_features(options["features"]),
         on=_names(options["on"]),
-        nodes=options["nodes"],
+        nodes=least,
+        nodes_most=most,
         tasks_per_node=options["tasks_per_node"],
     )
+
+
+def nodes_of(text: str) -> tuple[int, int]:
+    """`4` is (4, 0), exactly so many; `4-8` is (4, 8), and `4+` up to as many as a job may have. Raises UserError."""
+    import re
+
+    match = re.fullmatch(r"(\d{1,9})(?:(\+)|-(\d{1,9}))?", text.strip(), re.ASCII)
+    least, most = (int(match[1]), NODES_MAX if match[2] else int(match[3] or 0)) if match else (0, 0)
+    if not 1 <= least <= NODES_MAX or (most and not 2 <= least <= most <= NODES_MAX):
+        accepted = f"accepted is 1 to {NODES_MAX}, or from 2 on with an end, such as 4-8 or 4+"
+        raise UserError(f"--nodes: found {text!r}, {accepted}", code="bad_option")
+    return least, most
 
 
 def _names(text: str | None) -> str:

@@ -106,7 +106,10 @@ def too_large(world: World, shape: Shape) -> str:
 
 def describe(shape: Shape) -> str:
     """A shape in words."""
-    return _each(shape) if shape.nodes == 1 else f"{shape.nodes} nodes with {_each(shape)}"
+    if shape.nodes == 1:
+        return _each(shape)
+    upto = "" if shape.nodes_most <= shape.nodes else f" to {shape.nodes_most}"
+    return f"{shape.nodes}{upto} nodes with {_each(shape)}"
 
 
 def _each(shape: Shape) -> str:

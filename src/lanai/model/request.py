@@ -57,6 +57,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             named=tuple(sorted((name, count) for name, count in named.items() if count)),
             time_limit_us=default.time_limit_us if self.time_limit_s is None else round(self.time_limit_s * 1_000_000),
             nodes=default.nodes if self.nodes is None else self.nodes,
+            nodes_most=default.nodes_most if self.nodes is None else 0,
         )
 
 

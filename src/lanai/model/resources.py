@@ -22,6 +22,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         named: other resources, sorted by name, counts from 1.
         time_limit_us: 0 is without limit.
         nodes: how many nodes the job has at once, from 1; all the amounts above are on each of them.
+        nodes_most: with `nodes` of 2 or more it may have up to so many, as have room when it starts; 0: no more.
         tasks_per_node: what the host files say of each node, from 1; nothing else goes by it.
         features: what each of its nodes must have, sorted.
         on: an expression of names of nodes (`model/node_names`) that it may have; empty: any.
@@ -33,6 +34,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     named: tuple[tuple[str, int], ...] = ()
     time_limit_us: int = 0
     nodes: int = 1
+    nodes_most: int = 0
     tasks_per_node: int = 1
     features: tuple[str, ...] = ()
     on: str = ""

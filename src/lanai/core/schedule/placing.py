@@ -100,7 +100,10 @@ def may_join(world: World, batch: Batch, lines: list[Line]) -> bool:
 
 
 def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] | None:
-    """As many nodes as a job of the line has at once, on which it fits now and for so long; None: there are not."""
+    """As many nodes as a job of the line has at once, on which it fits now and for so long; None: there are not.
+
+    Where it may have more they are as many as there are, unless its batch counts in a limit: that is by the least.
+    """
     allows = _rule(world, batch, line, length_us)
     guard = world.layout.guard
     if line.shape.nodes == 1 and world.policy.node_choice == "smallest":
@@ -111,18 +114,19 @@ def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] |
                 best = node
         return None if best is None else [best]
     wanted, choice = line.shape.nodes, world.policy.node_choice
+    most = wanted if batch.counters else max(wanted, line.shape.nodes_most)
     fitting: list[Node] = []
     cells = list(able_cells(world, line))
     if sum(cell.most(line.vector) for cell in cells) < wanted:
         return None
     for cell in cells:
         if choice == "smallest":
-            fitting += cell.smallest(line.vector, guard, allows, wanted)
+            fitting += cell.smallest(line.vector, guard, allows, most)
         else:
             fitting += cell.fitting(line.vector, guard, allows)
     if len(fitting) < wanted:
         return None
-    return sorted(nsmallest(wanted, fitting, key=_BY[choice]), key=lambda node: node.id)
+    return sorted(nsmallest(most, fitting, key=_BY[choice]), key=lambda node: node.id)
 
 
 def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[Node], bool]:

@@ -20,6 +20,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
 from lanai.core.schedule import access, future, limits
 from lanai.core.schedule.counters import Counter
+from lanai.core.schedule.estimate import end_of
 from lanai.core.schedule.lines import Line
 from lanai.core.world import Promise, World
 from lanai.model.ids import Index
@@ -29,8 +30,6 @@ from lanai.model.units import format_duration
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
 Certainty: TypeAlias = Literal["now", "promised", "if nothing comes before it", "unknown"]
-OVERRUN_US: Final = 60_000_000
-"""What has run for longer than expected is expected to end in so long at the earliest."""
 LOOKED_AT: Final = 5_000
 """So many attempts are looked at for one answer, so that it is never long in coming."""
 
@@ -165,13 +164,10 @@ def _starts(world: World, grant: Grant) -> Iterator[int]:
 
 
 def _end_us(world: World, start_us: int, length_us: int, *, is_limit: bool) -> int:
-    """A limit ends what passes it; what runs longer than was predicted is predicted anew."""
-    end_us = start_us + length_us
-    if end_us > world.now_us:
-        return end_us
+    """A limit ends what passes it; what runs longer than was predicted is predicted anew, as the pass does."""
     if is_limit:
-        return world.now_us
-    return max(start_us + (world.now_us - start_us) * 3 // 2, world.now_us + OVERRUN_US)
+        return max(start_us + length_us, world.now_us)
+    return end_of(start_us, length_us, world.now_us)
 
 
 def _on_nodes(

@@ -109,6 +109,8 @@ class World:
         self.use_due_us = 0
         """when it is to be kept next."""
         self.nodes: dict[NodeId, Node] = {}
+        self.total: Vector = 0
+        """All capacity of the nodes that have taken stock and are connected."""
         self.names: dict[str, NodeId] = {}
         self.suspended: set[NodeId] = set()
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
@@ -247,9 +249,19 @@ class World:
             if cell.is_empty:
                 del self.cells[key]
 
-    def total(self) -> Vector:
-        """All capacity of the nodes that have taken stock and are connected."""
-        return sum([node.total for node in self.nodes.values() if node.is_in_step])
+    # -- nodes in step
+
+    def step_in(self, node: Node) -> None:
+        """The node has taken stock, so that grants may be sent."""
+        if not node.is_in_step:
+            node.is_in_step = True
+            self.total += node.total
+
+    def step_out(self, node: Node) -> None:
+        """Nothing may be sent to the node until it has taken stock. To be called before its capacity changes."""
+        if node.is_in_step:
+            node.is_in_step = False
+            self.total -= node.total
 
     # -- grants
 

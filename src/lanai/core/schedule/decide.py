@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lanai.core import dates, explain, reservations
-from lanai.core.batches import Batch
+from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
@@ -54,7 +54,7 @@ def look(world: World) -> Sweep:
     _forget_reasons(world)
     dates.note(world)
     out = reservations.note(world)
-    total = world.total()
+    total = world.total
     price(world.batches.values(), total)
     waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open and batch.id not in out]
     weigh_users(waiting)
@@ -94,17 +94,18 @@ class Sweep:
         lines = (line for batch in waiting for line in batch.lines.values())
         self._left = {line: count for line in lines if (count := line.waiting.count)}
         self._order = heads.in_order(world, waiting, self._left, total)
-        self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
+        self._vectors: set[Vector] | None = None
         self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
+        self._is_simple: dict[Batch, bool] = {}
         self._held = 0
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
-        self._has_steps = any(node.steps for node in world.nodes.values())
+        self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
         self._aside: list[tuple[Batch, Line]] = []
@@ -286,13 +287,12 @@ class Sweep:
         That is so where it needs several nodes, where another line waits that asks for less of anything, where
         something is reserved, and where it may not be on a node beside others.
         """
+        if line.shape.nodes > 1 or self._has_steps or not self._is_free:
+            return True
+        if self._vectors is None:
+            self._vectors = {other.vector for other in self._left}
         guard = self._world.layout.guard
-        return (
-            line.shape.nodes > 1
-            or any((vector - line.vector) & guard for vector in self._vectors)
-            or self._has_steps
-            or not self._is_free
-        )
+        return any((vector - line.vector) & guard for vector in self._vectors)
 
     def _keep_promises(self) -> None:
         """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
@@ -323,15 +323,23 @@ class Sweep:
 
         In a long queue that is so for most lines in most passes.
         """
-        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not is_plain(batch, line):
+        if line.reason != explain.NO_ROOM or line.shape.nodes > 1:
             return False
-        if batch.counters or batch.queues or batch.room() < 1 or self._world.policy.services:
+        is_simple = self._is_simple.get(batch)
+        if is_simple is None:
+            is_simple = self._is_simple[batch] = self._is_only_about_room(batch)
+        if not is_simple or line.not_on != ANYWHERE or line.names is not None:
             return False
         kind = line.vector, line.features
         is_full = self._is_full.get(kind)
         if is_full is None:
             is_full = self._is_full[kind] = is_full_for(self._world, line)
         return is_full
+
+    def _is_only_about_room(self, batch: Batch) -> bool:
+        if batch.counters or batch.queues or batch.avoided or batch.stalls or self._world.policy.services:
+            return False
+        return batch.has_begun and batch.room() > 0 and not batch.settings.reservation
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

@@ -118,6 +118,8 @@ class World:
         self.claiming: dict[GrantId, Grant] = {}
         """Grants over several nodes that are not sent yet, because some of these have not answered."""
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
+        self.able: dict[tuple[Vector, frozenset[str]], tuple[Cell, ...]] = {}
+        """What `placing.able_cells` has found for lines of that vector and these features, until a cell comes or goes."""
         self.policy = policy
         self.counters: dict[Key, Counter] = {}
         """What the policy limits, but for each batch by itself."""
@@ -231,6 +233,7 @@ class World:
         found = self.cells.get(key)
         if found is None:
             found = self.cells[key] = Cell(node.total, node.features)
+            self.able.clear()
         return found
 
     def reindex(self, node: Node) -> None:
@@ -248,6 +251,7 @@ class World:
             cell.drop(node)
             if cell.is_empty:
                 del self.cells[key]
+                self.able.clear()
 
     # -- nodes in step
 

@@ -34,22 +34,30 @@ class Entry:
         self.first_us = ends[0][0] if ends else NEVER_US
         self._ends = ends
         self._rooms: dict[Vector, int] = {}
+        """When requests have room; minus a time up to which one has none."""
 
-    def room_us(self, vector: Vector, guard: int) -> int:
-        """When `vector` has room on the node, which has none for it now, if nothing is kept there; or NEVER_US."""
-        at_us = self._rooms.get(vector)
-        if at_us is None:
-            if len(self._rooms) >= REMEMBERED:
-                self._rooms.clear()
-            at_us = self._rooms[vector] = self._find(vector, guard)
-        return at_us
+    def room_us(self, vector: Vector, guard: int, until_us: int) -> int:
+        """When `vector` has room on the node, which has none for it now, if nothing is kept there.
 
-    def _find(self, vector: Vector, guard: int) -> int:
+        Where it has none until then, some time after `until_us`; or NEVER_US.
+        """
+        known_us = self._rooms.get(vector, 0)
+        if known_us > 0:
+            return known_us
+        if -known_us > until_us:
+            return -known_us
+        if len(self._rooms) >= REMEMBERED:
+            self._rooms.clear()
         free = self.node.free
         for end_us, freed in self._ends:
+            if end_us > until_us:
+                self._rooms[vector] = -end_us
+                return end_us
             free += freed
             if not (free - vector) & guard:
+                self._rooms[vector] = end_us
                 return end_us
+        self._rooms[vector] = NEVER_US
         return NEVER_US
 
 

@@ -41,7 +41,9 @@ class Cell:
         """The free amount by which a node has its place."""
         self._nodes: dict[int, Node] = {}
         self._by_id: list[Node] | None = None
-        """The same in order; None where that has to be made anew."""
+        """The same in order; None where that has to be made anew, and with it"""
+        self._takers = 0
+        """how many of them take claims."""
 
     @property
     def is_empty(self) -> bool:
@@ -110,7 +112,10 @@ class Cell:
     def may_hold(self, request: Vector) -> bool:
         """False where no node has room for `request`, which the index tells for less than `find` does."""
         low, gpus_asked = field(request, CPU) // self._step_milli, field(request, GPU)
-        return any(gpus >= gpus_asked and level.mask >> low for gpus, level in self._levels.items())
+        for gpus, level in self._levels.items():
+            if gpus >= gpus_asked and level.mask >> low:
+                return True
+        return False
 
     def fitting(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> list[Node]:
         """All nodes on which `request` fits and that `allows` says yes to, in any order."""
@@ -120,7 +125,13 @@ class Cell:
         """Those in the index, by id. Not to be changed, and to be read at once."""
         if self._by_id is None:
             self._by_id = [self._nodes[node] for node in sorted(self._nodes)]
+            self._takers = sum(node.takes_claims for node in self._by_id)
         return self._by_id
+
+    def takers(self) -> int:
+        """How many of them may be one of several that a job has."""
+        self.nodes()
+        return self._takers
 
     def _upwards(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Iterator[Node]:
         memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli

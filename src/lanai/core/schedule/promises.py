@@ -106,7 +106,7 @@ def _soonest(
         for first_us, number, entry in cell.agenda.update(world.now_us, ends_of):
             if first_us >= asked.last_us and (first_us, number) > (asked.last_us, asked.last_number):
                 break
-            room_us, node = entry.room_us(vector, guard), entry.node
+            room_us, node = entry.room_us(vector, guard, asked.last_us), entry.node
             if room_us <= asked.last_us and (node.free - vector) & guard:  # who has room now has been looked at
                 asked.look_at(node, room_us)
     return asked.soonest()

@@ -1,8 +1,9 @@
-"""Nodes of a cell in the order in which the first of what each runs is expected to end.
+"""When nodes of a cell are expected to have more room: in order, so that a promise looks at few of them.
 
 A promise looks for the first time at which some nodes have room. A node that has none now has none before its first
-end; so nodes are looked at in the order of their first ends, until none that is left can be better. What is found of a
-node is remembered until something on it changes: `changed` says where it has.
+end, nor before so many cpus (or gpus) are free there: that is, as many as the largest power of two that is not more
+than what is asked for. By this time nodes are kept in order, for each such *part* that is asked for; a promise goes
+through them until none that is left can be better.
 """
 
 from __future__ import annotations
@@ -13,93 +14,119 @@ from typing import Final
 
 from lanai.core.nodes import NEVER_US, Node
 from lanai.model.ids import NodeId
-from lanai.model.vector import Vector
+from lanai.model.vector import CPU, FIELD_BITS, GPU, Vector, field
 
 End = tuple[int, Vector]
 """When it is expected, and what it frees."""
+Order = list[tuple[int, NodeId, "Entry"]]
 
 MANY: Final = 8
-"""Where more than one of so many nodes have changed, they are sorted anew."""
-REMEMBERED: Final = 64
-"""For so many requests it is remembered when a node has room for them."""
+"""Where more than one of so many nodes have changed, all are sorted anew."""
+UNUSED: Final = 100
+"""An order that so many updates have passed since anybody asked for it is made anew when somebody does."""
+_ANYTHING: Final = 0
 
 
 class Entry:
     """What is known of a node since it has changed last."""
 
-    __slots__ = ("_ends", "_rooms", "first_us", "node")
+    __slots__ = ("_ends", "node", "times")
 
     def __init__(self, node: Node, ends: list[End]) -> None:
         self.node = node
-        self.first_us = ends[0][0] if ends else NEVER_US
         self._ends = ends
-        self._rooms: dict[Vector, int] = {}
-        """When requests have room; minus a time up to which one has none."""
+        self.times: dict[Vector, int] = {}
+        """When each part has room after the first end."""
 
-    def room_us(self, vector: Vector, guard: int, until_us: int) -> int:
-        """When `vector` has room on the node, which has none for it now, if nothing is kept there.
-
-        Where it has none until then, some time after `until_us`; or NEVER_US.
-        """
-        known_us = self._rooms.get(vector, 0)
-        if known_us > 0:
-            return known_us
-        if -known_us > until_us:
-            return -known_us
-        if len(self._rooms) >= REMEMBERED:
-            self._rooms.clear()
+    def room_us(self, vector: Vector, guard: int) -> int:
+        """From which end on `vector` has room on the node, if nothing is kept there; or NEVER_US."""
         free = self.node.free
         for end_us, freed in self._ends:
-            if end_us > until_us:
-                self._rooms[vector] = -end_us
-                return end_us
             free += freed
             if not (free - vector) & guard:
-                self._rooms[vector] = end_us
                 return end_us
-        self._rooms[vector] = NEVER_US
         return NEVER_US
 
 
 class Agenda:
-    """The first ends of a cell's nodes."""
+    """The nodes of one cell in the order in which they have more room."""
 
     def __init__(self) -> None:
         self.changed: dict[NodeId, Node] = {}
-        """Nodes of which something may have changed since `update`."""
-        self._order: list[tuple[int, NodeId, Entry]] = []
+        """Nodes of which something may have changed since `in_order`."""
         self._entries: dict[NodeId, Entry] = {}
+        self._orders: dict[Vector, Order] = {_ANYTHING: []}
+        self._asked: dict[Vector, int] = {}
+        """At which update each was asked for last."""
+        self._updates = 0
 
     def drop(self, node: Node) -> None:
         """The node is not in the cell any more."""
         self.changed.pop(node.id, None)
-        if node.id in self._entries:
-            self._take_out(node.id)
+        entry = self._entries.pop(node.id, None)
+        if entry is not None:
+            self._take_out(entry)
 
-    def update(self, now_us: int, ends_of: Callable[[Node], list[End]]) -> list[tuple[int, NodeId, Entry]]:
-        """Look anew at nodes that have changed, and at those of which an expected end has passed.
+    def in_order(self, request: Vector, guard: int, now_us: int, ends_of: Callable[[Node], list[End]]) -> Order:
+        """Nodes by a time before which none that has no room for `request` now has any.
 
         Args:
+            request: what is asked for.
+            guard: of the layout.
             now_us: by the hub's clock.
             ends_of: gives a node's expected ends in order, all after now.
 
         Returns:
-            (first end, number, entry) of each node, in order. Not to be changed, and to be read at once.
+            (time, number, entry) of each node, in order. Not to be changed, and to be read at once.
         """
-        for _, number, entry in self._order[: bisect_left(self._order, (now_us + 1,))]:
+        self._update(guard, now_us, ends_of)
+        part = _part(request)
+        self._asked[part] = self._updates
+        if part not in self._orders:
+            for entry in self._entries.values():
+                entry.times[part] = entry.room_us(part, guard)
+            self._orders[part] = self._sorted(part)
+        return self._orders[part]
+
+    def _update(self, guard: int, now_us: int, ends_of: Callable[[Node], list[End]]) -> None:
+        by_first_end = self._orders[_ANYTHING]
+        for _, number, entry in by_first_end[: bisect_left(by_first_end, (now_us + 1,))]:
             self.changed[number] = entry.node
+        if not self.changed:
+            return
+        self._updates += 1
+        self._forget()
         is_many = len(self.changed) * MANY > len(self._entries)
         for number, node in self.changed.items():
-            if not is_many and number in self._entries:
-                self._take_out(number)
+            before = self._entries.get(number)
+            if before is not None and not is_many:
+                self._take_out(before)
             entry = self._entries[number] = Entry(node, ends_of(node))
-            if not is_many:
-                insort(self._order, (entry.first_us, number, entry))
+            for part, order in self._orders.items():
+                at_us = entry.times[part] = entry.room_us(part, guard)
+                if not is_many:
+                    insort(order, (at_us, number, entry))
         if is_many:
-            self._order = sorted((entry.first_us, number, entry) for number, entry in self._entries.items())
+            self._orders = {part: self._sorted(part) for part in self._orders}
         self.changed.clear()
-        return self._order
 
-    def _take_out(self, number: NodeId) -> None:
-        entry = self._entries.pop(number)
-        del self._order[bisect_left(self._order, (entry.first_us, number))]
+    def _sorted(self, part: Vector) -> Order:
+        return sorted((entry.times[part], number, entry) for number, entry in self._entries.items())
+
+    def _forget(self) -> None:
+        for part, asked in list(self._asked.items()):
+            if asked + UNUSED < self._updates:
+                del self._asked[part]
+                if part != _ANYTHING:
+                    del self._orders[part]
+
+    def _take_out(self, entry: Entry) -> None:
+        for part, order in self._orders.items():
+            del order[bisect_left(order, (entry.times[part], entry.node.id))]
+
+
+def _part(request: Vector) -> Vector:
+    """Of the gpus or, where it asks for none, cpus of a request the largest power of two that is not more."""
+    position = GPU if field(request, GPU) else CPU
+    amount = field(request, position)
+    return 1 << amount.bit_length() - 1 << position * FIELD_BITS if amount else _ANYTHING

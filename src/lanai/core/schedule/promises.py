@@ -103,12 +103,13 @@ def _soonest(
     for cell in able_cells(world, line):
         for node in cell.having_room(vector, guard):
             asked.look_at(node)
-        for first_us, number, entry in cell.agenda.update(world.now_us, ends_of):
-            if first_us >= asked.last_us and (first_us, number) > (asked.last_us, asked.last_number):
+        for least_us, number, entry in cell.agenda.in_order(vector, guard, world.now_us, ends_of):
+            if least_us >= asked.last_us and (least_us, number) > (asked.last_us, asked.last_number):
                 break
-            room_us, node = entry.room_us(vector, guard, asked.last_us), entry.node
-            if room_us <= asked.last_us and (node.free - vector) & guard:  # who has room now has been looked at
-                asked.look_at(node, room_us)
+            if (entry.node.free - vector) & guard:  # else it has been looked at
+                room_us = entry.room_us(vector, guard)
+                if room_us <= asked.last_us:
+                    asked.look_at(entry.node, room_us)
     return asked.soonest()
 
 
@@ -134,7 +135,8 @@ class _Asked:
         if room_us is not None and self._is_plain and not node.steps:
             at_us = max(at_us, room_us)
         else:
-            at_us = future.earliest(world, node, line, need(world, batch, line, node), length_us, at_us)
+            vector = need(world, batch, line, node)
+            at_us = future.earliest(world, node, line, vector, length_us, at_us, self.last_us)
         entry = -at_us, -node.id, node
         if len(self._best) < line.shape.nodes:
             heappush(self._best, entry)

@@ -19,6 +19,7 @@ from lanai.core.effects import ClaimRoom, Effect, StartAttempts, UnclaimRoom
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.reserved import Live
+from lanai.core.schedule.agenda import Effort
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.counters import Counter, Key
 from lanai.core.schedule.leaf import Leaf
@@ -119,7 +120,7 @@ class World:
         """Grants over several nodes that are not sent yet, because some of these have not answered."""
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
         self.able: dict[tuple[Vector, frozenset[str]], tuple[Cell, ...]] = {}
-        """What `placing.able_cells` has found for lines of that vector and these features, until a cell comes or goes."""
+        """What `placing.able_cells` has found for lines of a vector and features, until a cell comes or goes."""
         self.policy = policy
         self.counters: dict[Key, Counter] = {}
         """What the policy limits, but for each batch by itself."""
@@ -137,6 +138,8 @@ class World:
         """When one of them begins or ends next, by the core's own clock; 0: none does."""
         self.reservations_skew_us = 0
         """What the core's own clock was ahead of that on the wall when their steps were laid."""
+        self.effort = Effort()
+        """How much this call of the core may still look at anew."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.giving: dict[Line, Giving] = {}

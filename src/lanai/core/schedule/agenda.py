@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from lanai.core.nodes import NEVER_US, Node
 from lanai.model.ids import NodeId
@@ -18,7 +18,8 @@ from lanai.model.vector import CPU, FIELD_BITS, GPU, Vector, field
 
 End = tuple[int, Vector]
 """When it is expected, and what it frees."""
-Order = list[tuple[int, NodeId, "Entry"]]
+Places = list[tuple[int, NodeId, "Entry"]]
+"""(time, number, entry) of nodes in order."""
 
 MANY: Final = 8
 """Where more than one of so many nodes have changed, all are sorted anew."""
@@ -27,25 +28,80 @@ UNUSED: Final = 100
 _ANYTHING: Final = 0
 
 
-class Entry:
-    """What is known of a node since it has changed last."""
+class Entry(NamedTuple):
+    """A node, and when what is on it is expected to end."""
 
-    __slots__ = ("_ends", "node", "times")
-
-    def __init__(self, node: Node, ends: list[End]) -> None:
-        self.node = node
-        self._ends = ends
-        self.times: dict[Vector, int] = {}
-        """When each part has room after the first end."""
+    node: Node
+    ends: list[End]
 
     def room_us(self, vector: Vector, guard: int) -> int:
         """From which end on `vector` has room on the node, if nothing is kept there; or NEVER_US."""
         free = self.node.free
-        for end_us, freed in self._ends:
+        for end_us, freed in self.ends:
             free += freed
             if not (free - vector) & guard:
                 return end_us
         return NEVER_US
+
+
+class Exhausted(Exception):
+    """One call has looked anew at so many nodes that the rest is for the next one."""
+
+
+class Effort:
+    """How much one call may look at anew, in times at which a node has room for something: each is about 1 us."""
+
+    UNLIMITED: Final = 1 << 60
+    PER_NODE: Final = 12
+    """To find out when everything on a node is expected to end."""
+
+    def __init__(self) -> None:
+        self.left = self.most = self.UNLIMITED
+
+    def begin(self, most: int) -> None:
+        """From now on so much."""
+        self.left = self.most = most
+
+    def spend(self, amount: int) -> None:
+        """So much has been looked at."""
+        self.left -= amount
+
+    def allows(self, amount: int) -> bool:
+        """Whether so much may be looked at now. What is more than any call may is left to one that begins with it."""
+        return amount <= self.left or self.left == self.most
+
+
+class _Order:
+    """All entries by the time at which a part has room."""
+
+    def __init__(self) -> None:
+        self.places: Places = []
+        self._times: dict[NodeId, int] = {}
+        self.asked = 0
+        """At which update it was asked for last."""
+
+    def set_all(self, times: dict[NodeId, int], entries: dict[NodeId, Entry]) -> None:
+        """These are all there are."""
+        self._times = times
+        self.places = sorted((at_us, number, entries[number]) for number, at_us in times.items())
+
+    def put(self, at_us: int, entry: Entry) -> None:
+        """One more, or one that is known in another place."""
+        self.drop(entry.node.id)
+        self._times[entry.node.id] = at_us
+        insort(self.places, (at_us, entry.node.id, entry))
+
+    def drop(self, number: NodeId) -> None:
+        """Without that of this node, if there is one."""
+        at_us = self._times.pop(number, None)
+        if at_us is not None:
+            del self.places[bisect_left(self.places, (at_us, number))]
+
+    def copy(self) -> _Order:
+        """Another one that is alike."""
+        other = _Order()
+        other.places, other._times, other.asked = self.places.copy(), self._times.copy(), self.asked
+        return other
 
 
 class Agenda:
@@ -55,74 +111,79 @@ class Agenda:
         self.changed: dict[NodeId, Node] = {}
         """Nodes of which something may have changed since `in_order`."""
         self._entries: dict[NodeId, Entry] = {}
-        self._orders: dict[Vector, Order] = {_ANYTHING: []}
-        self._asked: dict[Vector, int] = {}
-        """At which update each was asked for last."""
+        self._orders: dict[Vector, _Order] = {_ANYTHING: _Order()}
         self._updates = 0
+
+    def copy(self) -> Agenda:
+        """Another one that is alike, for a while in which nodes are not what they are."""
+        other = Agenda()
+        other.changed, other._entries, other._updates = self.changed.copy(), self._entries.copy(), self._updates
+        other._orders = {part: order.copy() for part, order in self._orders.items()}
+        return other
 
     def drop(self, node: Node) -> None:
         """The node is not in the cell any more."""
         self.changed.pop(node.id, None)
-        entry = self._entries.pop(node.id, None)
-        if entry is not None:
-            self._take_out(entry)
+        if self._entries.pop(node.id, None) is not None:
+            for order in self._orders.values():
+                order.drop(node.id)
 
-    def in_order(self, request: Vector, guard: int, now_us: int, ends_of: Callable[[Node], list[End]]) -> Order:
+    def in_order(
+        self, request: Vector, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]
+    ) -> Places:
         """Nodes by a time before which none that has no room for `request` now has any.
 
         Args:
             request: what is asked for.
             guard: of the layout.
             now_us: by the hub's clock.
+            effort: how much may be looked at anew.
             ends_of: gives a node's expected ends in order, all after now.
 
         Returns:
             (time, number, entry) of each node, in order. Not to be changed, and to be read at once.
-        """
-        self._update(guard, now_us, ends_of)
-        part = _part(request)
-        self._asked[part] = self._updates
-        if part not in self._orders:
-            for entry in self._entries.values():
-                entry.times[part] = entry.room_us(part, guard)
-            self._orders[part] = self._sorted(part)
-        return self._orders[part]
 
-    def _update(self, guard: int, now_us: int, ends_of: Callable[[Node], list[End]]) -> None:
-        by_first_end = self._orders[_ANYTHING]
+        Raises:
+            Exhausted: more nodes have changed than may be looked at. Those that were are not looked at again.
+        """
+        self._update(guard, now_us, effort, ends_of)
+        part = _part(request)
+        order = self._orders.get(part)
+        if order is None:
+            if not effort.allows(len(self._entries)):
+                return self._orders[_ANYTHING].places  # as good, if more of it has to be gone through
+            effort.spend(len(self._entries))
+            order = self._orders[part] = _Order()
+            times = {number: entry.room_us(part, guard) for number, entry in self._entries.items()}
+            order.set_all(times, self._entries)
+        order.asked = self._updates
+        return order.places
+
+    def _update(self, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]) -> None:
+        by_first_end = self._orders[_ANYTHING].places
         for _, number, entry in by_first_end[: bisect_left(by_first_end, (now_us + 1,))]:
             self.changed[number] = entry.node
         if not self.changed:
             return
         self._updates += 1
-        self._forget()
-        is_many = len(self.changed) * MANY > len(self._entries)
-        for number, node in self.changed.items():
-            before = self._entries.get(number)
-            if before is not None and not is_many:
-                self._take_out(before)
+        since = self._updates - UNUSED
+        self._orders = {part: order for part, order in self._orders.items() if part == _ANYTHING or order.asked > since}
+        looked_at: list[Entry] = []
+        while self.changed and effort.left > 0:
+            effort.spend(Effort.PER_NODE + len(self._orders))
+            number, node = self.changed.popitem()
             entry = self._entries[number] = Entry(node, ends_of(node))
-            for part, order in self._orders.items():
-                at_us = entry.times[part] = entry.room_us(part, guard)
-                if not is_many:
-                    insort(order, (at_us, number, entry))
-        if is_many:
-            self._orders = {part: self._sorted(part) for part in self._orders}
-        self.changed.clear()
-
-    def _sorted(self, part: Vector) -> Order:
-        return sorted((entry.times[part], number, entry) for number, entry in self._entries.items())
-
-    def _forget(self) -> None:
-        for part, asked in list(self._asked.items()):
-            if asked + UNUSED < self._updates:
-                del self._asked[part]
-                if part != _ANYTHING:
-                    del self._orders[part]
-
-    def _take_out(self, entry: Entry) -> None:
+            looked_at.append(entry)
+        is_many = len(looked_at) * MANY > len(self._entries)
         for part, order in self._orders.items():
-            del order[bisect_left(order, (entry.times[part], entry.node.id))]
+            if is_many:
+                times = {number: entry.room_us(part, guard) for number, entry in self._entries.items()}
+                order.set_all(times, self._entries)
+            else:
+                for entry in looked_at:
+                    order.put(entry.room_us(part, guard), entry)
+        if self.changed:
+            raise Exhausted
 
 
 def _part(request: Vector) -> Vector:

@@ -112,10 +112,7 @@ class Cell:
     def may_hold(self, request: Vector) -> bool:
         """False where no node has room for `request`, which the index tells for less than `find` does."""
         low, gpus_asked = field(request, CPU) // self._step_milli, field(request, GPU)
-        for gpus, level in self._levels.items():
-            if gpus >= gpus_asked and level.mask >> low:
-                return True
-        return False
+        return any(gpus >= gpus_asked and level.mask >> low for gpus, level in self._levels.items())
 
     def fitting(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> list[Node]:
         """All nodes on which `request` fits and that `allows` says yes to, in any order."""

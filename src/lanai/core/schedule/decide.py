@@ -9,8 +9,8 @@
    bettered in its turn, so that none is ever put off.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
-A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts and asks to be called again, so
-that no call is long whatever the queue.
+A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts, and where more nodes have
+changed than a call may look at anew, and asks to be called again: so no call is long whatever the queue.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from typing import Final, NamedTuple
 from lanai.core import dates, explain, reservations
 from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
-from lanai.core.recall import make_way, recall_surplus
+from lanai.core.recall import make_way, nodes_with_surplus, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
+from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import lift_all, promise
+from lanai.core.schedule.promises import keep, lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import NodeId
 from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
+LOOKED_AT_MOST: Final = 6000
+"""What `Effort` a pass may take to find out when nodes have room."""
 REFUSALS: Final = 64
 """So many refusals of a pass are remembered to compare with: most lines are like one of the first."""
 
@@ -40,9 +43,11 @@ REFUSALS: Final = 64
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     bans.lift_vain_bans(world)
+    world.effort.begin(LOOKED_AT_MOST)
     sweep = look(world)
+    world.effort.begin(Effort.UNLIMITED)
     sweep.give()
-    if sweep.starts >= MOST_STARTS:
+    if sweep.is_over:
         return False
     sweep.preemption.end()
     tickets.deal(world, sweep.total, sweep.considered)
@@ -101,6 +106,8 @@ class Sweep:
         self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
         self._is_simple: dict[Batch, bool] = {}
         self._held = 0
+        self._is_exhausted = False
+        """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
         self._is_conservative = world.policy.backfill == "conservative"
@@ -110,10 +117,11 @@ class Sweep:
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
         self._aside: list[tuple[Batch, Line]] = []
         self._asked: set[NodeId] = set()
+        self._stacked: list[Node] | None = None
 
     def run(self) -> None:
         """Look at all lines, or at as many as a pass may start jobs of."""
-        while self.starts < MOST_STARTS and (each := self._order.next()) is not None:
+        while not self.is_over and (each := self._order.next()) is not None:
             batch, line = each
             if not self._is_allowed(batch, line, hard=False):
                 self._order.done()
@@ -137,8 +145,13 @@ class Sweep:
                 break
         if not self._is_blocked:
             self._try_those_aside()
-        if self.starts >= MOST_STARTS:
+        if self.is_over:
             self._keep_promises()
+
+    @property
+    def is_over(self) -> bool:
+        """It has done what one call may do: it wants to be called again."""
+        return self._is_exhausted or self.starts >= MOST_STARTS
 
     def booked(self) -> list[Booked]:
         """What was booked, in the order in which it was begun; of each line the first is the first of these."""
@@ -182,7 +195,7 @@ class Sweep:
                 is_allowed = self._start_all(batch, line, hard=False)
             else:
                 is_allowed = self._is_allowed(batch, line, hard=False)
-            if self.starts >= MOST_STARTS:
+            if self.is_over:
                 return
             if self._left[line] and not is_allowed:
                 self._put_aside(batch, line)
@@ -208,7 +221,7 @@ class Sweep:
 
     def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Start the line's jobs until one has no room, or may not. True where it may, if there were room."""
-        while self.starts < MOST_STARTS and self._left[line]:
+        while not self.is_over and self._left[line]:
             if not self._is_allowed(batch, line, hard=hard):
                 return False
             if not self._start(batch, line):
@@ -257,7 +270,9 @@ class Sweep:
             explain.no_room(self._world, batch, line)
         if not batch.has_begun:
             batch.has_begun = True
-            make_way(self._world, batch, line.vector, self._asked)
+            if self._stacked is None:
+                self._stacked = nodes_with_surplus(self._world)
+            make_way(self._world, self._stacked, batch, line.vector, self._asked)
 
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
@@ -269,7 +284,13 @@ class Sweep:
         if not self._is_at_risk(line):
             return
         self._has_steps = True
-        found = promise(world, batch, line, estimate_us(world, line), before)
+        try:
+            found = promise(world, batch, line, estimate_us(world, line), before)
+        except Exhausted:
+            self._is_exhausted = True
+            if before is not None:
+                self._before[line] = before
+            return
         if found is not None and (before is None or before.nodes != found.nodes):
             for node in found.nodes:
                 recall_surplus(world, node, batch, self._asked)
@@ -303,7 +324,7 @@ class Sweep:
             if line in self._world.giving:
                 keep_room(self._world, batch, line, estimate_us(self._world, line))
             else:
-                promise(self._world, batch, line, estimate_us(self._world, line), before)
+                keep(self._world, batch, before, estimate_us(self._world, line))
 
     # -- questions
 

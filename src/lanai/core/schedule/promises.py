@@ -35,6 +35,9 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         line: its head finds no room now.
         length_us: how long its job is expected to run.
         before: what the line was promised by the last pass; its steps are lifted already.
+
+    Raises:
+        Exhausted: to find that out takes more than this call may do. Nothing has been laid.
     """
     found = _earliest(world, batch, line, length_us)
     is_later = before is not None and (found is None or found.at_us > before.at_us)
@@ -42,12 +45,21 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         found = before
     if found is None:
         return None
-    begin_us = max(found.at_us, world.now_us)
-    for node in found.nodes:
+    _lay(world, batch, found, length_us)
+    return found
+
+
+def _lay(world: World, batch: Batch, promised: Promise, length_us: int) -> None:
+    line, begin_us = promised.line, max(promised.at_us, world.now_us)
+    for node in promised.nodes:
         vector = need(world, batch, line, node)
         node.lay(Step(begin_us, begin_us + length_us, vector, line, _nobody))
-    world.promises[line] = found
-    return found
+    world.promises[line] = promised
+
+
+def keep(world: World, batch: Batch, before: Promise, length_us: int) -> None:
+    """Let the line have what the last pass promised it until one comes to it."""
+    _lay(world, batch, before, length_us)
 
 
 def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
@@ -103,7 +115,7 @@ def _soonest(
     for cell in able_cells(world, line):
         for node in cell.having_room(vector, guard):
             asked.look_at(node)
-        for least_us, number, entry in cell.agenda.in_order(vector, guard, world.now_us, ends_of):
+        for least_us, number, entry in cell.agenda.in_order(vector, guard, world.now_us, world.effort, ends_of):
             if least_us >= asked.last_us and (least_us, number) > (asked.last_us, asked.last_number):
                 break
             if (entry.node.free - vector) & guard:  # else it has been looked at

@@ -34,6 +34,7 @@ from lanai.model.ids import NodeId
 from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
+"""So much a pass starts, a job over several nodes counting once for each."""
 LOOKED_AT_MOST: Final = 6000
 """What `Effort` a pass may take to find out when nodes have room."""
 REFUSALS: Final = 64
@@ -92,6 +93,7 @@ class Sweep:
 
     def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
         self.starts = 0
+        """Attempts that were started, times the nodes of each."""
         self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
@@ -262,7 +264,7 @@ class Sweep:
         self._booked[key] = self._booked.get(key, 0) + 1
         world.book(batch, line, 1)
         self._left[line] -= 1
-        self.starts += 1
+        self.starts += len(nodes)
         return True
 
     def _refuse(self, batch: Batch, line: Line) -> None:

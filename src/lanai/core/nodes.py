@@ -127,8 +127,8 @@ class Node:
         self.ends: list[tuple[int, Vector]] = []
         self.ends_as_of = -1
         """what `schedule.future` remembers of when that is expected to end."""
-        self.booked: list[tuple[int, Vector]] = []
-        """(expected end, what it takes) of what this pass has started here and not granted yet."""
+        self.booked: list[Line] = []
+        """The line of each attempt that this pass has started here and not granted yet."""
         self.steps: list[Step] = []
         self.until_us = NEVER_US
         """When the first of the steps begins: what is over by then is not touched by any."""

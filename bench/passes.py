@@ -4,7 +4,8 @@
 
 The number is how many lines are promised a time. The world is made by the core's own events. Between
 passes 90 attempts end, which the fast path follows up. The garbage
-collector is off, as in the hub. And 32,000 slots over 1,000 nodes are filled from empty for 40 users.
+collector is off, as in the hub. And 32,000 slots over 1,000 nodes are filled from empty for 40 users. What
+is timed are the calls of the core.
 """
 
 from __future__ import annotations
@@ -58,16 +59,17 @@ class World:
         """Tell the core, and note what it starts."""
         self._note(self.core.handle(self.now_us, events).effects)
 
-    def decide(self) -> float:
-        """One pass; returns how long its longest call took, in seconds."""
-        longest_s = 0.0
+    def decide(self) -> tuple[float, float]:
+        """One pass; returns how long its calls took together, and the longest of them, in seconds."""
+        whole_s = longest_s = 0.0
         while True:
             began_s = time.perf_counter()
             decision = self.core.decide(self.now_us)
-            longest_s = max(longest_s, time.perf_counter() - began_s)
+            took_s = time.perf_counter() - began_s
+            whole_s, longest_s = whole_s + took_s, max(longest_s, took_s)
             self._note(decision.effects)
             if not self.core.needs_pass:
-                return longest_s
+                return whole_s, longest_s
 
     def join(self, name: str, cpus: int, memory_gib: int, gpus: int, features: tuple[str, ...] = ()) -> None:
         """A node comes."""
@@ -139,16 +141,12 @@ def large_world(depth: int) -> dict[str, float]:
         if own:
             world.submit(f"u{leaf % 60}", [(EACH, shape) for shape in own])
     gc.collect()
-    began_s = time.perf_counter()
-    first_s = world.decide()
-    settle_s = time.perf_counter() - began_s
+    settle_s, first_s = world.decide()
     passes_s = []
     for _ in range(60):
         world.end(ENDS, rng)
         world.core.world.needs_pass = True
-        began_s = time.perf_counter()
-        longest_s = world.decide()
-        passes_s.append((time.perf_counter() - began_s, longest_s))
+        passes_s.append(world.decide())
     took = sorted(whole for whole, _ in passes_s)
     return {
         "running": len(world.running),
@@ -170,11 +168,10 @@ def filled_from_empty() -> dict[str, float]:
     for number in range(200):
         world.submit(f"u{number % 40}", [(1000, Shape())])
     gc.collect()
-    began_s = time.perf_counter()
-    longest_s = world.decide()
+    whole_s, longest_s = world.decide()
     return {
         "started": len(world.running),
-        "ms": 1000 * (time.perf_counter() - began_s),
+        "ms": 1000 * whole_s,
         "longest_call_ms": 1000 * longest_s,
     }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_recorder import GIB, SECOND, Recorder, capacity
+from lanai.core.effects import Effect, StartAttempts
 from lanai.core.nodes import Node
 from lanai.core.schedule import decide
 from lanai.core.schedule.cells import Cell
@@ -14,7 +17,9 @@ from lanai.core.schedule.decide import Sweep
 from lanai.core.schedule.rigid import RigidJob
 from lanai.core.schedule.score import Scorer
 from lanai.model.ids import NodeId
-from lanai.model.policy import Bound, Limits, Policy, UserPolicy, Weights
+from lanai.model.policy import Bound, Limits, Policy, ServicePolicy, UserPolicy, Weights
+from lanai.model.records import Record
+from lanai.model.resources import Shape
 from lanai.model.vector import FIELD_BITS, GPU, Layout
 from lanai.sim.live import LivePlanner, parts_of
 from lanai.sim.machines import MachineNode
@@ -99,6 +104,80 @@ def test_a_pass_that_stops_and_goes_on_comes_to_the_same(site: tuple[Trace, list
     started = replay(trace, whole)
     with mock.patch.object(decide, "LOOKED_AT_MOST", 1):
         assert replay(trace, parts) == started
+
+
+HUBS = (
+    *POLICIES,
+    Policy(preset="fair", backfill="conservative"),
+    Policy(preset="tight", backfill="none"),
+    Policy(preset="fair", node_choice="most_free"),
+    Policy(preset="tight", sharing="single_user"),
+    Policy(services={"normal": ServicePolicy(may_backfill=False, reserves_always=True)}),
+)
+SHAPES = (
+    Shape(),
+    Shape(time_limit_us=60 * SECOND),
+    Shape(cpu_milli=500),
+    Shape(cpu_milli=3000),
+    Shape(memory_bytes=2 * GIB),
+    Shape(nodes=2),
+    Shape(on="n0"),
+)
+rounds = st.lists(
+    st.lists(st.tuples(st.sampled_from("12"), st.integers(1, 9), st.sampled_from(SHAPES)), min_size=1, max_size=5),
+    min_size=1,
+    max_size=3,
+)
+
+
+def decided(
+    policy: Policy, nodes: list[tuple[int, int]], come: list[list[tuple[str, int, Shape]]]
+) -> tuple[list[Effect], list[Record]]:
+    hub = Recorder()
+    hub.core.world.policy = policy
+    for number, (cpus, gib) in enumerate(nodes):
+        hub.join(f"n{number}", capacity(cpus, gib))
+    found: list[Effect] = []
+    for batches in come:
+        for user, jobs, shape in batches:
+            hub.submit(jobs, user=user, shape=shape)
+        hub.decide()
+        found += hub.take_all()
+    return found, hub.records
+
+
+@pytest.mark.parametrize("policy", HUBS)
+@given(st.lists(st.sampled_from(((4, 8), (8, 8))), min_size=2, max_size=6), rounds)
+@settings(max_examples=50, deadline=None)
+def test_who_follows_another_on_a_node_starts_where_he_would_if_it_were_looked_for(
+    policy: Policy, nodes: list[tuple[int, int]], come: list[list[tuple[str, int, Shape]]]
+) -> None:
+    found = decided(policy, nodes, come)
+    with mock.patch.object(Sweep, "_follows", return_value=False):
+        assert found == decided(policy, nodes, come)
+
+
+def started(policy: Policy, nodes: list[tuple[int, int]], come: list[list[tuple[str, int, Shape]]]) -> list[int]:
+    """On which nodes jobs started, in order."""
+    return [each.node for each in decided(policy, nodes, come)[0] if isinstance(each, StartAttempts)]
+
+
+def test_who_is_over_in_time_does_not_follow_one_who_keeps_off_what_is_promised() -> None:
+    """A cpu of the first node is free, and all of it promised in ten minutes: an hour's job goes to the other one."""
+    minute, hour = Shape(time_limit_us=60 * SECOND), Shape(time_limit_us=3600 * SECOND)
+    three, four = (Shape(cpu_milli=1000 * cpus, time_limit_us=600 * SECOND) for cpus in (3, 4))
+    six = Shape(cpu_milli=6000, time_limit_us=3600 * SECOND)
+    policy = Policy(preset="tight", backfill_order="same", weights=Weights(age=1.0))
+    come = [[("1", 1, three), ("1", 1, six)], [("1", 1, four), ("1", 1, hour), ("1", 1, minute)]]
+    assert started(policy, [(4, 8), (8, 8)], come) == [1, 2, 2, 1]
+
+
+def test_who_asks_for_less_finds_a_node_where_those_before_have_left_it() -> None:
+    """Once seven cpus of the second are taken, it is the smallest that has one: the first has six."""
+    two, seven = Shape(cpu_milli=2000), Shape(cpu_milli=7000)
+    come = [[("1", 1, two)], [("1", 1, seven), ("1", 1, Shape())]]
+    policy = Policy(preset="tight", weights=Weights(age=1.0))
+    assert started(policy, [(8, 8), (8, 8)], come) == [1, 2, 2]
 
 
 amounts = st.tuples(st.integers(0, 9000), st.integers(0, 2))

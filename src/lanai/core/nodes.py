@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from lanai.core.batches import Batch
 from lanai.core.queue import spans_of
 from lanai.core.schedule.lines import Line
@@ -17,8 +19,6 @@ from lanai.model.vector import Vector, fit_count
 
 PASSED_AT_MOST: Final = 8
 """Past so many that do not fit into what has become free, nobody looks for smaller ones."""
-
-
 NEVER_US: Final = 1 << 62
 
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     """Attempts of which lines on the node have their room out of `vector`; None: nobody's."""
 
 
-class Grant:
+class Grant(msgspec.Struct, eq=False):
     """Leave given to a node. Members leave it as they end or come back; without members it is gone.
 
     A grant for a job over several nodes has one member, which `node` runs, and the same room on each of `others`. It is
@@ -47,53 +47,24 @@ class Grant:
     `was_stacked`: its members were sent to wait there for room, so when they began is not known from the grant.
     """
 
-    __slots__ = (
-        "attempt",
-        "awaited",
-        "batch",
-        "broken",
-        "granted_at_us",
-        "id",
-        "is_adopted",
-        "is_withheld",
-        "line",
-        "members",
-        "node",
-        "others",
-        "started",
-        "was_stacked",
-    )
-
-    def __init__(
-        self,
-        grant: GrantId,
-        node: Node,
-        batch: Batch,
-        line: Line,
-        attempt: int,
-        members: set[Index],
-        at_us: int,
-        *,
-        was_stacked: bool = False,
-    ) -> None:
-        self.id = grant
-        self.node = node
-        self.batch = batch
-        self.line = line
-        self.attempt = attempt
-        self.members = members
-        self.started: dict[Index, int] = {}
-        self.granted_at_us = at_us
-        self.was_stacked = was_stacked
-        self.is_adopted = False
-        """An earlier hub process gave it: `granted_at_us` is when this one found it."""
-        self.others: tuple[Node, ...] = ()
-        self.awaited: set[NodeId] = set()
-        """Of `others`, those that have not said yet that the room is theirs to give."""
-        self.is_withheld = False
-        """It was asked back before it was sent, and so is never sent."""
-        self.broken = ""
-        """Why its attempt is to end before its time: one of `others` was lost. Empty: it is whole."""
+    id: GrantId
+    node: Node
+    batch: Batch
+    line: Line
+    attempt: int
+    members: set[Index]
+    granted_at_us: int
+    was_stacked: bool = False
+    started: dict[Index, int] = {}
+    is_adopted: bool = False
+    """An earlier hub process gave it: `granted_at_us` is when this one found it."""
+    others: tuple[Node, ...] = ()
+    awaited: frozenset[NodeId] = frozenset()
+    """Of `others`, those that have not said yet that the room is theirs to give."""
+    is_withheld: bool = False
+    """It was asked back before it was sent, and so is never sent."""
+    broken: str = ""
+    """Why its attempt is to end before its time: one of `others` was lost. Empty: it is whole."""
 
     def record(self) -> SaveGrant:
         """The grant as a record, with the members it has now."""
@@ -156,8 +127,8 @@ class Node:
         self.ends: list[tuple[int, Vector]] = []
         self.ends_as_of = -1
         """what `schedule.future` remembers of when that is expected to end."""
-        self.booked: list[tuple[int, Vector]] = []
-        """(expected end, what it takes) of what this pass has started here and not granted yet."""
+        self.booked: list[Line] = []
+        """The line of each attempt that this pass has started here and not granted yet."""
         self.steps: list[Step] = []
         self.until_us = NEVER_US
         """When the first of the steps begins: what is over by then is not touched by any."""

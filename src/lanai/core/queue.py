@@ -91,6 +91,11 @@ class Spans:
     def take(self, most: int) -> list[Span]:
         """Remove and return the lowest `most` indices (fewer where there are fewer)."""
         firsts, lasts = self._firsts, self._lasts
+        if firsts and 0 < most <= lasts[0] - firsts[0]:  # as it is nearly always
+            first = firsts[0]
+            firsts[0] = first + most
+            self.count -= most
+            return [(first, first + most - 1)]
         taken: list[Span] = []
         whole = 0
         while most > 0 and whole < len(firsts):

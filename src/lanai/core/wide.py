@@ -35,7 +35,7 @@ def on_claimed(world: World, event: RoomClaimed) -> None:
 
 
 def _confirm(world: World, grant: Grant, node: Node) -> None:
-    grant.awaited.discard(node.id)
+    grant.awaited -= {node.id}
     if grant.batch.stall_waits_us:
         has_begun(world, grant.batch, node)
     # Where the first node is about to take stock it is given back then: it must not be on its way meanwhile.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappush
-from itertools import chain
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -309,13 +308,12 @@ class World:
         batch = self.batches[line.batch]
         batch.has_begun = True
         counts = batch.counts
-        for attempt, (ranges, members) in _by_attempt(batch, spans).items():
-            grant = Grant(
-                self._next_grant(), node, batch, line, attempt, members, self.now_us, was_stacked=was_stacked
-            )
-            self.grants[grant.id] = node.grants[grant.id] = grant
-            self.records.append(SaveGrant(grant.id, node.id, batch.id, attempt, ranges))
-            self.effects.append(StartAttempts(node.id, grant.id, batch.id, line.shape_id, attempt, ranges, is_urgent))
+        for attempt, ranges, members in _by_attempt(batch, spans):
+            number = self._next_grant()
+            grant = Grant(number, node, batch, line, attempt, members, self.now_us, was_stacked=was_stacked)
+            self.grants[number] = node.grants[number] = grant
+            self.records.append(SaveGrant(number, node.id, batch.id, attempt, ranges))
+            self.effects.append(StartAttempts(node.id, number, batch.id, line.shape_id, attempt, ranges, is_urgent))
             count = len(members)
             if not is_booked:
                 self.book(batch, line, count)
@@ -336,7 +334,7 @@ class World:
         batch, index = self.batches[line.batch], Index(span[0])
         grant = Grant(self._next_grant(), first, batch, line, batch.attempt_of(index), {index}, self.now_us)
         grant.others = tuple(others)
-        grant.awaited = {node.id for node in others}
+        grant.awaited = frozenset(node.id for node in others)
         self.grants[grant.id] = first.grants[grant.id] = self.claiming[grant.id] = grant
         first.occupy(line, 1)
         self.keep(grant.record())
@@ -404,12 +402,15 @@ class World:
         self.needs_pass = True
 
 
-def _by_attempt(batch: Batch, spans: list[Span]) -> dict[int, tuple[tuple[Span, ...], set[Index]]]:
+def _by_attempt(batch: Batch, spans: list[Span]) -> list[tuple[int, tuple[Span, ...], set[Index]]]:
     """Jobs by the number of their next attempt, as spans and as a set."""
     if not batch.tries:
-        return {1: (tuple(spans), cast("set[Index]", set(chain.from_iterable(range(a, b + 1) for a, b in spans))))}
+        members: set[int] = set()
+        for first, last in spans:
+            members.update(range(first, last + 1))
+        return [(1, tuple(spans), cast("set[Index]", members))]
     found: dict[int, set[Index]] = {}
     for first, last in spans:
         for index in range(first, last + 1):
             found.setdefault(batch.attempt_of(Index(index)), set()).add(Index(index))
-    return {attempt: (spans_of(members), members) for attempt, members in found.items()}
+    return [(attempt, spans_of(own), own) for attempt, own in found.items()]

@@ -15,6 +15,7 @@ changed than a call may look at anew, and asks to be called again: so no call is
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, NamedTuple
 
 from lanai.core import dates, explain, reservations
@@ -30,7 +31,7 @@ from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import keep, lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
-from lanai.model.ids import NodeId
+from lanai.model.ids import BatchId, NodeId
 from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
@@ -62,11 +63,26 @@ def look(world: World) -> Sweep:
     out = reservations.note(world)
     total = world.total
     price(world.batches.values(), total)
-    waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open and batch.id not in out]
+    waiting, left = _startable(world, out)
     weigh_users(waiting)
-    sweep = Sweep(world, waiting, total)
+    sweep = Sweep(world, waiting, left, total)
     sweep.run()
     return sweep
+
+
+def _startable(world: World, out: frozenset[BatchId]) -> tuple[list[Batch], dict[Line, int]]:
+    """The batches of which something may start, but for those in `out`, and how many jobs of each of their lines."""
+    waiting: list[Batch] = []
+    left: dict[Line, int] = {}
+    for batch in world.batches.values():
+        if batch.is_open and batch.id not in out:
+            before = len(left)
+            for line in batch.lines.values():
+                if count := line.waiting.count:
+                    left[line] = count
+            if len(left) > before:
+                waiting.append(batch)
+    return waiting, left
 
 
 class Refusal(NamedTuple):
@@ -91,15 +107,14 @@ class Booked(NamedTuple):
 class Sweep:
     """One pass over the heads of lines. What it starts is booked on the nodes at once, and granted by `give`."""
 
-    def __init__(self, world: World, waiting: list[Batch], total: Vector) -> None:
+    def __init__(self, world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> None:
         self.starts = 0
         """Attempts that were started, times the nodes of each."""
         self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
         self._world = world
-        lines = (line for batch in waiting for line in batch.lines.values())
-        self._left = {line: count for line in lines if (count := line.waiting.count)}
+        self._left = left
         self._order = heads.in_order(world, waiting, self._left, total)
         self._depth = _depth(world)
         self._is_free = not has_rules(world)
@@ -116,7 +131,12 @@ class Sweep:
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
         self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refused: list[Refusal] = []
-        self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
+        self._at_hand: tuple[Node, ...] = ()
+        """The node on which the last one started, if the next may follow it there; its cell has it where it was."""
+        self._alike: tuple[Vector, frozenset[str]] = (0, frozenset())
+        """What those ask for who may."""
+        self._begun: list[tuple[tuple[Node, ...], Line]] = []
+        """Of each start its nodes and its line."""
         self._aside: list[tuple[Batch, Line]] = []
         self._asked: set[NodeId] = set()
         self._stacked: list[Node] | None = None
@@ -147,6 +167,7 @@ class Sweep:
                 break
         if not self._is_blocked:
             self._try_those_aside()
+        self._put_down()
         if self.is_over:
             self._keep_promises()
 
@@ -157,11 +178,11 @@ class Sweep:
 
     def booked(self) -> list[Booked]:
         """What was booked, in the order in which it was begun; of each line the first is the first of these."""
-        return [Booked(nodes, line, count) for (nodes, line), count in self._booked.items()]
+        return [Booked(nodes, line, count) for (nodes, line), count in Counter(self._begun).items()]
 
     def give(self) -> None:
         """Grant what was booked."""
-        for (nodes, line), count in self._booked.items():
+        for (nodes, line), count in Counter(self._begun).items():
             for node in nodes:
                 node.booked.clear()
             if line.shape.nodes == 1:
@@ -241,6 +262,10 @@ class Sweep:
     def _start(self, batch: Batch, line: Line) -> bool:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
         world = self._world
+        if self._follows(batch, line):
+            self._book(self._at_hand, batch, line)
+            return True
+        self._put_down()
         if line in world.promises:
             world.lift(world.promises.pop(line))
         length_us = estimate_us(world, line)
@@ -250,22 +275,59 @@ class Sweep:
         if not has_own and self._is_dominated(asked):
             self._refuse(batch, line)
             return False
-        nodes = find(world, batch, line, self._kept_us(line, length_us))
-        if nodes is None:
+        found = find(world, batch, line, self._kept_us(line, length_us))
+        if found is None:
             if len(self._refused) < REFUSALS and self._is_free and is_plain(batch, line):
                 self._refused.append(asked)
             self._refuse(batch, line)
             return False
+        nodes = tuple(found)
+        self._book(nodes, batch, line)
+        if self._may_be_followed(batch, line):
+            self._at_hand, self._alike = nodes, (line.vector, line.features)
+        else:
+            for node in nodes:
+                world.reindex(node)
+        return True
+
+    def _book(self, nodes: tuple[Node, ...], batch: Batch, line: Line) -> None:
+        """The head of the line starts on these nodes. That their cells know of it is left to the caller."""
         for node in nodes:
             node.occupy(line, 1)
-            node.booked.append((world.now_us + length_us, line.vector))
-            world.reindex(node)
-        key = tuple(nodes), line
-        self._booked[key] = self._booked.get(key, 0) + 1
-        world.book(batch, line, 1)
+            node.booked.append(line)
+        self._begun.append((nodes, line))
+        self._world.book(batch, line, 1)
         self._left[line] -= 1
         self.starts += len(nodes)
-        return True
+
+    # -- those that start one behind the other on one node
+    #
+    # The smallest node that fits is still that once it has less free, if nothing else has changed meanwhile. So it is
+    # looked for once for all that ask for the same, and has its new place in its cell when somebody is to look there.
+
+    def _may_be_followed(self, batch: Batch, line: Line) -> bool:
+        """Whether the next that asks for the same goes to the node of this one, if it has room there.
+
+        It does where nothing but room says who goes where, and nothing is kept from anybody, however long he runs.
+        """
+        if not self._is_free or self._world.policy.node_choice != "smallest":
+            return False
+        is_kept = self._has_steps or bool(self._world.promises)
+        return not is_kept and line.shape.nodes == 1 and is_plain(batch, line)
+
+    def _follows(self, batch: Batch, line: Line) -> bool:
+        """Whether the head of the line is to start on the node of the one before."""
+        if not self._at_hand or (self._at_hand[0].free - line.vector) & self._world.layout.guard:
+            return False
+        return (line.vector, line.features) == self._alike and line.shape.nodes == 1 and is_plain(batch, line)
+
+    def _put_down(self) -> None:
+        """Nobody follows: whoever looks in the cells now has to find there what is true."""
+        for node in self._at_hand:
+            self._world.reindex(node)
+        self._at_hand = ()
+
+    # -- steps, if there is no room
 
     def _refuse(self, batch: Batch, line: Line) -> None:
         if line not in self._world.giving:
@@ -279,6 +341,7 @@ class Sweep:
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
         world = self._world
+        self._put_down()
         self._held += 1
         before = self._before.pop(line, None)
         if self._left[line] < line.waiting.count:
@@ -366,7 +429,7 @@ class Sweep:
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""
-        if batch.room() < 1:
+        if batch.max_running and batch.room() < 1:
             return False
         if not batch.counters and not batch.queues:
             return True

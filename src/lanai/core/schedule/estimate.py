@@ -10,7 +10,9 @@ from typing import Final
 
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
+from lanai.model.policy import DEFAULT_POLICY
 
+_ESTIMATE_US: Final = DEFAULT_POLICY.service("").estimate_us
 OVERRUN_US: Final = 60_000_000
 """An attempt that outlives its estimate is given so much more at least, or what it was estimated where that is less."""
 
@@ -22,8 +24,8 @@ def estimate_us(world: World, line: Line) -> int:
     service predicts, it is the user's last two run times' mean, once there are any.
     """
     request_us = line.shape.time_limit_us
-    if request_us and not world.policy.services:
-        return request_us  # as what follows comes to; it is asked for very often
+    if not world.policy.services:  # as what follows comes to; it is asked for very often
+        return request_us or line.mean_run_us or _ESTIMATE_US
     batch = world.batches[line.batch]
     service = world.policy.service(batch.settings.service)
     if service.estimates == "predicted":

@@ -151,7 +151,8 @@ def _without(free: Vector, taken: Vector, guard: int) -> Vector:
 
 
 def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
-    return sorted([*node.booked, *((end_us, line.vector) for end_us, line in _ends_of_lines(world, node))])
+    booked = [(world.now_us + estimate_us(world, line), line.vector) for line in node.booked]
+    return sorted([*booked, *((end_us, line.vector) for end_us, line in _ends_of_lines(world, node))])
 
 
 def _ends_of_lines(world: World, node: Node) -> list[tuple[int, Line]]:

@@ -120,14 +120,17 @@ class Fair:
         self._sorted: set[Batch] = set()
         """Batches whose lines are in order: few have a turn where little starts."""
         tiers: dict[int, list[Batch]] = {}
+        has_tiers = bool(world.policy.services)
         for batch in waiting:
             own = [line for line in batch.lines.values() if line in left]
             if own:
-                tiers.setdefault(tier(world, batch), []).append(batch)
+                tiers.setdefault(tier(world, batch) if has_tiers else 0, []).append(batch)
                 self._lines[batch] = own
         self._tiers = [tiers[each] for each in sorted(tiers)]
         self._turns: Turns | None = None
         self._batch: Batch | None = None
+        self._own: list[Line] = []
+        """The batch whose turn it is, and its lines that are left."""
 
     def next(self) -> tuple[Batch, Line] | None:
         """See `Order`."""
@@ -138,11 +141,10 @@ class Fair:
                 self._turns = Turns(self._tiers.pop())
             self._batch = batch = self._turns.next()
             if batch is not None:
-                lines = self._lines[batch]
-                if batch not in self._sorted:
+                self._own = lines = self._lines[batch]
+                if len(lines) > 1 and batch not in self._sorted:
                     self._sorted.add(batch)
-                    if len(lines) > 1:
-                        lines.sort(key=partial(self._place, batch))
+                    lines.sort(key=partial(self._place, batch))
                 return batch, lines[0]
             self._turns = None
 
@@ -151,8 +153,8 @@ class Fair:
 
     def started(self) -> None:
         """See `Order`."""
-        assert self._batch is not None and self._turns is not None
-        line = self._lines[self._batch][0]
+        assert self._turns is not None
+        line = self._own[0]
         self._turns.charge(line, line.shape.nodes)
         if not self._left[line]:
             self.done()
@@ -160,9 +162,8 @@ class Fair:
     def done(self) -> None:
         """See `Order`."""
         assert self._batch is not None and self._turns is not None
-        lines = self._lines[self._batch]
-        del lines[0]
-        if not lines:
+        del self._own[0]
+        if not self._own:
             self._turns.leave(self._batch)
 
     def rest(self) -> list[tuple[Batch, Line]]:

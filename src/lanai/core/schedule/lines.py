@@ -101,7 +101,9 @@ class Line:
         return self.cost * min(self.mean_run_us, SURPLUS_US) // SURPLUS_US
 
     def _settle(self) -> None:
-        owed = self.cost * self.active + self.stack_cost() * self.stacked
+        owed = self.cost * self.active
+        if self.stacked:
+            owed += self.stack_cost() * self.stacked
         if owed != self._charged:
             self.leaf.charge(owed - self._charged)
             self._charged = owed

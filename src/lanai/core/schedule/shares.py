@@ -18,8 +18,8 @@ from lanai.core.schedule.lines import Line
 from lanai.model.ids import BatchId
 from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 
-Turn = tuple[float, int, Leaf | Batch]
-"""Value, number, and whose they are: an account, a user or a batch."""
+Turn = tuple[float, int, Leaf, "Batch | list[Turn]"]
+"""Value, number, whose they are, and what hangs there: of an account or user a heap of turns, of a batch itself."""
 
 
 def dominant_share(request: Vector, total: Vector) -> int:
@@ -66,36 +66,38 @@ class Turns:
 
     def __init__(self, batches: list[Batch]) -> None:
         self._left: set[int] = set()
-        self._below: dict[Leaf | Batch, list[Turn]] = {}
-        """Of each account and user those that hang from it, as a heap."""
         self._top: list[Turn] = []
+        below: dict[Leaf, list[Turn]] = {}
         for batch in batches:
-            siblings = self._below.get(batch.user_leaf)
+            leaf, siblings = batch.leaf, below.get(batch.user_leaf)
             if siblings is None:
-                siblings = self._enter(batch.user_leaf)
-            siblings.append((batch.leaf.value(), batch.leaf.number, batch))
-        for siblings in (self._top, *self._below.values()):
+                siblings = self._enter(batch.user_leaf, below)
+            siblings.append((leaf.value(), leaf.number, leaf, batch))
+        for siblings in (self._top, *below.values()):
             heapify(siblings)
+        while len(self._top) == 1 and isinstance(only := self._top[0][3], list):
+            self._top = only  # whoever is alone is next, whatever he has
 
-    def _enter(self, user: Leaf) -> list[Turn]:
+    def _enter(self, user: Leaf, below: dict[Leaf, list[Turn]]) -> list[Turn]:
+        """What hangs from the user, who is entered with all above him; `below` says what hangs from each so far."""
         siblings = self._top
         for place in user.path:
-            below = self._below.get(place)
-            if below is None:
-                below = self._below[place] = []
-                siblings.append((place.value(), place.number, place))
-            siblings = below
+            found = below.get(place)
+            if found is None:
+                found = below[place] = []
+                siblings.append((place.value(), place.number, place, found))
+            siblings = found
         return siblings
 
     def next(self) -> Batch | None:
         """The batch whose turn it is; None when none is left."""
         siblings = self._top
         while siblings:
-            _, number, place = siblings[0]
-            if isinstance(place, Batch):
+            _, number, _, below = siblings[0]
+            if isinstance(below, Batch):
                 if number not in self._left:
-                    return place
-            elif below := self._below[place]:
+                    return below
+            elif below:
                 siblings = below
                 continue
             heappop(siblings)
@@ -105,12 +107,13 @@ class Turns:
     def charge(self, line: Line, count: int = 1) -> None:
         """The batch whose turn it is gets `count` slots for `line`. To be called after `next` only."""
         share = line.cost * count
-        siblings: list[Turn] | None = self._top
-        while siblings:
-            value, number, place = siblings[0]
-            leaf = place.leaf if isinstance(place, Batch) else place
-            heapreplace(siblings, (value + leaf.rise(share), number, place))
-            siblings = self._below.get(place)
+        siblings = self._top
+        while True:
+            value, number, leaf, below = siblings[0]
+            heapreplace(siblings, (value + leaf.rise(share), number, leaf, below))
+            if isinstance(below, Batch):
+                return
+            siblings = below
 
     def leave(self, batch: Batch) -> None:
         """The batch wants nothing more of this pass."""

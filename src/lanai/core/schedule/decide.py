@@ -172,7 +172,6 @@ class Sweep:
         world = self._world
         for node in nodes:
             node.vacate(line, count, world.layout.guard)
-        world.book(world.batches[line.batch], line, -count)
         for first, last in line.waiting.take(count):
             for index in range(first, last + 1):
                 world.give_wide(list(nodes), line, (index, index))

@@ -20,6 +20,7 @@ from lanai.model.records import (
     DropGrant,
     OpenBatch,
     RecoveredBatch,
+    SaveAccount,
     SaveChunk,
     SaveEnv,
     SaveShape,
@@ -44,9 +45,10 @@ def open_batch(world: World, event: BatchOpened) -> None:
         return
     world.last_batch += 1
     batch = BatchId(world.last_batch)
-    world.arriving[batch] = Arriving(_made(world, batch, event.user, event.settings, event.env, event.wall_us))
+    made = _made(world, batch, event.user, event.settings, event.env, event.wall_us)
+    world.arriving[batch] = Arriving(made)
     world.keep(SaveEnv(event.env, event.env_blob))
-    world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
+    world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us, made.account))
     world.do(Answer(event.request, {"batch": batch}))
 
 
@@ -160,6 +162,8 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     row that says `queued`, minus members of grants, minus what was cancelled.
     """
     batch = _made(world, found.batch, found.user, found.settings, found.env, found.submitted_at_us)
+    if batch.account != found.account:
+        world.keep(SaveAccount(batch.id, batch.account))
     if found.state is not None:
         batch.state, batch.reason = found.state.state, found.state.reason
         batch.leaf.priority, batch.max_running = found.state.priority, found.state.max_running

@@ -110,6 +110,8 @@ def close_batch(world: World, event: BatchClosed) -> None:
         world.wall_us, world.wall_seen_us = event.wall_us, world.now_us
     dates.settle(world, batch)
     world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
+    if batch.settings.is_held:
+        holds.hold_all(world, batch, holds.Wish(event.caller, event.wall_us, 0))
     world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"batch": batch.id, "jobs": event.total}))
     world.touch(batch)

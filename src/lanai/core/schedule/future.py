@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from lanai.core.nodes import NEVER_US, Node, Step
+from lanai.core.reserved import Live
 from lanai.core.schedule import access
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
@@ -39,6 +40,14 @@ def fits(world: World, node: Node, line: Line, vector: Vector, length_us: int) -
     steps = _steps(node, line)
     if any(step.vector == node.total and _overlap(step, world.now_us, length_us) for step in steps):
         return False
+    return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
+
+
+def is_clear(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
+    """Whether what people have reserved leaves the line room there from now on for so long, and its own lasts."""
+    if access.is_bound(world, line) and not access.is_within(world, node, line, vector, world.now_us, length_us):
+        return False
+    steps = [step for step in _steps(node, line) if isinstance(step.owner, Live)]
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 

@@ -255,6 +255,26 @@ def test_a_batch_may_only_name_what_it_may_use(hub: Recorder, user: str, name: s
     assert hub.refusal() == code
 
 
+def test_a_batch_that_is_admitted_by_its_number_may_be_bound_to_the_reservation(hub: Recorder) -> None:
+    """Once it has one: nobody else's is let in by that."""
+    hub.join("n")
+    reserve(hub, 0, 60)
+    one, other = hub.submit(1, user="bob"), hub.submit(1, user="bob")
+
+    def bind(batch: BatchId) -> None:
+        hub.feed(ev.BatchChanged(9, batch, None, None, hub.now_us, BOSS, reservation="r"))
+
+    bind(one)
+    assert (hub.refusal(), started(hub)) == ("not_in_reservation", [])
+    hub.take_all()
+    reserve(hub, 0, 60, is_change=True, access=Access(batches=(one,)))
+    bind(other)
+    assert hub.refusal() == "not_in_reservation"
+    bind(one)
+    hub.answer()
+    assert started(hub) == [one]
+
+
 def test_those_bound_to_a_part_of_a_node_have_no_more_than_that(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=8))
     reserve(hub, 0, 60, is_whole=False, shape=Shape(cpu_milli=3000))

@@ -442,10 +442,11 @@ def _room(world: World, line: Line, nodes: list[Node], until_us: int) -> Room:
     fits: dict[tuple[Vector, bool], int] = {}
     """By what is free, and whether that may be shared: many nodes of a kind are alike."""
     left = {node.id: left_now(world, node, line) for node in nodes}
-    batch, has_rules = world.batches[line.batch], placing.has_rules(world)
+    batch, has_rules, guard = world.batches[line.batch], placing.has_rules(world), world.layout.guard
     jobs_on: dict[NodeId, int] = {}
     for node in nodes:
-        alike = left[node.id], has_rules and placing.may_share(world, batch, node)
+        is_small = bool((left[node.id] - line.vector) & guard)
+        alike = left[node.id], has_rules and not is_small and placing.may_share(world, batch, node)
         if alike not in fits:
             has = has_room(world, node, line.vector, line.shape.time_limit_us, line)
             fits[alike] = fitting_on(world, node, line, left[node.id]) if has else 0

@@ -122,6 +122,8 @@ def has_room(world: World, node: Node, request: Vector, length_us: int, line: Li
 
     That is besides what is kept from the line, and where the rules of sharing let it be beside what is there.
     """
+    if (node.free - request) & world.layout.guard:
+        return False
     batch = world.batches[line.batch]
     if placing.has_rules(world):
         if not placing.may_share(world, batch, node):

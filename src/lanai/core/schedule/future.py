@@ -89,8 +89,9 @@ def left_now(world: World, node: Node, line: Line) -> Vector:
 
 def until(world: World, node: Node, line: Line) -> int:
     """Until when, by the core's own clock, that stays so; or NEVER_US."""
-    begins = (step.begin_us for step in _steps(node, line) if step.begin_us > world.now_us)
-    return min(begins, default=NEVER_US)
+    if not node.steps:
+        return NEVER_US
+    return min((step.begin_us for step in _steps(node, line) if step.begin_us > world.now_us), default=NEVER_US)
 
 
 def _earliest_within(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:

@@ -108,6 +108,15 @@ def test_several_nodes_are_free_when_the_last_of_them_is(hub: Recorder) -> None:
     )
 
 
+def test_all_nodes_of_a_job_over_several_are_free_when_it_has_ended(hub: Recorder) -> None:
+    hub.join("n1", capacity(cpus=1))
+    hub.join("n2", capacity(cpus=1))
+    hub.submit(1, shape=Shape(nodes=2, time_limit_us=10 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    assert seconds_ahead(hub, earliest_of_shape(hub.core.world, "ann", Shape(nodes=2))) == 600
+
+
 def test_jobs_of_its_own_line_come_first(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=2))
     batch = hub.submit(10, shape=LIMITED)

@@ -175,6 +175,10 @@ def ends(world: World, node: Node) -> Iterator[tuple[int, Line]]:
         if length_us:
             for start_us in nsmallest(node.active[line], found):
                 yield _end_us(world, start_us, length_us, is_limit=bool(line.shape.time_limit_us)), line
+    for claim in node.claims.values():
+        length_us = expected_us(world, claim.line)
+        for start_us in _starts(world, claim) if length_us else ():
+            yield _end_us(world, start_us, length_us, is_limit=bool(claim.line.shape.time_limit_us)), claim.line
 
 
 def _starts(world: World, grant: Grant) -> Iterator[int]:

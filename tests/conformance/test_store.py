@@ -20,6 +20,7 @@ from lanai.model.records import (
     PruneRows,
     Record,
     ReopenJobs,
+    SaveAccount,
     SaveAttempts,
     SaveAudit,
     SaveChunk,
@@ -398,6 +399,15 @@ def test_settings_may_change(opened: Callable[[], Store]) -> None:
     first, second = opened().recover().batches
     assert (first.settings, first.key) == (changed, "key1")
     assert second.settings.name == "b2"
+
+
+def test_the_account_that_is_charged_may_change(opened: Callable[[], Store]) -> None:
+    store = opened()
+    opening = OpenBatch(1, "ada", "key1", BatchSettings(), b"digest", 1000, account="physics")
+    rest = (record for record in whole(1) if not isinstance(record, OpenBatch))
+    store.commit([opening, *rest, *whole(2), *whole(3)])
+    store.commit([SaveAccount(2, "physics"), SaveAccount(2, "biology"), SaveSettings(2, BatchSettings(name="n"))])
+    assert [batch.account for batch in opened().recover().batches] == ["physics", "biology", ""]
 
 
 def test_who_ran_an_attempt(store: Store) -> None:

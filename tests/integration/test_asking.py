@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,19 @@ def test_every_list_in_every_format(site: Site, batch: int, verb: str) -> None:
     chosen = site.lanai(verb, "--columns", f"{first},jobs", "--filter", "jobs>=0", "--limit", "1", "--format", "ndjson")
     assert [list(json.loads(line)) for line in chosen.stdout.splitlines()] == [list(dict.fromkeys((first, "jobs")))]
     assert site.lanai(verb, "--filter", "nonsense=1", ok=False).returncode == 2
+
+
+def test_free_for_whoever_asks(site: Site, tmp_path: Path) -> None:
+    """What a limit of the caller's lets start, and no more."""
+    me = getpass.getuser()
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[users."{me}"]\nlimits = {{ cpus = 1 }}\n')
+    site.lanai("policy", "apply", str(policy))
+    room = asked(site, "free", "--cpus", "2")
+    never = f"a job needs 2 cpus, and user {me} may have at most 1"
+    assert (room["jobs"], room["limit"]) == (0, never)
+    assert f"no more, by a limit: {never}\n" in site.lanai("free", "--cpus", "2").stdout
+    assert asked(site, "when", "--cpus", "2")["why"] == never
+    policy.write_text("")
+    site.lanai("policy", "apply", str(policy))
+    assert asked(site, "free")["limit"] is None

@@ -61,6 +61,21 @@ def test_a_batch_waits_for_its_date_and_starts_then(site: Site) -> None:
     assert time.time() - begun_s > 0.5
 
 
+def test_a_batch_is_submitted_held_and_released(site: Site) -> None:
+    batch = site.submit(["true"] * 3, "--hold")
+    assert why(site, str(batch))["code"] == "held" and shown(site, batch)["state"] == "held"
+    site.lanai("release", f"{batch}/2")
+    eventually(lambda: [job["state"] for job in site.jobs(batch)] == ["held", "done", "held"], what="job 2")
+    site.lanai("release", str(batch))
+    site.wait(batch)
+
+
+def test_a_date_that_is_past_holds_nothing_back(site: Site) -> None:
+    said = site.lanai("submit", "-", "--start-after", "2020-01-01", "--format", "quiet", stdin="true\n")
+    assert " is past, so its jobs may start at once\n" in said.stderr
+    site.wait(int(said.stdout))
+
+
 def test_a_date_that_is_far_is_set_and_lifted(site: Site) -> None:
     batch = site.submit(["true"], "--start-after", "2126-12-01T08:00Z")
     assert why(site, f"{batch}/1")["verdict"] == "none of its jobs is to start before 2126-12-01 08:00:00 UTC"

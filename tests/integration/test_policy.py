@@ -169,3 +169,15 @@ def test_a_maui_cfg_becomes_a_policy_that_can_be_applied(site: Site) -> None:
     site.start_hub()
     site.lanai("policy", "apply", "-", stdin=made.stdout)
     assert 'preset = "tight"' in site.lanai("policy", "show").stdout
+
+
+def test_statistics_go_by_the_account_that_is_charged(site: Site) -> None:
+    """The user's own by the policy, since the batch asked for none; what has ended stays there under another policy."""
+    site.start_hub()
+    site.start_agent("n1")
+    site.lanai("policy", "apply", "-", stdin=POLICY)
+    site.lanai("run", "--", "true")
+    site.lanai("policy", "apply", "-", stdin="")
+    site.lanai("run", "--", "true")
+    groups = json.loads(site.lanai("stats", "--by", "account", "--format", "json").stdout)["groups"]
+    assert sorted(group["group"] for group in groups) == ["default", "optics"]

@@ -54,6 +54,16 @@ def test_beside_it_in_it_and_after_a_restart(site: Site) -> None:
     site.start_agent("n2")
     eventually(lambda: running(site) == {f"{beside}/1": "n2"}, what="it to start on the other node")
 
+    number = site.submit(["echo in >> inside"], "--hold")
+    assert site.lanai("set", str(number), "--reservation", "course", ok=False).returncode == 4
+    site.lanai("reserve", "change", "course", "--batches", f"+{number}")
+    assert asked(site, "reservations", "course")["access"] == {"users": ["eve"], "batches": [number]}
+    site.lanai("set", str(number), "--reservation", "course")
+    site.lanai("release", str(number))
+    site.wait(number)
+    site.lanai("reserve", "change", "course", "--batches", f"-{number}")
+    assert asked(site, "reservations", "course")["access"] == {"users": ["eve"]}
+
     bad = site.lanai("submit", "-", "--reservation", "course", stdin="true\n", ok=False)
     assert (bad.returncode, f"{ME} may not use the reservation course" in bad.stderr) == (4, True)
     assert "open to users eve" in bad.stderr

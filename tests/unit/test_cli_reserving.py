@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -58,6 +59,14 @@ def test_a_change_says_no_more_than_it_is_told() -> None:
     }
 
 
+def test_batches_that_join_and_leave_a_list() -> None:
+    got = wish("--batches", "+7,-8,+9", is_change=True)
+    assert got == {"batches_added": [7, 9], "batches_removed": [8], "is_dry_run": False}
+    assert wish("--batches", "-8", is_change=True)["batches_removed"] == [8]
+    with pytest.raises(UserError, match=r"found '\+7,8', accepted is \+N and -N, or N alone"):
+        wish("--batches", "+7,8", is_change=True)
+
+
 def test_a_rule() -> None:
     got = wish("--every", "week", "--on", "tue,mon", "--from", "8:00", "--to", "18:00", "--timezone", "Asia/Tokyo")
     assert got["rule"] == {
@@ -82,11 +91,12 @@ def test_a_rule() -> None:
         ("--every day --from 8:00 --to 9:00 --for 1h", "not with --begin, --end or --for"),
         ("--for 1h --count x", "--count: found 'x'"),
         ("--for 1h --batches x", "--batches: found 'x'"),
+        ("--for 1h --batches +7", "--batches: found '+7', accepted is N"),
         ("--begin yesterday --for 1h", "--begin: found 'yesterday'"),
     ],
 )
 def test_what_is_not_understood(words: str, said: str) -> None:
-    with pytest.raises(UserError, match=said.replace("?", r"\?")):
+    with pytest.raises(UserError, match=re.escape(said)):
         wish(*words.split())
 
 

@@ -44,6 +44,16 @@ def test_several_nodes() -> None:
     assert settings("--nodes", "2-5").shape == Shape(nodes=2, nodes_most=5)
 
 
+def test_a_date_that_is_past_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert settings("--start-after", "2020-01-01T08:00Z").start_after_us == 1_577_865_600_000_000
+    assert capsys.readouterr().err == (
+        "lanai: --start-after 2020-01-01T08:00Z: 2020-01-01 08:00:00 UTC is past, so its jobs may start at once\n"
+    )
+    for text in ("2999-01-01", "+2h", "now"):
+        settings("--start-after", text)
+    assert capsys.readouterr().err == ""
+
+
 def test_amounts() -> None:
     found = settings("--cpus", "0.5", "--memory", "2G", "--gpus", "1", "--time", "1h30m", "--resource", "lic=2")
     assert found.shape == Shape(

@@ -119,13 +119,13 @@ def test_free_by_kind_of_node(hub: Recorder) -> None:
     hub.join("big", capacity(cpus=8, gib=64, gpus=2))
     hub.submit(1, shape=Shape(cpu_milli=2000))
     hub.start()
-    found = free(hub.core.world, Shape(memory_bytes=2 * GIB))
+    found = free(hub.core.world, "ann", Shape(memory_bytes=2 * GIB))
     assert [(room.names, room.nodes, room.roomy, room.jobs, room.free_milli) for room in found.rooms] == [
         (("big",), 1, 1, 8, 8000),
         (("small2",), 2, 1, 2, 2000),
     ]
     assert (found.jobs, found.waiting, found.rooms[0].until_us) == (10, 0, 0)
-    assert free(hub.core.world, Shape(gpu_milli=1000)).jobs == 2
-    assert free(hub.core.world, Shape(nodes=2)).jobs == 1
-    assert free(hub.core.world, Shape(features=("ssd",))).rooms == []
+    assert free(hub.core.world, "ann", Shape(gpu_milli=1000)).jobs == 2
+    assert free(hub.core.world, "ann", Shape(nodes=2)).jobs == 1
+    assert free(hub.core.world, "ann", Shape(features=("ssd",))).rooms == []
     assert BatchSettings().shape == Shape()

@@ -46,7 +46,7 @@ def test_finds_the_smallest_node_that_fits_and_is_allowed(
             node.free = packed(*step.free)
             cell.put(node, guard)
             there.add(step.node)
-    bucket = max(1000, -(-CPUS // 63))
+    bucket = 250 * -(-CPUS // (250 * 512))
     request = packed(*wanted)
     fitting = [
         (field(nodes[n].free, GPU), field(nodes[n].free, CPU) // bucket, field(nodes[n].free, MEMORY), n)

@@ -57,6 +57,23 @@ def test_who_holds_it_and_since_when(hub: Recorder) -> None:
     assert [span[:2] for span in hub.core.reasons(batch, 1, 9, 9)] == [(1, 2), (4, 5)]
 
 
+def test_a_batch_is_held_from_its_submission_until_it_is_released(hub: Recorder) -> None:
+    """Also by the user alone, some of it, and across the hub's death."""
+    hub.join("n", capacity(cpus=8))
+    now = format_moment(hub.now_us)
+    batch = hub.submit(5, is_held=True)
+    assert hub.counts(batch) == {"held": 5} and hub.start() == []
+    assert why(hub, batch, 1) == f"held: held by ann since {now}; `lanai release {batch}` lets it run"
+    assert release(hub, batch, (2, 3)) == {"changed": 2}
+    (started,) = hub.start()
+    assert started.spans == ((2, 3),)
+    hub.restart()
+    assert (hub.counts(batch), hub.take_all()) == ({"held": 3, "locked": 2}, [])
+    assert why(hub, batch, 1) == f"held: held by ann since {now}; `lanai release {batch}` lets it run"
+    assert release(hub, batch) == {"changed": 3}
+    hub.take_all()
+
+
 def test_a_user_cannot_release_what_an_operator_holds(hub: Recorder) -> None:
     batch = hub.submit(5)
     hold(hub, batch, (1, 2))

@@ -254,6 +254,21 @@ def test_outstanding_cpu_seconds_fall_as_time_passes(hub: Recorder) -> None:
     hub.take_all()
 
 
+def test_what_a_wide_job_is_still_to_take_counts_once(hub: Recorder) -> None:
+    """Two cpus for 100 s are 200 cpu-seconds, also to those who come before these are counted anew."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(400, thing="cpu_seconds"))}))
+    for name in "abcd":
+        hub.join(name, capacity(cpus=1))
+    shape = Shape(nodes=2, time_limit_us=100 * SECOND)
+    first = hub.submit(1, shape=shape)
+    hub.decide()
+    hub.take_all()
+    second = hub.submit(1, shape=shape)
+    hub.decide()
+    hub.take_all()
+    assert (at_nodes(hub, first), at_nodes(hub, second)) == (1, 1)
+
+
 def test_an_estimate_is_the_request_else_the_mean_else_the_services(hub: Recorder) -> None:
     settle(hub, Policy(services={"normal": ServicePolicy(estimate_us=70 * SECOND)}))
     world = hub.core.world

@@ -255,6 +255,26 @@ def test_a_batch_may_only_name_what_it_may_use(hub: Recorder, user: str, name: s
     assert hub.refusal() == code
 
 
+def test_a_batch_that_is_admitted_by_its_number_may_be_bound_to_the_reservation(hub: Recorder) -> None:
+    """Once it has one: nobody else's is let in by that."""
+    hub.join("n")
+    reserve(hub, 0, 60)
+    one, other = hub.submit(1, user="bob"), hub.submit(1, user="bob")
+
+    def bind(batch: BatchId) -> None:
+        hub.feed(ev.BatchChanged(9, batch, None, None, hub.now_us, BOSS, reservation="r"))
+
+    bind(one)
+    assert (hub.refusal(), started(hub)) == ("not_in_reservation", [])
+    hub.take_all()
+    reserve(hub, 0, 60, is_change=True, access=Access(batches=(one,)))
+    bind(other)
+    assert hub.refusal() == "not_in_reservation"
+    bind(one)
+    hub.answer()
+    assert started(hub) == [one]
+
+
 def test_those_bound_to_a_part_of_a_node_have_no_more_than_that(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=8))
     reserve(hub, 0, 60, is_whole=False, shape=Shape(cpu_milli=3000))
@@ -540,3 +560,47 @@ def test_a_dry_run_of_a_change_is_of_the_change(hub: Recorder) -> None:
     assert (delay.before_us, delay.after_us) == (at_us + 20 * MINUTE, at_us + 30 * MINUTE)
     with pytest.raises(Refusal):
         rehearse(world, made, at_us, is_change=False)
+
+
+# -- promises that could not be kept at their time
+
+
+def overrun(hub: Recorder, reservation: str = "") -> tuple[BatchId, list[BatchId]]:
+    """The node is full for a minute, after which a job of ten is promised to follow; half a minute after it is.
+
+    Returns that one, and what starts then, in a pass that is the first for a quarter of a minute.
+    """
+    first = hub.submit(1, user="ann", shape=job(2, 1), reservation=reservation)
+    assert started(hub) == [first]
+    second = hub.submit(1, user="ann", shape=job(2, 10), reservation=reservation)
+    assert started(hub) == [] and [line.batch for line in hub.core.world.promises] == [second]
+    assert started_after(hub, 1.25) == []
+    later(hub, 0.25)
+    hub.end(hub.core.world.names["n"], 1, 1)
+    hub.core.world.needs_pass = True
+    hub.decide()
+    begun = [start.batch for start in hub.take(StartAttempts)]
+    hub.take_all()
+    return second, begun
+
+
+def test_what_was_promised_long_ago_does_not_run_into_a_reservation(hub: Recorder) -> None:
+    """When the last pass held on to the promise there was time; a quarter of a minute later there is none."""
+    hub.join("n", capacity(cpus=2))
+    reserve(hub, 11.4, 60, owner="boss")
+    second, begun = overrun(hub)
+    assert begun == [] and reason(hub, second)[0] == "reserved"
+
+
+def test_what_was_promised_long_ago_starts_where_there_is_time(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=2))
+    reserve(hub, 11.5, 60, owner="boss")
+    second, begun = overrun(hub)
+    assert begun == [second]
+
+
+def test_who_runs_in_a_reservation_only_is_over_by_its_end_however_long_ago_he_was_promised(hub: Recorder) -> None:
+    hub.join("n", capacity(cpus=2))
+    reserve(hub, 0, 11.2)
+    second, begun = overrun(hub, "r")
+    assert begun == [] and second not in [line.batch for line in hub.core.world.promises]

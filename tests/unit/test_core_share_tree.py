@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.batches import Batch
-from lanai.core.events import NodeHeard, PolicyChanged
+from lanai.core.events import BatchChanged, NodeHeard, PolicyChanged
 from lanai.core.policy import USE
 from lanai.core.schedule.leaf import WHOLE, Clock, Leaf
 from lanai.core.schedule.lines import Line
@@ -23,7 +23,7 @@ from lanai.core.schedule.tree import ShareTree
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, NodeId, ShapeId
 from lanai.model.policy import AccountPolicy, Policy, UserPolicy
-from lanai.model.records import SaveMeta
+from lanai.model.records import SaveAccount, SaveMeta
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
@@ -328,3 +328,35 @@ def test_a_batch_belongs_to_the_account_that_it_names(hub: Recorder) -> None:
     assert (hub.batch(one).account, hub.batch(two).account) == ("physics", "default")
     assert hub.batch(one).leaf.path[0] is hub.core.world.tree.accounts["physics"]
     assert hub.batch(one).user_leaf is not hub.batch(two).user_leaf
+
+
+def test_the_account_that_is_charged_is_kept(hub: Recorder) -> None:
+    """The default of his when he submits, that of a new policy when there is one, and what `set` says."""
+
+    def kept(*batches: BatchId) -> list[str]:
+        return [hub.store.kept.opened[batch].account for batch in batches]
+
+    def settle(account: str) -> None:
+        named = {name: AccountPolicy() for name in ("physics", "bio")}
+        hub.feed(PolicyChanged(1, Policy(users={"ann": UserPolicy(account=account)}, accounts=named), 0))
+        hub.answer()
+
+    settle("physics")
+    one, two = hub.submit(1), hub.submit(1, account="bio")
+    assert kept(one, two) == ["physics", "bio"]
+    settle("")
+    assert kept(one, two) == ["default", "bio"]
+    hub.feed(BatchChanged(1, one, None, None, 0, account="physics"))
+    hub.answer()
+    assert kept(one, two) == ["physics", "bio"]
+    hub.take_all()
+
+
+def test_the_account_of_a_batch_of_an_older_version_is_kept_at_the_start(hub: Recorder) -> None:
+    batch = hub.submit(1, account="default")
+    hub.store.commit([SaveAccount(batch, "")])
+    hub.restart()
+    assert hub.store.kept.opened[batch].account == "default"
+    hub.take_kept(SaveAccount)
+    hub.restart()
+    assert hub.take_kept(SaveAccount) == []

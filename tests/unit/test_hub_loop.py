@@ -12,6 +12,7 @@ import pytest
 from lanai.core.effects import Effect
 from lanai.core.events import Event, NodeWished, TailArrived, TimePassed
 from lanai.core.hub import Decision, HubCore
+from lanai.hub import loop
 from lanai.hub.loop import Heart
 from lanai.model.errors import StoreFull
 from lanai.model.ids import BatchId, Index
@@ -141,6 +142,44 @@ def test_afterwards_is_when_the_core_has_handled_what_was_posted() -> None:
 
     asyncio.run(live())
     assert handled == [2]
+
+
+class PlanningCore(HubCore):
+    """A core whose first pass plans something for a moment later; `woken` is set as time passes after that."""
+
+    def __init__(self, woken: asyncio.Event) -> None:
+        super().__init__(epoch=1, lease_us=LEASE_US)
+        self.world.needs_pass = True
+        self._woken = woken
+        self._due_us: int | None = None
+
+    def handle(self, now_us: int, events: Iterable[Event]) -> Decision:
+        handed = list(events)
+        if self._due_us is not None and self._due_us <= now_us and any(type(each) is TimePassed for each in handed):
+            self._due_us = None
+            self._woken.set()
+        return super().handle(now_us, handed)
+
+    def decide(self, now_us: int) -> Decision:
+        self._due_us = now_us + 20_000
+        return super().decide(now_us)
+
+    def next_due_us(self) -> int | None:
+        return self._due_us
+
+
+def test_what_a_pass_has_planned_is_not_left_until_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else happens, and the next tick would be in an hour."""
+    monkeypatch.setattr(loop, "TICK_US", 3_600_000_000)
+
+    async def live() -> None:
+        woken = asyncio.Event()
+        heart = Heart(PlanningCore(woken), NotingStore(), perform=lambda _: None, on_fault=pytest.fail)
+        heart.post(NodeWished(1, "no such node", "drain", 1))
+        await asyncio.wait_for(woken.wait(), WITHIN_S)
+        heart.stop()
+
+    asyncio.run(live())
 
 
 def test_what_asyncio_says_of_one_connection_does_not_end_the_hub() -> None:

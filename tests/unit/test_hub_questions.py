@@ -50,12 +50,12 @@ def test_the_longest_queue_fits_a_frame(hub: Recorder) -> None:
 def test_free_and_when(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
     asked = msgspec.to_builtins(Shape(memory_bytes=4 * GIB))
-    assert questions.free(hub.core, raw(shape=asked))["jobs"] == 2
-    assert questions.when(hub.core, raw(shape=asked))["certainty"] == "now"
+    assert questions.free(hub.core, "ann", raw(shape=asked))["jobs"] == 2
+    assert questions.when(hub.core, "ann", raw(shape=asked))["certainty"] == "now"
     batch = hub.submit(1)
-    assert questions.when(hub.core, raw(batch=batch, index=1))["certainty"] == "now"
+    assert questions.when(hub.core, "ann", raw(batch=batch, index=1))["certainty"] == "now"
     with pytest.raises(NothingThere, match="is not running"):
-        questions.when(hub.core, raw(batch=99))
+        questions.when(hub.core, "ann", raw(batch=99))
 
 
 def test_what_why_says_besides(hub: Recorder) -> None:

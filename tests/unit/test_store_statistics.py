@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from lanai.model.batch import BatchSettings
-from lanai.model.records import CloseBatch, OpenBatch, PruneBatch, Record, SaveAttempts, SaveChunk, SaveShape
+from lanai.model.records import (
+    CloseBatch,
+    OpenBatch,
+    PruneBatch,
+    Record,
+    SaveAccount,
+    SaveAttempts,
+    SaveChunk,
+    SaveShape,
+)
 from lanai.model.resources import Shape
 from lanai.store import statistics
 from lanai.store.reader import SqliteReader
@@ -93,6 +102,15 @@ def test_sums_of_one_batch(writer: SqliteWriter, reader: SqliteReader) -> None:
         )
     ]
     assert found.total.allotted_us == 140 * S and (found.more, found.sampled) == (0, 1)
+
+
+def test_an_account_is_the_one_that_is_charged(writer: SqliteWriter, reader: SqliteReader) -> None:
+    """Whatever the batch has asked for; of a batch of an older version nothing else is known."""
+    one = ((1, Shape()),)
+    writer.commit([*batch(1, one), *batch(2, one), *batch(3, one, account="chem"), *batch(4, one, account="chem")])
+    writer.commit([SaveAccount(1, "physics"), SaveAccount(3, "bio")])
+    keep(writer, *(ended(number, (number, 1), wall_s=10 * number) for number in (1, 2, 3, 4)))
+    assert [each.group for each in reader.statistics(by="account").groups] == ["chem", "bio", "default", "physics"]
 
 
 def test_groups_by_user_account_service_and_batch(writer: SqliteWriter, reader: SqliteReader) -> None:

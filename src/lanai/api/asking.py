@@ -84,7 +84,8 @@ class Asking:
         shape = shape_of(request)
         said = await self._link.command(caller(request), "free", shape=msgspec.to_builtins(shape))
         rooms = [_room_shown(room) for room in said.pop("rooms")]
-        return answer({"rooms": rooms, **said, "asked": shape_shown(msgspec.to_builtins(shape))})
+        limit = said.pop("limit") or None
+        return answer({"rooms": rooms, **said, "limit": limit, "asked": shape_shown(msgspec.to_builtins(shape))})
 
     async def when(self, request: Request) -> Response:
         """GET /v1/when: of a request that nobody has submitted."""

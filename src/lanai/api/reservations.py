@@ -40,6 +40,7 @@ class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body that makes or changes one. In a change what is not given stays as it is.
 
     `begin_us` 0 is now. Amounts are of each node; without any, or with `is_whole`, whole nodes are reserved.
+    `batches_added` and `batches_removed` change the list of batches that there is.
     """
 
     name: str = ""
@@ -60,6 +61,8 @@ class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accounts: tuple[str, ...] | None = None
     services: tuple[str, ...] | None = None
     batches: tuple[Number, ...] | None = None
+    batches_added: tuple[Number, ...] = ()
+    batches_removed: tuple[Number, ...] = ()
     max_time_s: _Amount | None = None
     is_dry_run: bool = False
 
@@ -127,7 +130,7 @@ def _applied(made: Reservation, wish: _Wish) -> Reservation:
         "groups": wish.groups,
         "accounts": wish.accounts,
         "services": wish.services,
-        "batches": wish.batches,
+        "batches": _batches(made.access, wish),
         "max_time_us": None if wish.max_time_s is None else round(wish.max_time_s * 1e6),
     }
     fields: dict[str, object] = {
@@ -141,6 +144,12 @@ def _applied(made: Reservation, wish: _Wish) -> Reservation:
         **_times(made, wish),
     }
     return msgspec.structs.replace(made, **_given(fields))
+
+
+def _batches(access: Access, wish: _Wish) -> tuple[int, ...]:
+    batches = access.batches if wish.batches is None else wish.batches
+    more = (number for number in wish.batches_added if number not in batches)
+    return tuple(number for number in (*batches, *dict.fromkeys(more)) if number not in wish.batches_removed)
 
 
 def _shape(shape: Shape, wish: _Wish) -> Shape:

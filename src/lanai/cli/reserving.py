@@ -38,7 +38,7 @@ OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
     click.option("--groups", metavar="A,B", help="The same of groups of the policy."),
     click.option("--accounts", metavar="A,B", help="The same of accounts."),
     click.option("--services", metavar="A,B", help="The same of services."),
-    click.option("--batches", metavar="N,M", help="The same of batches, by number."),
+    click.option("--batches", metavar="N,M", help="The same of batches, by number; +N, -N: one more, less."),
     click.option("--max-time", metavar="TIME", help="Only jobs that run for so long at most; alone: everybody's."),
     click.option("--owner", metavar="USER", help="For whom it is. (default: you)"),
     click.option("--exclusive", "kind", flag_value="exclusive", help="Only those may use it. (default)"),
@@ -71,10 +71,10 @@ def wish_of(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
         "is_whole": options["whole"],
         "kind": options["kind"],
         "owner": options["owner"],
-        "batches": _numbers(options["batches"]),
         "max_time_s": _parsed("--max-time", options["max_time"], parse_duration),
         "is_dry_run": options["dry_run"],
         **{name: _list(options[name]) for name in LISTS},
+        **_batches(options["batches"], is_change=is_change),
         **_times(options, is_change=is_change),
     }
     return {name: value for name, value in wish.items() if value is not None}
@@ -134,9 +134,23 @@ def _list(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(sorted({part.strip() for part in text.split(",")} - {""}))
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _batches(text: str | None, *, is_change: bool) -> dict[str, list[int]]:
+    """`7,8` are all there are; `+7,-8` of a change are one more and one less."""
     names = _list(text)
-    return None if names is None else [understood("--batches", name, parse_count) for name in names]
+    if names is None:
+        return {}
+    signed = [name for name in names if name[0] in "+-"]
+    if not signed:
+        return {"batches": [_number(name) for name in names]}
+    if not is_change or len(signed) < len(names):
+        accepted = "+N and -N, or N alone" if is_change else "N"
+        raise UserError(f"--batches: found {text!r}, accepted is {accepted}", code="bad_option")
+    kinds = (("batches_added", "+"), ("batches_removed", "-"))
+    return {kind: [_number(name[1:]) for name in names if name[0] == sign] for kind, sign in kinds}
+
+
+def _number(text: str) -> int:
+    return understood("--batches", text, parse_count)
 
 
 def _parsed(option: str, text: str | None, parse: Callable[[str], Any]) -> Any:

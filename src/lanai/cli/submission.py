@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from lanai.cli.terminal import say
 from lanai.model.batch import (
     ENV_LIMIT_BYTES,
     PRIORITY_DEFAULT,
@@ -119,9 +120,21 @@ def settings_of(options: Mapping[str, Any], defaults: SubmitSettings, *, is_sing
         shape=_shape(options, defaults),
         account=_or(options["account"], defaults.account) or "",
         service=_or(options["service"], defaults.service) or "",
-        start_after_us=moment_of("--start-after", options["start_after"]) if options["start_after"] else 0,
+        start_after_us=start_of(options["start_after"]) if options["start_after"] else 0,
         reservation=options["reservation"] or "",
+        is_held=bool(options.get("hold")),
     )
+
+
+def start_of(text: str) -> int:
+    """The moment that --start-after names. One that is past holds nothing back, and that is said. Raises UserError."""
+    now_us = time.time_ns() // 1000
+    at_us = moment_of("--start-after", text)
+    if at_us < now_us:
+        from lanai.model.moments import format_moment
+
+        say(f"lanai: --start-after {text}: {format_moment(at_us)} is past, so its jobs may start at once")
+    return at_us
 
 
 def moment_of(option: str, text: str) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from lanai.core.batches import Batch
 from lanai.core.explain import describe, too_large
 from lanai.core.nodes import Node
+from lanai.core.schedule import placing
 from lanai.core.schedule.forecast import free_until, has_room, may_go
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
@@ -25,7 +26,7 @@ from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 _WHOLE_MILLI: Final = 1000
 _REASONS: Final = (
     *("too small", "without a feature", "not named", "away", "drained", "in trouble", "failed it lately", "busy"),
-    *("reserved soon", "with room"),
+    *("not to be shared", "reserved soon", "with room"),
 )
 
 
@@ -71,6 +72,8 @@ def _rejection(world: World, batch: Batch, line: Line, node: Node) -> str:
         return "failed it lately"
     if (node.free - line.vector) & world.layout.guard:
         return "busy"
+    if (node.free - placing.need(world, batch, line, node)) & world.layout.guard:
+        return "not to be shared"
     return "with room" if has_room(world, node, line.vector, line.shape.time_limit_us, line) else "reserved soon"
 
 
@@ -86,7 +89,10 @@ def _line_of(batch: Batch, index: Index | None) -> Line | None:
 
 
 class _Alike(NamedTuple):
-    """Open nodes on which as much is free for as long, and that have the same features: one of them, and how many."""
+    """Open nodes on which as much is free for as long, to be shared or not, and that have the same features.
+
+    One of them, and how many.
+    """
 
     node: Node
     number: int
@@ -96,10 +102,10 @@ def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
     nodes = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
     named = [node for node in nodes if line.may_be_on(node.name)]
     allowed = [node for node in named if node.is_open() and node.id != line.not_on and not batch.is_barred(node.id)]
-    alike = _alike(allowed)
+    alike = _alike(world, batch, allowed)
     guard = world.layout.guard
     fitting = [group for group in alike if may_go(world, group.node, line.shape)]
-    yield from _smaller(world, fitting, line.shape)
+    yield from _smaller(world, fitting, line)
     yield from _shorter(world, fitting, line)
     yield from _fewer(world, fitting, line)
     yield from _less_particular(world, alike, line)
@@ -111,15 +117,18 @@ def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
         yield from _larger(world, nodes, line.shape)
 
 
-def _alike(nodes: list[Node]) -> list[_Alike]:
-    found: dict[tuple[Vector, int, tuple[str, ...]], list[Node]] = {}
+def _alike(world: World, batch: Batch, nodes: list[Node]) -> list[_Alike]:
+    found: dict[tuple[Vector, bool, int, tuple[str, ...]], list[Node]] = {}
+    has_rules = placing.has_rules(world)
     for node in nodes:
-        found.setdefault((node.free, free_until(node), node.features), []).append(node)
+        may_share = has_rules and placing.may_share(world, batch, node)
+        found.setdefault((node.free, may_share, free_until(node), node.features), []).append(node)
     return [_Alike(group[0], len(group)) for group in found.values()]
 
 
-def _smaller(world: World, alike: list[_Alike], shape: Shape) -> Iterator[str]:
+def _smaller(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
     """Less of one resource, all else as it is."""
+    shape = line.shape
     kinds = (
         ("cpu_milli", CPU, _WHOLE_MILLI if shape.cpu_milli >= _WHOLE_MILLI else 1),
         ("memory_bytes", MEMORY, 1),
@@ -127,16 +136,16 @@ def _smaller(world: World, alike: list[_Alike], shape: Shape) -> Iterator[str]:
     )
     for name, position, step in kinds:
         asked: int = getattr(shape, name)
-        most = _most(world, alike, msgspec.structs.replace(shape, **{name: 0}), position) // step * step
+        most = _most(world, alike, line, msgspec.structs.replace(shape, **{name: 0}), position) // step * step
         most = most << 20 if position == MEMORY else most
         if 0 < most < asked:
             yield f"would start at once with {_amount(name, most)} instead of {_bare(name, asked)}"
 
 
-def _most(world: World, alike: list[_Alike], shape: Shape, position: int) -> int:
-    """How much of one resource a job could have now that asks for all else in `shape`; of N nodes the N-th best."""
+def _most(world: World, alike: list[_Alike], line: Line, shape: Shape, position: int) -> int:
+    """How much of one resource the line's job could have now, with all else as in `shape`; of N nodes the N-th best."""
     request = world.layout.request(shape)
-    roomy = [group for group in alike if has_room(world, group.node, request, shape.time_limit_us)]
+    roomy = [group for group in alike if has_room(world, group.node, request, shape.time_limit_us, line)]
     found = sorted(((field(group.node.free, position), group.number) for group in roomy), reverse=True)
     wanted = shape.nodes
     for amount, count in found:

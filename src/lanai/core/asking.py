@@ -14,14 +14,16 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from lanai.core.batches import Batch
-from lanai.core.nodes import Grant, Node
+from lanai.core.nodes import NEVER_US, Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
-from lanai.core.schedule.forecast import fit_number, free_until, has_room
-from lanai.core.schedule.future import left_now
+from lanai.core.schedule import limits, placing
+from lanai.core.schedule.forecast import fitting_on, has_room
+from lanai.core.schedule.future import left_now, until
 from lanai.core.schedule.heads import tier
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
 from lanai.core.schedule.shares import share_of
+from lanai.core.supposed import supposed
 from lanai.core.world import World
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED
@@ -146,10 +148,18 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Free(msgspec.Struct, frozen=True, kw_only=True):
-    """Rooms by kind of node, the most jobs first; how many jobs fit in all; and how many jobs wait already."""
+    """What a user could start now.
+
+    Attributes:
+        rooms: by kind of node, the most jobs first; `more` of them are left out.
+        jobs: how many jobs fit in all, and may start.
+        limit: in words, the hard limit because of which these are fewer than fit, or none; empty where there is none.
+        waiting: how many jobs wait already.
+    """
 
     rooms: list[Room]
     jobs: int
+    limit: str
     waiting: int
     more: int
 
@@ -392,40 +402,57 @@ def _row(
 # -- what is free
 
 
-def free(world: World, shape: Shape, most: int = 1000) -> Free:
-    """What jobs of a shape could start now, if none came before them: at most `most` kinds of node."""
-    request = world.layout.request(shape)
+def free(world: World, user: str, shape: Shape, most: int = 1000) -> Free:
+    """What jobs of a shape the user could start now, if none came before them: at most `most` kinds of node."""
+    with supposed(world, user, shape) as line:
+        return _free(world, line, most)
+
+
+def _free(world: World, line: Line, most: int) -> Free:
+    shape = line.shape
     groups: dict[tuple[Vector, tuple[str, ...], int], list[Node]] = {}
     for cell in world.cells.values():
-        if set(shape.features) <= set(cell.features):
+        if line.features <= set(cell.features):
             for node in cell.nodes():
-                groups.setdefault((node.total, node.features, _until_us(world, node)), []).append(node)
-    rooms = [_room(world, shape, request, nodes, until_us) for (_, _, until_us), nodes in groups.items()]
+                groups.setdefault((node.total, node.features, until(world, node, line)), []).append(node)
+    rooms = [_room(world, line, nodes, until_us) for (_, _, until_us), nodes in groups.items()]
     rooms.sort(key=lambda room: (-room.jobs, -room.free_milli, room.names))
     jobs = sum(room.jobs for room in rooms)
     if shape.nodes > 1:
         jobs = sum(room.roomy for room in rooms) // shape.nodes
-    waiting = sum(batch.waiting for batch in world.batches.values())
-    return Free(rooms=rooms[:most], jobs=jobs, waiting=waiting, more=max(0, len(rooms) - most))
+    limited, limit = _limited(world, line)
+    return Free(
+        rooms=rooms[:most],
+        jobs=min(jobs, limited),
+        limit=limit if limited < jobs or not limited else "",
+        waiting=sum(batch.waiting for batch in world.batches.values()),
+        more=max(0, len(rooms) - most),
+    )
 
 
-def _until_us(world: World, node: Node) -> int:
-    """Until when what is free now stays so: what is kept already is not free."""
-    if node.until_us > world.now_us:
-        return free_until(node)
-    return min((step.begin_us for step in node.steps if step.begin_us > world.now_us), default=UNLIMITED)
+def _limited(world: World, line: Line) -> tuple[int, str]:
+    """How many jobs of the line hard limits let start now, and what the narrowest of them says."""
+    if never := limits.beyond(world.batches[line.batch], line.shape):
+        return 0, never
+    found = limits.tightest(world, line)
+    return (found[0], limits.named(world, found[1], line)) if found is not None else (UNLIMITED, "")
 
 
-def _room(world: World, shape: Shape, request: Vector, nodes: list[Node], until_us: int) -> Room:
-    fits: dict[Vector, int] = {}
-    """By what is free: many nodes of a kind have as much."""
-    left = {node.id: left_now(world, node) for node in nodes}
+def _room(world: World, line: Line, nodes: list[Node], until_us: int) -> Room:
+    fits: dict[tuple[Vector, bool], int] = {}
+    """By what is free, and whether that may be shared: many nodes of a kind are alike."""
+    left = {node.id: left_now(world, node, line) for node in nodes}
+    batch, has_rules, guard = world.batches[line.batch], placing.has_rules(world), world.layout.guard
+    jobs_on: dict[NodeId, int] = {}
     for node in nodes:
-        if left[node.id] not in fits:
-            has = has_room(world, node, request, shape.time_limit_us)
-            fits[left[node.id]] = fit_number(left[node.id], request) if has else 0
-    roomy = [node for node in nodes if fits[left[node.id]]]
-    jobs = len(roomy) // shape.nodes if shape.nodes > 1 else sum(fits[left[node.id]] for node in roomy)
+        is_small = bool((left[node.id] - line.vector) & guard)
+        alike = left[node.id], has_rules and not is_small and placing.may_share(world, batch, node)
+        if alike not in fits:
+            has = has_room(world, node, line.vector, line.shape.time_limit_us, line)
+            fits[alike] = fitting_on(world, node, line, left[node.id]) if has else 0
+        jobs_on[node.id] = fits[alike]
+    roomy = [node for node in nodes if jobs_on[node.id]]
+    jobs = len(roomy) // line.shape.nodes if line.shape.nodes > 1 else sum(jobs_on.values())
     return Room(
         total=world.layout.left(nodes[0].total, 0),
         features=nodes[0].features,
@@ -434,5 +461,5 @@ def _room(world: World, shape: Shape, request: Vector, nodes: list[Node], until_
         roomy=len(roomy),
         jobs=min(jobs, UNLIMITED - 1),
         free_milli=sum(field(free, CPU) for free in left.values()),
-        until_us=0 if until_us == UNLIMITED else world.wall_us + until_us - world.now_us,
+        until_us=0 if until_us == NEVER_US else world.wall_us + until_us - world.now_us,
     )

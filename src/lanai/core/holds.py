@@ -57,6 +57,13 @@ def put(world: World, batch: Batch, wanted: Sequence[Span], wish: Wish, *, anew:
     return changed
 
 
+def hold_all(world: World, batch: Batch, wish: Wish) -> None:
+    """Hold all jobs of a batch that has just come in."""
+    put(world, batch, ((1, batch.total),), wish, anew=False)
+    batch.held.merge(batch.dequeue(1, batch.total))
+    batch.counts.queued, batch.counts.held = 0, batch.total
+
+
 def pause(world: World, batch: Batch) -> None:
     """The hub itself has paused the batch, whose `reason` says why."""
     batch.holds.append(Hold(SYSTEM, "", world.wall_us, 0, Spans([(1, batch.total)])))

@@ -20,6 +20,7 @@ from lanai.model.records import (
     DropGrant,
     OpenBatch,
     RecoveredBatch,
+    SaveAccount,
     SaveChunk,
     SaveEnv,
     SaveShape,
@@ -44,9 +45,10 @@ def open_batch(world: World, event: BatchOpened) -> None:
         return
     world.last_batch += 1
     batch = BatchId(world.last_batch)
-    world.arriving[batch] = Arriving(_made(world, batch, event.user, event.settings, event.env, event.wall_us))
+    made = _made(world, batch, event.user, event.settings, event.env, event.wall_us)
+    world.arriving[batch] = Arriving(made)
     world.keep(SaveEnv(event.env, event.env_blob))
-    world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us))
+    world.keep(OpenBatch(batch, event.user, event.key, event.settings, event.env, event.wall_us, made.account))
     world.do(Answer(event.request, {"batch": batch}))
 
 
@@ -108,6 +110,8 @@ def close_batch(world: World, event: BatchClosed) -> None:
         world.wall_us, world.wall_seen_us = event.wall_us, world.now_us
     dates.settle(world, batch)
     world.keep(CloseBatch(batch.id, event.total, event.digest, event.wall_us))
+    if batch.settings.is_held:
+        holds.hold_all(world, batch, holds.Wish(event.caller, event.wall_us, 0))
     world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, {"batch": batch.id, "jobs": event.total}))
     world.touch(batch)
@@ -160,6 +164,8 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     row that says `queued`, minus members of grants, minus what was cancelled.
     """
     batch = _made(world, found.batch, found.user, found.settings, found.env, found.submitted_at_us)
+    if batch.account != found.account:
+        world.keep(SaveAccount(batch.id, batch.account))
     if found.state is not None:
         batch.state, batch.reason = found.state.state, found.state.reason
         batch.leaf.priority, batch.max_running = found.state.priority, found.state.max_running

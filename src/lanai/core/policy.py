@@ -16,7 +16,7 @@ from lanai.core.schedule import limits
 from lanai.core.world import SECOND_US, World
 from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.policy_text import differs, policy_from_json, policy_to_json
-from lanai.model.records import SaveMeta
+from lanai.model.records import SaveAccount, SaveMeta
 
 POLICY: Final = "policy"
 USE: Final = "use"
@@ -49,7 +49,7 @@ def on_changed(world: World, event: PolicyChanged) -> None:
 
 
 def put(world: World, policy: Policy) -> None:
-    """Let it be in force from now on; what was used goes on to count. Nothing is kept or told of that."""
+    """Let it be in force from now on; what was used goes on to count. Of that only batches' accounts are kept."""
     world.policy = policy
     world.tree.reshape(policy, world.now_us, [batch.leaf for batch in world.every_batch()])
     for batch in world.every_batch():
@@ -66,6 +66,7 @@ def move(world: World, batch: Batch, account: str) -> None:
     if account != batch.account:
         batch.user_leaf.charge(-batch.leaf.had)
         batch.account, batch.user_leaf = account, world.leaf_of(account, batch.user)
+        world.keep(SaveAccount(batch.id, account))
         batch.user_leaf.priority = batch.priority
         batch.user_leaf.charge(batch.leaf.had)
     batch.leaf.hang(batch.user_leaf)

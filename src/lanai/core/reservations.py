@@ -114,16 +114,19 @@ def nothing_of_name(name: str) -> NothingThere:
     return NothingThere(what, code="no_such_reservation", hint="lanai reservations", facts={"reservation": name})
 
 
-def refusal(world: World, user: str, settings: BatchSettings) -> LanaiError | None:
-    """Why the user may not have a batch in the reservation that it names; None: he may, or it names none."""
+def refusal(world: World, user: str, settings: BatchSettings, batch: BatchId | None = None) -> LanaiError | None:
+    """Why the user may not have a batch in the reservation that it names; None: he may, or it names none.
+
+    `batch`: its number, where it has one already.
+    """
     if not settings.reservation:
         return None
     live = world.reservations.get(settings.reservation)
     if live is None:
         return nothing_of_name(settings.reservation)
-    if live.made.kind != "maintenance" and access.is_named(
-        world, live.made.access, live.made.owner, user, settings
-    ):
+    lists = live.made.access
+    is_named = batch in lists.batches or access.is_named(world, lists, live.made.owner, user, settings)
+    if is_named and live.made.kind != "maintenance":
         return None
     open_to = "nobody: it is for maintenance" if live.made.kind == "maintenance" else access_text(live.made)
     return NotAllowed(

@@ -234,8 +234,10 @@ def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | N
     refused = credentials.refusal(world.policy, batch.user, account=settings.account, service=settings.service)
     if refused is not None and (event.account, event.service) != (None, None):
         return refused
-    if event.reservation is not None and (refused := reservations.refusal(world, batch.user, settings)) is not None:
-        return refused
+    if event.reservation is not None:
+        refused = reservations.refusal(world, batch.user, settings, batch.id)
+        if refused is not None:
+            return refused
     batch.settings = settings
     world.keep(SaveSettings(batch.id, settings))
     move(world, batch, world.policy.account_of(batch.user, settings.account))

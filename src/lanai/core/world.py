@@ -325,6 +325,7 @@ class World:
         """Make the grant of one job over several nodes, and book the room on all of them.
 
         The command runs on the first of the nodes, by id. It is sent when all others have said that they keep the room.
+        The caller has called `book`.
 
         Args:
             nodes: open ones, two or more, each with room for the line's head.
@@ -344,7 +345,6 @@ class World:
         for node in nodes:
             self.reindex(node)
         batch.has_begun = True
-        self.book(batch, line, 1)
         batch.counts.queued -= 1
         batch.counts.locked += 1
         self.touch(batch)

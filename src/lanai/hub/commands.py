@@ -265,12 +265,12 @@ class Commands:
         return questions.queue(self._core, command.arguments)
 
     def free(self, command: messages.Command) -> dict[str, Any]:
-        """What could start now."""
-        return questions.free(self._core, command.arguments)
+        """What the user could start now."""
+        return questions.free(self._core, command.user, command.arguments)
 
     def when(self, command: messages.Command) -> dict[str, Any]:
         """The earliest start of something."""
-        return questions.when(self._core, command.arguments)
+        return questions.when(self._core, command.user, command.arguments)
 
     def priority(self, command: messages.Command) -> dict[str, Any]:
         """In which order what waits is looked at, and why."""

@@ -55,7 +55,10 @@ PASS_US: Final = 100_000
 PROMPT_SHARE: Final = 100
 """Somebody waits for the effect of new work, a wish or a new node: these get a pass at once, as long as passes take no
 more than one part in so many of the time."""
-TICK_S: Final = 1.0
+TICK_US: Final = 1_000_000
+"""Time passes for the core so often at least, sooner where something is due, and"""
+TICKS_APART_US: Final = 10_000
+"""no sooner than this after it was last looked at what is due."""
 
 _URGENT: Final = frozenset(
     {AcceptNode, AckChunk, Answer, ClaimRoom, DrainNode, KillAttempts, RecallJobs, RejectNode, UnclaimRoom}
@@ -111,7 +114,9 @@ class Heart:
         self._commits = CommitLine(
             store, self._loop, on_committed=self._committed, on_full=self._store_is_full, on_fault=self._fault
         )
-        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._tick_due_us = 0
+        self._set_tick(boottime_us() + TICK_US)
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox. A tail for which there is no room is dropped instead."""
@@ -199,6 +204,10 @@ class Heart:
         if self.core.needs_pass:
             # It stopped at its work limit; others get their turn first.
             self._set_pass_timer(now_us, now_us)
+        # What it has planned, such as that others make way, may be due long before the next tick.
+        due_us = self.core.next_due_us()
+        if due_us is not None and due_us < self._tick_due_us:
+            self._set_tick(due_us)
 
     def _late_pass(self) -> None:
         self._pass_timer = None
@@ -267,11 +276,15 @@ class Heart:
 
     def _tick(self) -> None:
         self.post(TimePassed(wall_us()))
-        wait_s = TICK_S
+        next_us = boottime_us() + TICK_US
         due_us = self.core.next_due_us()
-        if due_us is not None:
-            wait_s = min(TICK_S, max(0.01, (due_us - boottime_us()) / 1e6))
-        self._tick_timer = self._loop.call_later(wait_s, self._tick)
+        self._set_tick(next_us if due_us is None else min(next_us, due_us))
+
+    def _set_tick(self, due_us: int) -> None:
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._tick_due_us = due_us
+        self._tick_timer = self._loop.call_later(max(TICKS_APART_US, due_us - boottime_us()) / 1e6, self._tick)
 
 
 def _is_urgent(effect: Effect) -> bool:

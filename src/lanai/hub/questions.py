@@ -52,16 +52,16 @@ def queue(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
     return _shown(asking.queue(core.world, msgspec.structs.replace(asked, most=min(asked.most, ROWS))))
 
 
-def free(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
-    """What could start now."""
-    return _shown(asking.free(core.world, msgspec.msgpack.decode(arguments, type=OfShape).shape, ROWS))
+def free(core: HubCore, user: str, arguments: msgspec.Raw) -> dict[str, Any]:
+    """What the user could start now."""
+    return _shown(asking.free(core.world, user, msgspec.msgpack.decode(arguments, type=OfShape).shape, ROWS))
 
 
-def when(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
-    """The earliest start of a job that has not ended, or of a request."""
+def when(core: HubCore, user: str, arguments: msgspec.Raw) -> dict[str, Any]:
+    """The earliest start of a job that has not ended, whosever it is, or of a request of the user's."""
     asked = msgspec.msgpack.decode(arguments, type=OfWhen)
     if not asked.batch:
-        return _shown(forecast.earliest_start(core.world, asked.shape))
+        return _shown(forecast.earliest_of_shape(core.world, user, asked.shape))
     batch = core.world.batches.get(asked.batch)
     if batch is None:
         raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")

@@ -55,6 +55,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
         service: its class of service; empty: the default one.
         start_after_us: wall time before which none of its jobs starts; 0: none.
         reservation: the name of the reservation that its jobs are to run in; empty: none.
+        is_held: as it comes in all its jobs are held, by its user. They may have been released since.
     """
 
     name: str = ""
@@ -76,6 +77,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     service: str = ""
     start_after_us: int = 0
     reservation: str = ""
+    is_held: bool = False
 
 
 class Counts(msgspec.Struct, kw_only=True):

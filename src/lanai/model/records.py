@@ -30,7 +30,7 @@ class SaveEnv(Record, frozen=True):
 
 
 class OpenBatch(Record, frozen=True):
-    """A batch that is arriving. (user, key) is unique among all batches."""
+    """A batch that is arriving. (user, key) is unique among all batches. `account` is what it is charged to."""
 
     batch: BatchId
     user: str
@@ -38,6 +38,7 @@ class OpenBatch(Record, frozen=True):
     settings: BatchSettings
     env: bytes
     opened_at_us: int
+    account: str = ""
 
 
 class SaveShape(Record, frozen=True):
@@ -98,6 +99,13 @@ class SaveSettings(Record, frozen=True):
 
     batch: BatchId
     settings: BatchSettings
+
+
+class SaveAccount(Record, frozen=True):
+    """The batch is charged to another account from now on."""
+
+    batch: BatchId
+    account: str
 
 
 class SaveProgress(Record, frozen=True):
@@ -352,6 +360,7 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         reshaped: (first, last, shape) of memory retries.
         holds: (what, first, last, value, at_us) of overrides that say who holds jobs, by what and first.
         preempted: the same of those that say which attempts at nodes are to give way.
+        account: what it was charged to; empty where an older version did not say.
     """
 
     batch: BatchId
@@ -372,3 +381,4 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     reshaped: list[tuple[int, int, ShapeId]]
     holds: list[HoldRow] = []
     preempted: list[HoldRow] = []
+    account: str = ""

@@ -27,6 +27,7 @@ from lanai.model.records import (
     PruneRows,
     Record,
     ReopenJobs,
+    SaveAccount,
     SaveAttempts,
     SaveAudit,
     SaveChunk,
@@ -170,7 +171,7 @@ def _envs(db: sqlite3.Connection, records: list[SaveEnv]) -> None:
 
 
 def _opens(db: sqlite3.Connection, records: list[OpenBatch]) -> None:
-    rows = [(r.batch, r.user, r.key, pack(r.settings), r.env, r.opened_at_us) for r in records]
+    rows = [(r.batch, r.user, r.key, pack(r.settings), r.env, r.opened_at_us, r.account) for r in records]
     execute_rows(db, SQL["open_batch"], rows)
 
 
@@ -188,6 +189,11 @@ def _settings(db: sqlite3.Connection, records: list[SetBatch]) -> None:
 def _resettings(db: sqlite3.Connection, records: list[SaveSettings]) -> None:
     for r in {r.batch: r for r in records}.values():
         db.execute(SQL["save_settings"], (pack(r.settings), r.batch))
+
+
+def _accounts(db: sqlite3.Connection, records: list[SaveAccount]) -> None:
+    for r in {r.batch: r for r in records}.values():
+        db.execute(SQL["save_account"], (r.account, r.batch))
 
 
 def _shapes(db: sqlite3.Connection, records: list[SaveShape]) -> None:
@@ -292,6 +298,7 @@ _WRITES: Final[dict[type[Record], _Write]] = {
     CloseBatch: _closes,
     SetBatch: _settings,
     SaveSettings: _resettings,
+    SaveAccount: _accounts,
     SaveShape: _shapes,
     SaveChunk: _chunks,
     SaveAttempts: _attempts,

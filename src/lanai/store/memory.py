@@ -29,6 +29,7 @@ from lanai.model.records import (
     Recovered,
     RecoveredBatch,
     ReopenJobs,
+    SaveAccount,
     SaveAttempts,
     SaveAudit,
     SaveChunk,
@@ -221,7 +222,7 @@ def _apply(kept: Tables, records: Iterable[Record], tails_bytes: int) -> None:
 _AnyRecord = (
     SaveMeta | SaveEnv | OpenBatch | CloseBatch | SetBatch | DropBatch | SaveShape | SaveChunk | SaveProgress
     | SaveOverride | DropOverrides | SaveGrant | DropGrant | SaveAttempts | SaveNode | SaveReason | SaveTail | SaveEvent
-    | ReopenJobs | PruneBatch | PruneRows | SaveAudit | SaveToken | SaveSettings
+    | ReopenJobs | PruneBatch | PruneRows | SaveAudit | SaveToken | SaveSettings | SaveAccount
 )  # fmt: skip
 
 
@@ -238,6 +239,8 @@ def _apply_one(kept: Tables, record: _AnyRecord) -> None:  # noqa: C901
             kept.closed[record.batch] = record
         case SaveSettings():
             kept.opened[record.batch] = msgspec.structs.replace(kept.opened[record.batch], settings=record.settings)
+        case SaveAccount():
+            kept.opened[record.batch] = msgspec.structs.replace(kept.opened[record.batch], account=record.account)
         case SetBatch():
             kept.settings[record.batch] = record
         case DropBatch():
@@ -395,6 +398,7 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         reshaped=_reshaped(kept, batch),
         holds=_of_kind(kept, batch, "hold "),
         preempted=_of_kind(kept, batch, "preempted "),
+        account=opened.account,
     )
 
 

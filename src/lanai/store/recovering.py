@@ -31,7 +31,7 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
     found = db.execute(SQL["batch"], (batch,)).fetchone()
     if found is None:
         return None
-    user, key, settings, env, total, submitted_at_us, is_set, *wish = found
+    user, key, settings, env, total, submitted_at_us, is_set, *wish, account = found
     progress = _progress(db, batch)
     return RecoveredBatch(
         batch=batch,
@@ -52,6 +52,7 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
         reshaped=[(first, last, ShapeId(value)) for first, last, value in _overrides(db, batch, "shape")],
         holds=db.execute(SQL["holds"], (batch,)).fetchall(),
         preempted=db.execute(SQL["preempted"], (batch,)).fetchall(),
+        account=account,
     )
 
 

@@ -237,11 +237,11 @@ def _learn(db: sqlite3.Connection, known: dict[int, _Known], low: int, high: int
     shapes: dict[int, dict[int, Shape]] = {}
     for number, shape, packed in db.execute(SQL["stats_shapes"], (listed,)):
         shapes.setdefault(number, {})[shape] = unpack_shape(packed)
-    for number, user, packed, submitted_at_us, total in db.execute(SQL["stats_known"], (listed,)).fetchall():
+    for number, user, charged, packed, submitted_at_us, total in db.execute(SQL["stats_known"], (listed,)).fetchall():
         settings = unpack_settings(packed)
         own = shapes.get(number, {0: settings.shape})
         runs = [(1, max(1, total), next(iter(own.values())))] if len(own) == 1 else list(_runs(db, number, own))
-        account = settings.account or NO_ACCOUNT
+        account = charged or settings.account or NO_ACCOUNT  # an older version did not say which is charged
         known[number] = _Known(user, account, settings.service or DEFAULT_SERVICE, submitted_at_us, runs)
 
 

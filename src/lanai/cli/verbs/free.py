@@ -10,6 +10,7 @@ import click
 from lanai.cli.asking import ROOMS, request_text, shape_options
 from lanai.cli.context import Asked
 from lanai.cli.tables import View, print_rows, selected, view_of, view_options
+from lanai.cli.terminal import printable
 
 
 @click.command(name="free")
@@ -25,10 +26,11 @@ def command(
     limit: int | None,
     **shape: str | None,
 ) -> int:
-    """Show how many jobs of a kind (default: of one cpu) could start now, by kind of node.
+    """Show how many jobs of a kind (default: of one cpu) you could start now, by kind of node.
 
-    FOR is how long what is free stays free, until the next reservation; `-` is without end. With --time only nodes
-    count that are free for so long. Jobs that wait already are not taken off: the last line says how many there are.
+    FOR is how long what is free for you stays so, until the next reservation; `-` is without end. With --time only
+    nodes count that are free for so long. What reservations let you use counts, what may not be shared with others
+    does not, and your hard limits hold. Jobs that wait already are not taken off: the last line says how many.
 
     \b
     Examples:
@@ -56,3 +58,5 @@ def _print(found: dict[str, Any], view: View) -> None:
         print()
     print(f"{found['jobs']:,} job{'' if found['jobs'] == 1 else 's'} of {what} could start now", end="")
     print(f"; {found['waiting']:,} wait already" if found["waiting"] else "")
+    if found["limit"]:
+        print(f"no more, by a limit: {printable(found['limit'])}")

@@ -72,6 +72,7 @@ def change(asked: Asked, /, name: str, format_: str, **options: Any) -> int:
     Examples:
       lanai reserve change course --end 20:00
       lanai reserve change course --users ann,bob,carl
+      lanai reserve change course --batches +417
       lanai reserve change course --count 6 --dry-run
     """
     wish = wish_of(options, is_change=True)

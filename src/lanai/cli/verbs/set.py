@@ -32,13 +32,13 @@ def command(asked: Asked, /, batch: str, start_after: str | None, **changes: Any
       lanai set 417 --start-after now
       lanai set 417 --reservation none
     """
-    from lanai.cli.submission import moment_of, priority_of
+    from lanai.cli.submission import priority_of, start_of
 
     wanted = {name: value for name, value in changes.items() if value is not None}
     if "priority" in wanted:
         wanted["priority"] = priority_of(wanted["priority"])
     if start_after is not None:
-        wanted["start_after_us"] = 0 if start_after == "now" else moment_of("--start-after", start_after)
+        wanted["start_after_us"] = 0 if start_after == "now" else start_of(start_after)
     if wanted.get("reservation") == "none":
         wanted["reservation"] = ""
     if not wanted:

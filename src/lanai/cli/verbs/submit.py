@@ -14,6 +14,7 @@ from lanai.cli.submission import submit_options
 @click.command(name="submit")
 @click.argument("job_list", metavar="FILE|-")
 @submit_options
+@click.option("--hold", is_flag=True, help="Hold all its jobs from the start, until `lanai release`.")
 @click.option(
     "--format", "format_", type=click.Choice(["table", "json", "quiet"]), default="table", help="How to print."
 )
@@ -26,6 +27,7 @@ def command(asked: Asked, /, job_list: str, format_: str, **options: Any) -> int
       lanai submit jobs.txt
       id=$(lanai submit jobs.txt --key nightly-2026-11-21 --format quiet)
       make-list | lanai submit - --name tonight --max-running 10
+      lanai submit jobs.txt --hold
     """
     from lanai.cli.submit import submit_list
 

@@ -24,7 +24,8 @@ def command(asked: Asked, /, selectors: tuple[str, ...], format_: str, **shape: 
     """Say when jobs that wait can start at the earliest; or, with --cpus and the like, one that is not submitted yet.
 
     The answer goes by what runs: it is taken to end by its time limit, or where it has none by the mean of the last
-    run times. How sure that is stands with it. Without a job and without options: the newest batch.
+    run times. Reservations, rules of sharing and limits count as they do for the job's owner, and of one that is not
+    submitted as for you. How sure that is stands with it. Without a job and without options: the newest batch.
 
     \b
     Examples:

@@ -81,9 +81,9 @@ def is_reserved(world: World, node: Node, line: Line, vector: Vector, at_us: int
 # -- those that are bound
 
 
-def is_bound(world: World, line: Line | None) -> bool:
+def is_bound(world: World, line: Line) -> bool:
     """Whether the line's jobs run in a reservation only."""
-    batch = world.batches.get(line.batch) if line is not None else None
+    batch = world.batches.get(line.batch)
     return batch is not None and bool(batch.settings.reservation)
 
 

@@ -28,7 +28,7 @@ from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import keep, lift_all, promise
+from lanai.core.schedule.promises import LATE_US, keep, lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
@@ -195,7 +195,6 @@ class Sweep:
         world = self._world
         for node in nodes:
             node.vacate(line, count, world.layout.guard)
-        world.book(world.batches[line.batch], line, -count)
         for first, last in line.waiting.take(count):
             for index in range(first, last + 1):
                 world.give_wide(list(nodes), line, (index, index))
@@ -275,7 +274,10 @@ class Sweep:
         if not has_own and self._is_dominated(asked):
             self._refuse(batch, line)
             return False
-        found = find(world, batch, line, self._kept_us(line, length_us))
+        kept_us = self._kept_us(line, length_us)
+        # What it was promised long ago is no leave to be there when the nodes are somebody's by a reservation.
+        is_late = kept_us < length_us - LATE_US
+        found = find(world, batch, line, kept_us, clear_us=length_us if is_late else 0)
         if found is None:
             if len(self._refused) < REFUSALS and self._is_free and is_plain(batch, line):
                 self._refused.append(asked)

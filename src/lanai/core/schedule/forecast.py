@@ -5,11 +5,14 @@ say, or, where they have none, after the mean of their line's last run times; th
 until the request fits. Jobs that are not at a node yet are not looked at: that is what "if nothing comes before it"
 means. Attempts that wait at a node for room are not either: they last half a second there. A line to which the last
 pass has promised a time has that one.
+
+What nobody has submitted is asked about as a line that is supposed for it (`supposed`): so rules of sharing, access
+lists of reservations and limits are those of whoever asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from heapq import nsmallest
 from itertools import islice
 from typing import Final, Literal, TypeAlias
@@ -18,10 +21,11 @@ import msgspec
 
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
-from lanai.core.schedule import access, future, limits
+from lanai.core.schedule import access, future, limits, placing
 from lanai.core.schedule.counters import Counter
-from lanai.core.schedule.estimate import end_of
+from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
+from lanai.core.supposed import supposed
 from lanai.core.world import Promise, World
 from lanai.model.ids import Index
 from lanai.model.policy import UNLIMITED
@@ -35,8 +39,6 @@ LOOKED_AT: Final = 5_000
 
 NAMED: Final = 3
 """So many nodes of a promise are named."""
-
-_Allows: TypeAlias = Callable[[Node], bool]
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +56,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def earliest_start(world: World, asked: Line | Shape) -> Forecast:
-    """When the head of a line, or one more job of a shape, can start."""
-    if isinstance(asked, Shape):
-        return _on_nodes(world, asked, world.layout.request(asked), lambda node: True)
+def earliest_start(world: World, asked: Line) -> Forecast:
+    """When the head of a line can start."""
     batch = world.batches[asked.batch]
     if batch.state == "paused":
         return _unknown(f"the batch is paused: {batch.reason}")
+    if never := limits.beyond(batch, asked.shape):
+        return _unknown(never)
     promise = world.promises.get(asked)
     if promise is not None:
         return _promised(world, promise)
@@ -73,11 +75,7 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
     held = limits.holding(world, asked)
     if held is not None:
         return _at_limit(world, asked, held)
-
-    def allows(node: Node) -> bool:
-        return node.id != asked.not_on and not batch.is_barred(node.id) and asked.may_be_on(node.name)
-
-    forecast = _on_nodes(world, asked.shape, asked.vector, allows, asked)
+    forecast = _on_nodes(world, batch, asked)
     at_us = max(forecast.at_us, _wall(world, own_us) if own_us else 0, batch.settings.start_after_us)
     if forecast.certainty == "unknown" or at_us == forecast.at_us:
         return forecast
@@ -85,6 +83,12 @@ def earliest_start(world: World, asked: Line | Shape) -> Forecast:
         return Forecast(at_us=at_us, certainty="if nothing comes before it", why="its batch is not to start before")
     why = f"its batch runs its limit of {batch.max_running} jobs, one of which is to end then"
     return Forecast(at_us=at_us, certainty="if nothing comes before it", why=why)
+
+
+def earliest_of_shape(world: World, user: str, shape: Shape) -> Forecast:
+    """When one more job of a shape can start, were the user to submit it."""
+    with supposed(world, user, shape) as line:
+        return earliest_start(world, line)
 
 
 def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast:
@@ -113,12 +117,28 @@ def may_go(world: World, node: Node, shape: Shape) -> bool:
     return node.is_open() and set(shape.features) <= set(node.features)
 
 
-def has_room(world: World, node: Node, request: Vector, length_us: int, line: Line | None = None) -> bool:
-    """Whether the node has room now, and for so long (0: as long as is usual), besides what is kept for others.
+def has_room(world: World, node: Node, request: Vector, length_us: int, line: Line) -> bool:
+    """Whether the node has room now, and for so long (0: as is expected), for what `line` might ask for.
 
-    `line`: whose job it is; None: of somebody whom nothing is kept for.
+    That is besides what is kept from the line, and where the rules of sharing let it be beside what is there.
     """
-    return future.fits(world, node, line, request, length_us or world.policy.service("").estimate_us)
+    if (node.free - request) & world.layout.guard:
+        return False
+    batch = world.batches[line.batch]
+    if placing.has_rules(world):
+        if not placing.may_share(world, batch, node):
+            return False
+        request = node.total if placing.is_alone(world, batch) else request
+    return future.fits(world, node, line, request, length_us or estimate_us(world, line))
+
+
+def fitting_on(world: World, node: Node, line: Line, left: Vector) -> int:
+    """How many jobs of the line at once fit into what is `left` for it on the node, by the rules of sharing too."""
+    batch = world.batches[line.batch]
+    if placing.has_rules(world) and not placing.may_share(world, batch, node):
+        return 0
+    request = placing.need(world, batch, line, node)
+    return 0 if (left - request) & world.layout.guard else fit_number(left, request)
 
 
 def fit_number(free: Vector, request: Vector) -> int:
@@ -155,6 +175,10 @@ def ends(world: World, node: Node) -> Iterator[tuple[int, Line]]:
         if length_us:
             for start_us in nsmallest(node.active[line], found):
                 yield _end_us(world, start_us, length_us, is_limit=bool(line.shape.time_limit_us)), line
+    for claim in node.claims.values():
+        length_us = expected_us(world, claim.line)
+        for start_us in _starts(world, claim) if length_us else ():
+            yield _end_us(world, start_us, length_us, is_limit=bool(claim.line.shape.time_limit_us)), claim.line
 
 
 def _starts(world: World, grant: Grant) -> Iterator[int]:
@@ -170,18 +194,16 @@ def _end_us(world: World, start_us: int, length_us: int, *, is_limit: bool) -> i
     return end_of(start_us, length_us, world.now_us)
 
 
-def _on_nodes(
-    world: World, shape: Shape, request: Vector, allows: _Allows, line: Line | None = None
-) -> Forecast:
-    guard = world.layout.guard
+def _on_nodes(world: World, batch: Batch, line: Line) -> Forecast:
+    guard, shape, request = world.layout.guard, line.shape, line.vector
     able = [node for node in world.nodes.values() if not (node.total - request) & guard]
-    usable = [node for node in able if may_go(world, node, shape) and allows(node)]
+    usable = [node for node in able if may_go(world, node, shape) and placing.may_go(batch, line, node)]
     if len(usable) < shape.nodes:
         return _unknown(_too_few(shape, len(able), len(usable)))
     roomy = sum(has_room(world, node, request, shape.time_limit_us, line) for node in usable)
     if roomy >= shape.nodes:
         return Forecast(at_us=world.wall_us, certainty="now", why=_rooms(roomy))
-    found, looked_at = _earliest(world, usable, shape, request, line)
+    found, looked_at = _earliest(world, usable, line)
     if len(found) < shape.nodes:
         if any(node.steps for node in usable):
             return _unknown("nothing says when enough is free that is not reserved: see `lanai reservations`")
@@ -198,29 +220,28 @@ def _on_nodes(
     )
 
 
-def _earliest(
-    world: World, nodes: Iterable[Node], shape: Shape, request: Vector, line: Line | None
-) -> tuple[list[tuple[int, Node]], int]:
+def _earliest(world: World, nodes: Iterable[Node], line: Line) -> tuple[list[tuple[int, Node]], int]:
     """When each of the nodes will have room, where that is known, and how many of them were looked at."""
     found: list[tuple[int, Node]] = []
     attempts = looked_at = 0
     for node in nodes:
-        if attempts >= LOOKED_AT and len(found) >= shape.nodes:
+        if attempts >= LOOKED_AT and len(found) >= line.shape.nodes:
             break
         looked_at += 1
         attempts += sum(len(grant.members) for grant in node.grants.values())
-        at_us = _earliest_on(world, node, request, shape.time_limit_us, line)
+        at_us = _earliest_on(world, node, line)
         if at_us is not None:
             found.append((at_us, node))
     return found, looked_at
 
 
-def _earliest_on(world: World, node: Node, request: Vector, length_us: int, asking: Line | None) -> int | None:
-    if has_room(world, node, request, length_us, asking):
+def _earliest_on(world: World, node: Node, asking: Line) -> int | None:
+    limit_us = asking.shape.time_limit_us
+    if has_room(world, node, asking.vector, limit_us, asking):
         return world.now_us
+    request = placing.need(world, world.batches[asking.batch], asking, node)
     if node.steps or access.is_bound(world, asking):
-        usual_us = length_us or world.policy.service("").estimate_us
-        at_us = future.earliest(world, node, asking, request, usual_us, world.now_us)
+        at_us = future.earliest(world, node, asking, request, limit_us or estimate_us(world, asking), world.now_us)
         return None if at_us >= NEVER_US else at_us
     free = node.free
     guard = world.layout.guard
@@ -229,11 +250,6 @@ def _earliest_on(world: World, node: Node, request: Vector, length_us: int, aski
         if not (free - request) & guard:
             return end_us
     return None
-
-
-def _what_ends(node: Node, at_us: int) -> str:
-    is_reserved = any(at_us in (step.begin_us, step.end_us) for step in node.steps)
-    return "what runs or is reserved" if is_reserved else "what runs"
 
 
 def _promised(world: World, promise: Promise) -> Forecast:
@@ -283,11 +299,10 @@ def _behind(world: World, line: Line, head: Forecast, before: int) -> Forecast:
 
 
 def _fitting(world: World, line: Line) -> int:
-    guard = world.layout.guard
     return sum(
-        fit_number(node.free, line.vector)
+        fitting_on(world, node, line, future.left_now(world, node, line))
         for node in world.nodes.values()
-        if not (node.free - line.vector) & guard and may_go(world, node, line.shape)
+        if may_go(world, node, line.shape)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from lanai.core.nodes import NEVER_US, Node, Step
+from lanai.core.reserved import Live
 from lanai.core.schedule import access
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
@@ -27,11 +28,11 @@ def ends_of(world: World, node: Node) -> list[tuple[int, Vector]]:
     return node.ends
 
 
-def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us: int) -> bool:
-    """Whether the line, or (None) one that nothing is kept for, has room for `vector` there from now on for so long."""
+def fits(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
+    """Whether the line has room for `vector` there from now on for so long."""
     if (node.free - vector) & world.layout.guard:
         return False
-    if line is not None and access.is_bound(world, line):
+    if access.is_bound(world, line):
         if not access.is_within(world, node, line, vector, world.now_us, length_us):
             return False
     elif world.now_us + length_us <= node.until_us:
@@ -42,22 +43,24 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
+def is_clear(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
+    """Whether what people have reserved leaves the line room there from now on for so long, and its own lasts."""
+    if access.is_bound(world, line) and not access.is_within(world, node, line, vector, world.now_us, length_us):
+        return False
+    steps = [step for step in _steps(node, line) if isinstance(step.owner, Live)]
+    return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
+
+
 def earliest(
-    world: World,
-    node: Node,
-    line: Line | None,
-    vector: Vector,
-    length_us: int,
-    from_us: int,
-    until_us: int = NEVER_US,
+    world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int, until_us: int = NEVER_US
 ) -> int:
     """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US.
 
-    None as the line is one that nothing is kept for. Times after `until_us` are not looked at.
+    Times after `until_us` are not looked at.
     """
     guard = world.layout.guard
     steps = _steps(node, line)
-    if line is not None and access.is_bound(world, line):
+    if access.is_bound(world, line):
         return _earliest_within(world, node, line, vector, length_us, from_us)
     if not steps:
         free = node.free
@@ -79,9 +82,16 @@ def _overlap(step: Step, at_us: int, length_us: int) -> bool:
     return step.begin_us < at_us + length_us and at_us < step.end_us
 
 
-def left_now(world: World, node: Node) -> Vector:
-    """What is free on the node now for those whom nothing is kept for."""
-    return node.free if node.until_us > world.now_us else _free_at(world, node, node.steps, world.now_us)
+def left_now(world: World, node: Node, line: Line) -> Vector:
+    """What is free on the node now for the line."""
+    return node.free if node.until_us > world.now_us else _free_at(world, node, _steps(node, line), world.now_us)
+
+
+def until(world: World, node: Node, line: Line) -> int:
+    """Until when, by the core's own clock, that stays so; or NEVER_US."""
+    if not node.steps:
+        return NEVER_US
+    return min((step.begin_us for step in _steps(node, line) if step.begin_us > world.now_us), default=NEVER_US)
 
 
 def _earliest_within(world: World, node: Node, line: Line, vector: Vector, length_us: int, from_us: int) -> int:
@@ -97,9 +107,9 @@ def _earliest_within(world: World, node: Node, line: Line, vector: Vector, lengt
     return NEVER_US
 
 
-def _steps(node: Node, line: Line | None) -> list[Step]:
+def _steps(node: Node, line: Line) -> list[Step]:
     """Those that keep something from this line."""
-    if not node.steps or line is None:
+    if not node.steps:
         return node.steps
     return [step for step in node.steps if step.owner is not line and not step.admits(line)]
 

@@ -43,6 +43,14 @@ def attach(world: World, batch: Batch) -> None:
         world.is_limited = True
 
 
+def attach_supposed(world: World, batch: Batch) -> None:
+    """Have a batch that nobody has submitted count where it would belong; nothing is remembered of that."""
+    there = set(world.counters)
+    batch.counters = tuple(counter for counter in _counters(world, batch) if counter.thing != WAITING)
+    for key in [key for key in world.counters if key not in there]:
+        del world.counters[key]
+
+
 def rebuild(world: World) -> None:
     """Make all counters anew: the policy is another one."""
     world.counters.clear()
@@ -90,6 +98,16 @@ def holding(world: World, line: Line) -> Counter | None:
         if _more(world, counter, line, hard=True) < 1:
             return counter
     return None
+
+
+def tightest(world: World, line: Line) -> tuple[int, Counter] | None:
+    """How many more attempts of the line the hard limits let start, 0 or more, and which of them is the first to hold.
+
+    None where none of them limits it.
+    """
+    rooms = [(max(0, _more(world, each, line, hard=True)), each) for each in world.batches[line.batch].counters]
+    most, counter = min(rooms, key=lambda room: room[0], default=(UNLIMITED, None))
+    return (most, counter) if counter is not None and most < UNLIMITED else None
 
 
 def named(world: World, counter: Counter, line: Line) -> str:

@@ -109,12 +109,14 @@ def may_join(world: World, batch: Batch, lines: list[Line]) -> bool:
     return world.policy.sharing != "single_user" or all(other and other.user == batch.user for other in there)
 
 
-def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] | None:
+def find(world: World, batch: Batch, line: Line, length_us: int, clear_us: int = 0) -> list[Node] | None:
     """As many nodes as a job of the line has at once, on which it fits now and for so long; None: there are not.
+
+    For `clear_us`, where that is longer, they are at least not reserved by people for others.
 
     Where it may have more they are as many as there are, unless its batch counts in a limit: that is by the least.
     """
-    allows = _rule(world, batch, line, length_us)
+    allows = _rule(world, batch, line, length_us, clear_us)
     guard = world.layout.guard
     if line.shape.nodes == 1 and world.policy.node_choice == "smallest":
         best: Node | None = None
@@ -139,7 +141,7 @@ def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] |
     return sorted(nsmallest(most, fitting, key=_BY[choice]), key=lambda node: node.id)
 
 
-def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[Node], bool]:
+def _rule(world: World, batch: Batch, line: Line, length_us: int, clear_us: int) -> Callable[[Node], bool]:
     """Which of the nodes with enough room are taken."""
     now_us = world.now_us
     is_plain = not has_rules(world)
@@ -153,7 +155,10 @@ def _rule(world: World, batch: Batch, line: Line, length_us: int) -> Callable[[N
         vector = need(world, batch, line, node)
         return may_share(world, batch, node) and future.fits(world, node, line, vector, length_us)
 
-    return allows
+    def allows_for_long(node: Node) -> bool:
+        return allows(node) and future.is_clear(world, node, line, need(world, batch, line, node), clear_us)
+
+    return allows_for_long if clear_us > length_us else allows
 
 
 def size(node: Node) -> Size:

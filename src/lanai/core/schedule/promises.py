@@ -24,6 +24,8 @@ from lanai.core.schedule.placing import able_cells, has_rules, is_plain, may_go,
 from lanai.core.world import Promise, World
 
 HELD_US: Final = 60_000_000
+LATE_US: Final = 200_000
+"""A pass comes no later than this after what is due, unless the hub is very busy."""
 
 
 def promise(world: World, batch: Batch, line: Line, length_us: int, before: Promise | None) -> Promise | None:
@@ -78,11 +80,22 @@ def _nobody(line: Line) -> bool:
 def _still_holds(world: World, batch: Batch, before: Promise, length_us: int) -> bool:
     """Whether a promise that is due and cannot be kept is held on to: its nodes are open to it, and nobody else's."""
     line = before.line
+    if access.is_bound(world, line) and not _is_within(world, batch, before, length_us):
+        return False
     return before.at_us <= world.now_us < before.at_us + HELD_US and all(
         node.is_open()
         and may_go(batch, line, node)
         and not any(isinstance(step.owner, Line) for step in node.steps)
         and not access.is_reserved(world, node, line, need(world, batch, line, node), world.now_us, length_us)
+        for node in before.nodes
+    )
+
+
+def _is_within(world: World, batch: Batch, before: Promise, length_us: int) -> bool:
+    """Whether a bound job that begins in a moment, when what is there may be gone, is within its reservation."""
+    line, soon_us = before.line, world.now_us + 1
+    return all(
+        access.is_within(world, node, line, need(world, batch, line, node), soon_us, length_us)
         for node in before.nodes
     )
 

@@ -21,7 +21,7 @@ WHERE (state <> 'ended' OR is_whole = 0) AND is_whole = 1 AND state <> 'ended' O
 
 -- name: batch
 SELECT user, key, settings_pack, env, total, submitted_at_us, is_set, state, priority, max_running, reason,
-    avoided_pack, ended_at_us
+    avoided_pack, ended_at_us, account
 FROM batch WHERE batch = ? AND is_whole = 1
 
 -- name: has_batch

@@ -29,7 +29,8 @@ CREATE TABLE batch (
     max_running INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
     avoided_pack BLOB NOT NULL DEFAULT x'90',
-    ended_at_us INTEGER NOT NULL DEFAULT 0
+    ended_at_us INTEGER NOT NULL DEFAULT 0,
+    account TEXT NOT NULL DEFAULT ''
 );
 
 CREATE UNIQUE INDEX batch_key ON batch (user, key) WHERE key <> '';

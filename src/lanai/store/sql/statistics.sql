@@ -7,7 +7,8 @@ SELECT min(row), max(row) FROM attempt
 SELECT DISTINCT batch FROM attempt NOT INDEXED WHERE row BETWEEN ? AND ?
 
 -- name: stats_known
-SELECT batch, user, settings_pack, submitted_at_us, total FROM batch WHERE batch IN (SELECT value FROM json_each(?))
+SELECT batch, user, account, settings_pack, submitted_at_us, total FROM batch
+WHERE batch IN (SELECT value FROM json_each(?))
 
 -- name: stats_shapes
 SELECT batch, shape, request_pack FROM shape WHERE batch IN (SELECT value FROM json_each(?)) ORDER BY batch, shape

@@ -7,9 +7,9 @@ INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET va
 INSERT INTO env (digest, blob) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
 
 -- name: open_batch
-INSERT INTO batch (batch, user, key, settings_pack, env, opened_at_us) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO batch (batch, user, key, settings_pack, env, opened_at_us, account) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (batch) DO UPDATE SET user = excluded.user, key = excluded.key, settings_pack = excluded.settings_pack,
-    env = excluded.env, opened_at_us = excluded.opened_at_us
+    env = excluded.env, opened_at_us = excluded.opened_at_us, account = excluded.account
 
 -- name: close_batch
 UPDATE batch SET is_whole = 1, total = ?, digest = ?, submitted_at_us = ? WHERE batch = ?
@@ -20,6 +20,9 @@ WHERE batch = ?
 
 -- name: save_settings
 UPDATE batch SET settings_pack = ? WHERE batch = ?
+
+-- name: save_account
+UPDATE batch SET account = ? WHERE batch = ?
 
 -- name: save_shape
 INSERT INTO shape (batch, shape, request_pack) VALUES (?, ?, ?)

@@ -181,6 +181,32 @@ def test_a_job_beyond_a_hard_limit_by_itself_is_refused_at_submission(hub: Recor
     assert reason(hub, before)[0] == "limit_user_cpus"
 
 
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [(2, "a job needs 240 cpu-seconds, and user ann may have at most 180"), (1, ""), (0, "a job needs 7200 cpu-")],
+)
+def test_a_job_that_takes_more_cpu_seconds_than_a_hard_limit_is_refused(
+    hub: Recorder, minutes: int, words: str
+) -> None:
+    """It would wait for ever; without a time limit it is thought to run for as long as its service says."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(180, thing="cpu_seconds"))}))
+    shape = Shape(cpu_milli=2000, time_limit_us=60 * minutes * SECOND)
+    hub.feed(ev.BatchOpened(1, "ann", "", BatchSettings(shape=shape), b"digest", b"blob", hub.now_us))
+    hub.feed(ev.ChunkArrived(1, BatchId(1), 1, 1, ((1, ShapeId(0)),), ((ShapeId(0), shape),), b"", {}))
+    hub.take_all()
+    hub.feed(ev.BatchClosed(2, BatchId(1), 1, b"digest", hub.now_us))
+    (answer,) = hub.take(Answer)
+    assert (answer.error.message if answer.error else "").startswith(words)
+    assert bool(answer.error) == bool(words)
+    assert ("it has no --time" in str(answer.error)) == (minutes == 0)
+
+
+def test_a_prediction_refuses_no_job(hub: Recorder) -> None:
+    users = {"ann": UserPolicy(limits=at_most(180, thing="cpu_seconds"))}
+    settle(hub, Policy(users=users, services={"normal": ServicePolicy(estimates="predicted")}))
+    hub.submit(1, shape=Shape(time_limit_us=3600 * SECOND))
+
+
 def test_a_memory_retry_goes_no_further_than_a_limit_allows(hub: Recorder) -> None:
     """With twice the memory it could never start: it has failed."""
     settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(5 * 1024, thing="memory"))}))

@@ -97,22 +97,36 @@ def named(world: World, counter: Counter, line: Line) -> str:
     return _words(world, counter, line, hard=True)
 
 
-def never(batch: Batch) -> str:
-    """Why some job of the batch could not start even if nothing else ran; empty where each could.
-
-    Outstanding cpu-seconds are left out: an estimate is no promise.
-    """
-    return next((text for line in batch.lines.values() if (text := beyond(batch, line.shape))), "")
+def never(world: World, batch: Batch) -> str:
+    """Why some job of the batch, of which none has run, could not start even if nothing else ran; empty: each could."""
+    shapes = (line.shape for line in batch.lines.values())
+    return next((text for shape in shapes if (text := beyond(batch, shape) or _too_long(world, batch, shape))), "")
 
 
 def beyond(batch: Batch, shape: Shape) -> str:
-    """Why a job of this shape could not, as with `never`."""
+    """Why a job of this shape could not, by what it asks for."""
     for counter in batch.counters:
         amount = AMOUNTS.get(counter.thing)
         if amount is not None and amount(shape) > counter.bound.hard:
-            needs, most = (_shown(counter, each) for each in (amount(shape), counter.bound.hard))
-            return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
+            return _refusal(counter, amount(shape))
     return ""
+
+
+def _too_long(world: World, batch: Batch, shape: Shape) -> str:
+    """Why it could not, by the cpu-seconds that it is thought to take. A prediction refuses none."""
+    service = world.policy.service(batch.settings.service)
+    if service.estimates == "predicted":
+        return ""
+    needs = AMOUNTS["cpus"](shape) * (shape.time_limit_us or service.estimate_us)
+    for counter in batch.counters:
+        if counter.thing == CPU_SECONDS and needs > counter.most(hard=True):
+            return _refusal(counter, needs) + ("" if shape.time_limit_us else "; it has no --time")
+    return ""
+
+
+def _refusal(counter: Counter, needs: int) -> str:
+    asked, most = _shown(counter, needs), _shown(counter, counter.most(hard=True))
+    return f"a job needs {asked}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
 
 
 def facts(world: World, batch: Batch) -> list[str]:

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lanai.model.errors import UserError
-from lanai.model.policy import AccountPolicy, Bound, GroupPolicy, Limits, Policy, ServicePolicy, UserPolicy, Weights
+from lanai.model.policy import (
+    CAPS,
+    AccountPolicy,
+    Bound,
+    GroupPolicy,
+    Limits,
+    Policy,
+    ServicePolicy,
+    UserPolicy,
+    Weights,
+)
 from lanai.model.policy_file import policy_from_toml
 from lanai.model.policy_maui import policy_from_maui
 from lanai.model.policy_text import policy_to_toml
@@ -159,6 +169,15 @@ def test_what_default_says_counts_for_all_who_do_not_say_it_themselves() -> None
         "*": ServicePolicy(limits=Limits(jobs=Bound(7, 7))),
     }
     assert (policy.groups, left_out) == ({}, [])
+
+
+def test_caps_are_those_of_our_factors() -> None:
+    """Maui counts queue time in minutes, and 0 is no cap."""
+    policy, left_out = policy_from_maui("QUEUETIMECAP 720\nXFACTORCAP 0\nNODECAP 8\n", "m")
+    assert (policy.caps.age, policy.caps.xfactor, policy.caps.nodes, policy.caps.share) == (
+        *(0.5, CAPS.age, 8.0, CAPS.share),
+    )
+    assert left_out == []
 
 
 WORDS = """USERCFG[ann] QOSCFG[x] ACCOUNTCFG[DEFAULT] FSTARGET= MAXJOB= 1 2,1 QLIST= x ADEF= physics # FSDECAY 0.5 -

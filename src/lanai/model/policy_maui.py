@@ -15,7 +15,7 @@ import msgspec
 
 from lanai.model.access import user_name
 from lanai.model.errors import UserError
-from lanai.model.policy import EVERYONE, WEIGHTS, Policy
+from lanai.model.policy import CAPS, EVERYONE, WEIGHTS, Policy
 from lanai.model.policy_file import NUMBER_MOST, Tree, check_policy, refusal
 from lanai.model.policy_lines import Lines
 
@@ -60,7 +60,8 @@ _FACTORS: Final = {
     "FSACCOUNTWEIGHT": ("share", "FSWEIGHT", 100.0),
     "NODEWEIGHT": ("nodes", "RESWEIGHT", 1.0),
 }
-"""Our factor, Maui's component, and what one of its units is in ours: it counts minutes and points of a hundred."""
+"""Our factor, its component, and how many of Maui's units are one of ours: minutes, and points of a hundred."""
+_CAPS: Final = {name.replace("WEIGHT", "CAP"): (field, unit) for name, (field, _, unit) in _FACTORS.items()}
 _INTERVAL_S: Final = 12 * 3600.0
 _DEPTH: Final = 8
 """What Maui takes where nothing is said."""
@@ -111,6 +112,7 @@ class _Reading:
         self._file = file
         self._components: dict[str, float] = {}
         self._factors: dict[str, float] = {}
+        self._caps: dict[str, float] = {}
         self._window: dict[str, float] = {}
         self._preempt_by = ""
         self._members: list[tuple[int, str, str, str]] = []
@@ -143,6 +145,9 @@ class _Reading:
         value = values[0].upper()
         if name in _COMPONENTS or name in _FACTORS:
             (self._components if name in _COMPONENTS else self._factors)[name] = _number(values[0])
+        elif name in _CAPS:
+            field, unit = _CAPS[name]
+            self._caps[field] = _number(values[0]) / unit or CAPS.age  # 0 is none
         elif name in ("FSINTERVAL", "FSDEPTH", "FSDECAY"):
             self._window[name] = _seconds(values[0]) if name == "FSINTERVAL" else _number(values[0])
         elif name == "FSPOLICY":
@@ -265,6 +270,7 @@ class _Reading:
         if self._window:
             self.tree["half_life_us"] = round(self._half_life_s() * 1e6)
         self.tree["weights"] = self._weights()
+        self.tree["caps"] = {**msgspec.structs.asdict(CAPS), **self._caps}
         self._settle_usual()
         self._let_in()
         services = self.tree["services"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
+from lanai.core import advice
 from lanai.core import events as ev
 from lanai.core.effects import Answer, RecallJobs, StartAttempts
 from lanai.core.reserved_shown import of_node, standings
@@ -203,6 +204,23 @@ def test_a_job_that_names_it_is_over_by_its_end(hub: Recorder) -> None:
     assert started(hub) == [fits]
     code, text = reason(hub, BatchId(1))
     assert code == "reservation" and str(text).endswith("which ends at 1970-01-01 01:16:40 UTC, sooner than in 1h1m")
+
+
+def test_what_would_change_it_for_a_job_that_names_one(hub: Recorder) -> None:
+    """What is free on other nodes is nothing to it; it used to be told to run for at most some million years."""
+    hub.join("a")
+    hub.join("b")
+    reserve(hub, 0, 60, nodes="a")
+    long = hub.submit(1, user="ann", shape=job(1, 61), reservation="r")
+    wide = hub.submit(1, user="ann", shape=job(1, 5, nodes=2), reservation="r")
+    assert started(hub) == []
+    world = hub.core.world
+    assert advice.changes(world, hub.batch(long), None) == [
+        "with --time under 1h it would be over by the end of the reservation r",
+        f"`lanai set {long} --reservation none` lets it run anywhere",
+    ]
+    assert advice.rejections(world, hub.batch(wide), None) == {"not in its reservation": 1, "with room": 1}
+    assert reason(hub, wide) == ("reservation", "it runs in the reservation r only, which has 1 node of 2")
 
 
 def test_a_job_that_names_it_and_may_not_use_it_any_more_says_so(hub: Recorder) -> None:

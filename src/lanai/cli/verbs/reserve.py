@@ -83,14 +83,16 @@ def change(asked: Asked, /, name: str, format_: str, **options: Any) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_obj
 def drop(asked: Asked, names: tuple[str, ...]) -> int:
-    """Drop reservations: their nodes are everybody's again, what runs goes on.
+    """Drop reservations: their nodes are everybody's again, what runs goes on. Where one is not there, none is dropped.
 
     \b
     Examples:
       lanai reserve drop course
     """
     client = asked.connect()
-    for name in names:
+    for name in names if len(names) > 1 else ():
+        client.reservation(name)
+    for name in dict.fromkeys(names):
         client.drop_reservation(name)
         say(f"reservation {name}: dropped")
     return 0

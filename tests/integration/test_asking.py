@@ -96,6 +96,14 @@ def test_when_and_free(site: Site, batch: int) -> None:
     assert refused.returncode != 0 and "found 'much'" in refused.stderr
 
 
+def test_why_says_where_a_job_runs(site: Site, batch: int) -> None:
+    """It used to say of the whole batch that none of it waits, of which 997 do."""
+    found = asked(site, "why", f"{batch}/1")
+    assert (found["code"], found["verdict"]) == ("running", "it runs on n1")
+    assert found["since"] == rows(site, "running")[0]["started_at"]
+    assert site.lanai("why", f"{batch}/1").stdout.startswith(f"{batch}/1: it runs on n1\n  since ")
+
+
 def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:
     found = asked(site, "why", f"{batch}/3")
     assert (found["code"], found["when"]["certainty"]) == ("no_room", "if nothing comes before it")

@@ -48,7 +48,7 @@ def test_what_no_node_can_hold_never_starts(hub: Recorder) -> None:
     assert found.why == "a node is needed, none of those there are is large enough"
     assert "features" not in found.why
     particular = earliest_start(hub.core.world, Shape(features=("ssd",)))
-    assert particular.why == "a node is needed, 1 is large enough, none of them open to it"
+    assert particular.why == "a node with ssd is needed, 1 is large enough, none of them open to it"
 
 
 def test_after_the_ends_that_make_room_for_it(hub: Recorder) -> None:

@@ -308,7 +308,8 @@ def _nodes(count: int) -> str:
 
 
 def _too_few(shape: Shape, able: int, usable: int) -> str:
-    wanted = f"{shape.nodes} nodes are needed" if shape.nodes > 1 else "a node is needed"
+    such = f" with {' and '.join(shape.features)}" if shape.features else ""
+    wanted = f"{shape.nodes} nodes{such} are needed" if shape.nodes > 1 else f"a node{such} is needed"
     if able < shape.nodes:
         return f"{wanted}, {able or 'none'} of those there are {'is' if able < 2 else 'are'} large enough"
     return f"{wanted}, {able} {'is' if able == 1 else 'are'} large enough, {usable or 'none'} of them open to it"

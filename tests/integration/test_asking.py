@@ -68,7 +68,8 @@ def test_the_queue_in_three_blocks(site: Site, batch: int) -> None:
 def test_the_queue_for_people(site: Site, batch: int) -> None:
     shown = site.lanai("queue").stdout
     assert "RUNNING: 2 jobs\n" in shown and "ELIGIBLE: 997 jobs\n" in shown and "BLOCKED: 1 job\n" in shown
-    assert f"{batch}/[3-999]" in shown
+    (waiting,) = [line.split() for line in shown.splitlines() if f"{batch}/[3-999]" in line]
+    assert waiting[-1] == "no_room"
     assert shown.endswith("2 of 2 cpus busy (100 %), 1 of 1 nodes\n")
     only = site.lanai("queue", "--blocked", "--user", "nobody").stdout
     assert only.startswith("BLOCKED: 0 jobs, 1 of others\n") and "RUNNING" not in only

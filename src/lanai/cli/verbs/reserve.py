@@ -83,18 +83,29 @@ def change(asked: Asked, /, name: str, format_: str, **options: Any) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_obj
 def drop(asked: Asked, names: tuple[str, ...]) -> int:
-    """Drop reservations: their nodes are everybody's again, what runs goes on. Where one is not there, none is dropped.
+    """Drop reservations: their nodes are everybody's again, what runs goes on.
+
+    Where one of several is not there, the others are dropped all the same.
 
     \b
     Examples:
       lanai reserve drop course
     """
+    from lanai.model.errors import NothingThere
+
     client = asked.connect()
-    for name in names if len(names) > 1 else ():
-        client.reservation(name)
+    missing: list[NothingThere] = []
     for name in dict.fromkeys(names):
-        client.drop_reservation(name)
+        try:
+            client.drop_reservation(name)
+        except NothingThere as error:
+            missing.append(error)
+            continue
         say(f"reservation {name}: dropped")
+    for each in missing[1:]:
+        say(f"lanai: {each.message}")
+    if missing:
+        raise missing[0]
     return 0
 
 

@@ -201,6 +201,26 @@ def test_a_job_that_takes_more_cpu_seconds_than_a_hard_limit_is_refused(
     assert ("it has no --time" in str(answer.error)) == (minutes == 0)
 
 
+def test_a_batch_is_not_moved_where_its_jobs_could_never_start(hub: Recorder) -> None:
+    """It used to be, and waited for ever."""
+    services = {"small": ServicePolicy(limits=at_most(2000, thing="cpus"))}
+    settle(hub, Policy(services=services, accounts={"lab": AccountPolicy(limits=at_most(60, thing="cpu_seconds"))}))
+    batch = hub.submit(1, shape=Shape(cpu_milli=3000))
+    for where, words in (
+        ({"service": "small"}, "a job needs 3 cpus, and service small may have at most 2; nothing was changed"),
+        ({"account": "lab"}, "a job needs 10800 cpu-seconds, and account lab may have at most 60; it has no --time; "),
+    ):
+        hub.feed(ev.BatchChanged(1, batch, None, None, hub.now_us, None, **where))
+        (answer,) = hub.take(Answer)
+        assert answer.error is not None
+        assert answer.error.message.startswith(words)
+    assert (hub.batch(batch).settings.service, hub.batch(batch).account) == ("", "default")
+    small = hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=30 * SECOND))
+    hub.feed(ev.BatchChanged(1, small, None, None, hub.now_us, None, service="small", account="lab"))
+    hub.answer()
+    hub.take_all()
+
+
 def test_a_prediction_refuses_no_job(hub: Recorder) -> None:
     users = {"ann": UserPolicy(limits=at_most(180, thing="cpu_seconds"))}
     settle(hub, Policy(users=users, services={"normal": ServicePolicy(estimates="predicted")}))

@@ -12,12 +12,17 @@ from math import log
 
 import pytest
 
-from core_recorder import SECOND, Recorder, capacity
+from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import events as ev
+from lanai.core.batches import Batch
 from lanai.core.effects import ClaimRoom, StartAttempts
-from lanai.core.nodes import NEVER_US
+from lanai.core.nodes import NEVER_US, Node
+from lanai.core.schedule import decide as scheduler
+from lanai.core.schedule import future, promises
 from lanai.core.schedule.leaf import WHOLE
 from lanai.core.schedule.lines import Line
+from lanai.core.schedule.placing import is_able, may_go, need
+from lanai.core.world import World
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import AttemptResult
 from lanai.model.policy import Bound, Limits, Policy, UserPolicy, Weights
@@ -37,7 +42,7 @@ class Site:
         hub.core.world.policy = policy
         self.cpus = [self.rng.choice((2, 4, 8)) for _ in range(self.rng.randrange(1, 6))]
         for number, cpus in enumerate(self.cpus):
-            hub.join(f"n{number}", capacity(cpus=cpus))
+            hub.join(f"n{number}", capacity(cpus=cpus, gpus=1))
         self.at_work: list[tuple[int, NodeId, GrantId, Index]] = []
         self.starts: dict[tuple[BatchId, int], int] = {}
         self.promised: dict[Line, tuple[int, int]] = {}
@@ -49,7 +54,14 @@ class Site:
         cpus = self.rng.randrange(1, max(self.cpus) + 1)
         able = sum(count >= cpus for count in self.cpus)
         nodes = self.rng.randrange(1, able + 1) if self.rng.random() < 0.3 else 1
-        shape = Shape(cpu_milli=1000 * cpus, nodes=nodes, time_limit_us=self.rng.randrange(1, 30) * MINUTE)
+        memory = self.rng.choice((0, 0, GIB, 8 * GIB))
+        shape = Shape(
+            cpu_milli=1000 * cpus,
+            memory_bytes=memory,
+            gpu_milli=1000 * (self.rng.random() < 0.2),
+            nodes=nodes,
+            time_limit_us=self.rng.randrange(1, 30) * MINUTE,
+        )
         self.hub.submit(self.rng.randrange(1, 6), user=self.rng.choice(USERS), shape=shape)
 
     def run(self, minutes: int, *, comes: float) -> None:
@@ -137,6 +149,33 @@ POLICIES = {
 }
 
 
+@pytest.fixture(params=("at once", "in parts"))
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is promised is compared with a look at all nodes; a call looks at all of them anew, or at one."""
+    soonest = promises._soonest
+
+    def compared(
+        world: World, batch: Batch, line: Line, length_us: int, floors: dict[int, int]
+    ) -> list[tuple[int, int, Node]]:
+        found = soonest(world, batch, line, length_us, floors)
+        times = []
+        for node in world.nodes.values():
+            if node.is_open() and is_able(world, line, node) and may_go(batch, line, node):
+                from_us = floors.get(node.id, world.now_us)
+                vector = need(world, batch, line, node)
+                times.append((future.earliest(world, node, line, vector, length_us, from_us), int(node.id)))
+        first = sorted(times)[: line.shape.nodes]
+        assert [at_us for at_us, _, _ in found if at_us < NEVER_US] == [at_us for at_us, _ in first if at_us < NEVER_US]
+        if first[-1][0] < NEVER_US:
+            assert [(at_us, number) for at_us, number, _ in found] == first
+        return found
+
+    monkeypatch.setattr(promises, "_soonest", compared)
+    if request.param == "in parts":
+        monkeypatch.setattr(scheduler, "LOOKED_AT_MOST", 1)
+
+
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("seed", range(4))
 def test_promises_hold_and_all_is_done(hub: Recorder, name: str, seed: int) -> None:

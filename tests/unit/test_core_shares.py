@@ -12,7 +12,7 @@ from lanai.model.vector import Layout
 
 def turns_of(hub: Recorder) -> Turns:
     batches = list(hub.core.world.batches.values())
-    price(batches, hub.core.world.total())
+    price(batches, hub.core.world.total)
     weigh_users(batches)
     return Turns(batches)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lanai.core.schedule import decide
 from lanai.model.policy import Policy, Weights
 from lanai.sim.live import LivePlanner
 from lanai.sim.policies import planner_of
@@ -48,12 +50,14 @@ def workloads(draw: st.DrawFn) -> Trace:
 
 
 @pytest.mark.parametrize("name", LIKE)
-@given(trace=workloads())
+@given(trace=workloads(), looked_at_most=st.sampled_from((1, 20, 6000)))
 @settings(max_examples=60, deadline=None)
-def test_the_pass_is_easy_where_the_policy_says_so(name: str, trace: Trace) -> None:
+def test_the_pass_is_easy_where_the_policy_says_so(name: str, trace: Trace, looked_at_most: int) -> None:
+    """Also where a call may look at less than there is, and leaves the rest to the next."""
     planner = planner_of(name)
     assert planner is not None
-    assert live(trace, LIKE[name]) == replay(trace, planner(trace.procs))
+    with mock.patch.object(decide, "LOOKED_AT_MOST", looked_at_most):
+        assert live(trace, LIKE[name]) == replay(trace, planner(trace.procs))
 
 
 @pytest.mark.parametrize("name", LIKE)

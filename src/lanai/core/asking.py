@@ -192,7 +192,7 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
     That is by tier, then by claim and within a batch by score; in the preset `tight` by tier, then by score.
     """
     if world.policy.preset == "fair":
-        within = Scorer(world, {}, world.total())  # among lines of one batch the share makes no difference
+        within = Scorer(world, {}, world.total)  # among lines of one batch the share makes no difference
 
         def by_share(line: Line) -> _Place:
             batch = world.batches[line.batch]
@@ -201,7 +201,7 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
 
         return by_share
     shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
-    scorer = Scorer(world, shares, world.total())
+    scorer = Scorer(world, shares, world.total)
 
     def by_score(line: Line) -> _Place:
         batch = world.batches[line.batch]

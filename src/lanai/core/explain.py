@@ -16,7 +16,7 @@ from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells, are_enough, has_rules, is_alone, need
+from lanai.core.schedule.placing import able_cells, has_rules, is_alone, need
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
@@ -56,11 +56,8 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
     if batch.avoided or batch.stalls or line.not_on or line.names:
         return False
     if line.shape.nodes == 1:
-        for _ in able_cells(world, line):
-            return True
-        return False
-    taking = (node.id for cell in able_cells(world, line) for node in cell.nodes() if node.takes_claims)
-    return are_enough(line, taking)
+        return bool(able_cells(world, line))
+    return sum(cell.takers() for cell in able_cells(world, line)) >= line.shape.nodes
 
 
 def text_of(world: World, batch: Batch, line: Line) -> str:

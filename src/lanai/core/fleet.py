@@ -93,6 +93,7 @@ def _by_token(world: World, event: NodeJoined) -> str:
 
 def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     world.unindex(node)
+    world.step_out(node)
     used = node.total - node.free
     node.connection = event.connection
     node.boot_id = event.boot_id
@@ -107,7 +108,6 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     if is_new_to_lines:
         world.measure_lines()
     node.free = node.total - used
-    node.is_in_step = False
     node.trouble = ""
     node.heard_us = world.now_us
     node.seen_at_us = event.wall_us
@@ -149,7 +149,7 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     _rebook(world, node)
     wide.compare(world, node, event.claims)
     ends.take_back(world, node, unwanted)
-    node.is_in_step = True
+    world.step_in(node)
     node.ended_us = world.now_us
     for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
         if batch.hold_wishes or not batch.is_open:
@@ -234,7 +234,7 @@ def on_disconnected(world: World, event: NodeDisconnected) -> None:
     if node.connection != event.connection:
         return
     node.connection = 0
-    node.is_in_step = False
+    world.step_out(node)
     world.reindex(node)
     world.keep(node.record())
     world.needs_pass = True
@@ -268,7 +268,7 @@ def _apply_wish(world: World, node: Node, wish: str) -> None:
         ends.lose_everything(world, node, "the node was removed")
         world.lift_suspension(node)
         node.become(NodeState.REMOVED)
-        node.is_in_step = False
+        world.step_out(node)
         world.do(DismissNode(node.id))
         node.connection = 0
         reservations.relay(world, node)

@@ -464,6 +464,7 @@ class HubCore:
             used = sum(line.vector * count for line, count in node.active.items())
             used += sum(claim.line.vector for claim in node.claims.values())
             assert node.free == node.total - used, node.name
+        assert world.total == sum(node.total for node in world.nodes.values() if node.is_in_step)
         limits.check(world)
         reservations.check(world)
 

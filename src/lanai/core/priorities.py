@@ -173,7 +173,7 @@ class _Ranks:
         self._world = world
         shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
         self._turns = {batch: number for number, batch in enumerate(shares, 1)}
-        self.scorer = Scorer(world, shares, world.total())
+        self.scorer = Scorer(world, shares, world.total)
 
     def row(self, line: Line, place: int) -> Ranked:
         """The line as it is told."""

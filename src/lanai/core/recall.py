@@ -28,17 +28,29 @@ def recall(world: World, batch: Batch, *, node: Node | None = None) -> None:
             world.do(RecallJobs(node_id, items))
 
 
-def make_way(world: World, batch: Batch, request: Vector, asked: set[NodeId]) -> None:
+def nodes_with_surplus(world: World) -> list[Node]:
+    """Those where attempts wait that may be taken back."""
+    return [node for node in world.nodes.values() if node.surplus_count and node.is_open()]
+
+
+def make_way(world: World, nodes: list[Node], batch: Batch, request: Vector, asked: set[NodeId]) -> None:
     """A batch that has had nothing yet finds no room: take the surplus of others back where it could go.
 
     It then begins as soon as any attempt there ends, and not after half a second of other people's work. As many nodes
     are asked as its waiting jobs need, and none that stands in `asked`, to which they are added.
+
+    Args:
+        world: whose nodes they are.
+        nodes: as of `nodes_with_surplus`.
+        batch: the one that has had nothing.
+        request: what its head asks for.
+        asked: nodes of which the surplus has been asked for in this pass.
     """
     wanted = sum(line.waiting.count * line.shape.nodes for line in batch.lines.values())
-    for node in world.nodes.values():
+    for node in nodes:
         if wanted < 1:
             return
-        if node.surplus_count and node.is_open() and not (node.total - request) & world.layout.guard:
+        if not (node.total - request) & world.layout.guard:
             wanted -= 1
             recall_surplus(world, node, batch, asked)
 

@@ -20,7 +20,8 @@ from lanai.core.asking import Block, QueueAsked, queue
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.queue import Span
-from lanai.core.schedule.decide import MOST_STARTS, Booked, look
+from lanai.core.schedule.agenda import Effort
+from lanai.core.schedule.decide import Booked, look
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.snapshot import Snapshot
@@ -109,7 +110,7 @@ def rehearse(world: World, *, policy: Policy | None = None, only: str = "", most
         sweep = look(world)
         taken = [(booked, booked.line.waiting.take(booked.jobs)) for booked in sweep.booked()]
         try:
-            return _told(world, taken, only, most, is_whole=sweep.starts < MOST_STARTS, differs=differs)
+            return _told(world, taken, only, most, is_whole=not sweep.is_over, differs=differs)
         finally:
             for booked, spans in reversed(taken):
                 booked.line.waiting.merge(spans)
@@ -121,7 +122,11 @@ def _put_back(world: World) -> Iterator[None]:
     nodes = list(world.nodes.values())
     before = Snapshot(_changeable(world, nodes), LARGE)
     free = [node.free for node in nodes]
+    agendas = [(cell, cell.agenda) for cell in world.cells.values()]
+    for cell, agenda in agendas:
+        cell.agenda = agenda.copy()
     world.records, world.effects, world.moved = [], [], {}
+    world.effort = Effort()
     try:
         yield
     finally:
@@ -129,6 +134,8 @@ def _put_back(world: World) -> Iterator[None]:
         before.put_back()
         for node in moved:
             world.reindex(node)
+        for cell, agenda in agendas:
+            cell.agenda = agenda
 
 
 def _changeable(world: World, nodes: list[Node]) -> Iterator[object]:

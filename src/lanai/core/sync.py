@@ -47,7 +47,7 @@ def look_at_deadlines(world: World) -> None:
             if node.connection:
                 world.do(DismissNode(node.id))
                 node.connection = 0
-            node.is_in_step = False
+            world.step_out(node)
             world.reindex(node)
             ends.lose_everything(world, node, "the node's lease ran out")
             world.keep(node.record())

@@ -19,6 +19,7 @@ from lanai.core.effects import ClaimRoom, Effect, StartAttempts, UnclaimRoom
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.reserved import Live
+from lanai.core.schedule.agenda import Effort
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.counters import Counter, Key
 from lanai.core.schedule.leaf import Leaf
@@ -109,6 +110,8 @@ class World:
         self.use_due_us = 0
         """when it is to be kept next."""
         self.nodes: dict[NodeId, Node] = {}
+        self.total: Vector = 0
+        """All capacity of the nodes that have taken stock and are connected."""
         self.names: dict[str, NodeId] = {}
         self.suspended: set[NodeId] = set()
         """Nodes with attempts that were told that the hub stops on purpose, and have not joined since."""
@@ -116,6 +119,8 @@ class World:
         self.claiming: dict[GrantId, Grant] = {}
         """Grants over several nodes that are not sent yet, because some of these have not answered."""
         self.cells: dict[tuple[Vector, tuple[str, ...]], Cell] = {}
+        self.able: dict[tuple[Vector, frozenset[str]], tuple[Cell, ...]] = {}
+        """What `placing.able_cells` has found for lines of a vector and features, until a cell comes or goes."""
         self.policy = policy
         self.counters: dict[Key, Counter] = {}
         """What the policy limits, but for each batch by itself."""
@@ -133,6 +138,8 @@ class World:
         """When one of them begins or ends next, by the core's own clock; 0: none does."""
         self.reservations_skew_us = 0
         """What the core's own clock was ahead of that on the wall when their steps were laid."""
+        self.effort = Effort()
+        """How much this call of the core may still look at anew."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.giving: dict[Line, Giving] = {}
@@ -229,6 +236,7 @@ class World:
         found = self.cells.get(key)
         if found is None:
             found = self.cells[key] = Cell(node.total, node.features)
+            self.able.clear()
         return found
 
     def reindex(self, node: Node) -> None:
@@ -246,10 +254,21 @@ class World:
             cell.drop(node)
             if cell.is_empty:
                 del self.cells[key]
+                self.able.clear()
 
-    def total(self) -> Vector:
-        """All capacity of the nodes that have taken stock and are connected."""
-        return sum([node.total for node in self.nodes.values() if node.is_in_step])
+    # -- nodes in step
+
+    def step_in(self, node: Node) -> None:
+        """The node has taken stock, so that grants may be sent."""
+        if not node.is_in_step:
+            node.is_in_step = True
+            self.total += node.total
+
+    def step_out(self, node: Node) -> None:
+        """Nothing may be sent to the node until it has taken stock. To be called before its capacity changes."""
+        if node.is_in_step:
+            node.is_in_step = False
+            self.total -= node.total
 
     # -- grants
 

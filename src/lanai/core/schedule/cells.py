@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from lanai.core.nodes import Node
+from lanai.core.schedule.agenda import Agenda
 from lanai.core.schedule.lines import Line
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
@@ -28,6 +29,7 @@ class Cell:
     def __init__(self, total: Vector, features: tuple[str, ...]) -> None:
         self.total = total
         self.features = features
+        self.agenda = Agenda()
         self.tickets: dict[Line, int] = {}
         """Turns that the last pass has left each line here, in the order of their first; 0 or less where used up."""
         self.ended = 0
@@ -39,7 +41,9 @@ class Cell:
         """The free amount by which a node has its place."""
         self._nodes: dict[int, Node] = {}
         self._by_id: list[Node] | None = None
-        """The same in order; None where that has to be made anew."""
+        """The same in order; None where that has to be made anew, and with it"""
+        self._takers = 0
+        """how many of them take claims."""
 
     @property
     def is_empty(self) -> bool:
@@ -49,10 +53,11 @@ class Cell:
     def put(self, node: Node, guard: int) -> None:
         """Index the node by what is free on it now; also when it is indexed already. An overfull one is left out."""
         free = node.free
-        if self._indexed.get(node.id) == free and self._nodes[node.id] is node:
-            return
         if free & guard:
             self.drop(node)
+            return
+        self.agenda.changed[node.id] = node
+        if self._indexed.get(node.id) == free and self._nodes[node.id] is node:
             return
         entry = (field(free, MEMORY), int(node.id))
         place = field(free, GPU), field(free, CPU) // self._step_milli, entry
@@ -72,6 +77,7 @@ class Cell:
         """Take the node out of the index; harmless where it is not there."""
         if self._unplace(node):
             del self._nodes[node.id], self._indexed[node.id]
+            self.agenda.drop(node)
             self._by_id = None
 
     def _unplace(self, node: Node) -> bool:
@@ -94,6 +100,10 @@ class Cell:
         """The smallest nodes of that kind, up to so many, smallest first."""
         return list(islice(self._upwards(request, guard, allows), most))
 
+    def having_room(self, request: Vector, guard: int) -> Iterator[Node]:
+        """The nodes on which `request` fits, smallest first."""
+        return self._upwards(request, guard, _anyone)
+
     def most(self, request: Vector) -> int:
         """No more nodes than so many have room for `request`: what the index alone can tell."""
         low, gpus_asked = field(request, CPU) // self._step_milli, field(request, GPU)
@@ -112,7 +122,13 @@ class Cell:
         """Those in the index, by id. Not to be changed, and to be read at once."""
         if self._by_id is None:
             self._by_id = [self._nodes[node] for node in sorted(self._nodes)]
+            self._takers = sum(node.takes_claims for node in self._by_id)
         return self._by_id
+
+    def takers(self) -> int:
+        """How many of them may be one of several that a job has."""
+        self.nodes()
+        return self._takers
 
     def _upwards(self, request: Vector, guard: int, allows: Callable[[Node], bool]) -> Iterator[Node]:
         memory, low = field(request, MEMORY), field(request, CPU) // self._step_milli
@@ -124,6 +140,10 @@ class Cell:
                 node = nodes[entry[1]]
                 if not (node.free - request) & guard and allows(node):
                     yield node
+
+
+def _anyone(node: Node) -> bool:
+    return True
 
 
 class _Level:

@@ -9,8 +9,8 @@
    bettered in its turn, so that none is ever put off.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
-A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts and asks to be called again, so
-that no call is long whatever the queue.
+A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts, and where more nodes have
+changed than a call may look at anew, and asks to be called again: so no call is long whatever the queue.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lanai.core import dates, explain, reservations
-from lanai.core.batches import Batch
+from lanai.core.batches import ANYWHERE, Batch
 from lanai.core.nodes import Node
-from lanai.core.recall import make_way, recall_surplus
+from lanai.core.recall import make_way, nodes_with_surplus, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
+from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import lift_all, promise
+from lanai.core.schedule.promises import keep, lift_all, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import NodeId
 from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
+LOOKED_AT_MOST: Final = 6000
+"""What `Effort` a pass may take to find out when nodes have room."""
 REFUSALS: Final = 64
 """So many refusals of a pass are remembered to compare with: most lines are like one of the first."""
 
@@ -40,9 +43,11 @@ REFUSALS: Final = 64
 def decide(world: World) -> bool:
     """One pass. True when it came to its end, False when it wants to be called again at once."""
     bans.lift_vain_bans(world)
+    world.effort.begin(LOOKED_AT_MOST)
     sweep = look(world)
+    world.effort.begin(Effort.UNLIMITED)
     sweep.give()
-    if sweep.starts >= MOST_STARTS:
+    if sweep.is_over:
         return False
     sweep.preemption.end()
     tickets.deal(world, sweep.total, sweep.considered)
@@ -54,7 +59,7 @@ def look(world: World) -> Sweep:
     _forget_reasons(world)
     dates.note(world)
     out = reservations.note(world)
-    total = world.total()
+    total = world.total
     price(world.batches.values(), total)
     waiting = [batch for batch in world.batches.values() if batch.waiting and batch.is_open and batch.id not in out]
     weigh_users(waiting)
@@ -94,25 +99,29 @@ class Sweep:
         lines = (line for batch in waiting for line in batch.lines.values())
         self._left = {line: count for line in lines if (count := line.waiting.count)}
         self._order = heads.in_order(world, waiting, self._left, total)
-        self._vectors = {line.vector for line in self._left}
         self._depth = _depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
+        self._vectors: set[Vector] | None = None
         self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
+        self._is_simple: dict[Batch, bool] = {}
         self._held = 0
+        self._is_exhausted = False
+        """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
-        self._has_steps = any(node.steps for node in world.nodes.values())
+        self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refused: list[Refusal] = []
         self._booked: dict[tuple[tuple[Node, ...], Line], int] = {}
         self._aside: list[tuple[Batch, Line]] = []
         self._asked: set[NodeId] = set()
+        self._stacked: list[Node] | None = None
 
     def run(self) -> None:
         """Look at all lines, or at as many as a pass may start jobs of."""
-        while self.starts < MOST_STARTS and (each := self._order.next()) is not None:
+        while not self.is_over and (each := self._order.next()) is not None:
             batch, line = each
             if not self._is_allowed(batch, line, hard=False):
                 self._order.done()
@@ -136,8 +145,13 @@ class Sweep:
                 break
         if not self._is_blocked:
             self._try_those_aside()
-        if self.starts >= MOST_STARTS:
+        if self.is_over:
             self._keep_promises()
+
+    @property
+    def is_over(self) -> bool:
+        """It has done what one call may do: it wants to be called again."""
+        return self._is_exhausted or self.starts >= MOST_STARTS
 
     def booked(self) -> list[Booked]:
         """What was booked, in the order in which it was begun; of each line the first is the first of these."""
@@ -181,7 +195,7 @@ class Sweep:
                 is_allowed = self._start_all(batch, line, hard=False)
             else:
                 is_allowed = self._is_allowed(batch, line, hard=False)
-            if self.starts >= MOST_STARTS:
+            if self.is_over:
                 return
             if self._left[line] and not is_allowed:
                 self._put_aside(batch, line)
@@ -207,7 +221,7 @@ class Sweep:
 
     def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Start the line's jobs until one has no room, or may not. True where it may, if there were room."""
-        while self.starts < MOST_STARTS and self._left[line]:
+        while not self.is_over and self._left[line]:
             if not self._is_allowed(batch, line, hard=hard):
                 return False
             if not self._start(batch, line):
@@ -256,7 +270,9 @@ class Sweep:
             explain.no_room(self._world, batch, line)
         if not batch.has_begun:
             batch.has_begun = True
-            make_way(self._world, batch, line.vector, self._asked)
+            if self._stacked is None:
+                self._stacked = nodes_with_surplus(self._world)
+            make_way(self._world, self._stacked, batch, line.vector, self._asked)
 
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
@@ -268,7 +284,13 @@ class Sweep:
         if not self._is_at_risk(line):
             return
         self._has_steps = True
-        found = promise(world, batch, line, estimate_us(world, line), before)
+        try:
+            found = promise(world, batch, line, estimate_us(world, line), before)
+        except Exhausted:
+            self._is_exhausted = True
+            if before is not None:
+                self._before[line] = before
+            return
         if found is not None and (before is None or before.nodes != found.nodes):
             for node in found.nodes:
                 recall_surplus(world, node, batch, self._asked)
@@ -286,13 +308,12 @@ class Sweep:
         That is so where it needs several nodes, where another line waits that asks for less of anything, where
         something is reserved, and where it may not be on a node beside others.
         """
+        if line.shape.nodes > 1 or self._has_steps or not self._is_free:
+            return True
+        if self._vectors is None:
+            self._vectors = {other.vector for other in self._left}
         guard = self._world.layout.guard
-        return (
-            line.shape.nodes > 1
-            or any((vector - line.vector) & guard for vector in self._vectors)
-            or self._has_steps
-            or not self._is_free
-        )
+        return any((vector - line.vector) & guard for vector in self._vectors)
 
     def _keep_promises(self) -> None:
         """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
@@ -303,7 +324,7 @@ class Sweep:
             if line in self._world.giving:
                 keep_room(self._world, batch, line, estimate_us(self._world, line))
             else:
-                promise(self._world, batch, line, estimate_us(self._world, line), before)
+                keep(self._world, batch, before, estimate_us(self._world, line))
 
     # -- questions
 
@@ -323,15 +344,23 @@ class Sweep:
 
         In a long queue that is so for most lines in most passes.
         """
-        if line.reason != explain.NO_ROOM or not batch.has_begun or line.shape.nodes > 1 or not is_plain(batch, line):
+        if line.reason != explain.NO_ROOM or line.shape.nodes > 1:
             return False
-        if batch.counters or batch.queues or batch.room() < 1 or self._world.policy.services:
+        is_simple = self._is_simple.get(batch)
+        if is_simple is None:
+            is_simple = self._is_simple[batch] = self._is_only_about_room(batch)
+        if not is_simple or line.not_on != ANYWHERE or line.names is not None:
             return False
         kind = line.vector, line.features
         is_full = self._is_full.get(kind)
         if is_full is None:
             is_full = self._is_full[kind] = is_full_for(self._world, line)
         return is_full
+
+    def _is_only_about_room(self, batch: Batch) -> bool:
+        if batch.counters or batch.queues or batch.avoided or batch.stalls or self._world.policy.services:
+            return False
+        return batch.has_begun and batch.room() > 0 and not batch.settings.reservation
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

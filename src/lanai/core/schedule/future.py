@@ -42,10 +42,18 @@ def fits(world: World, node: Node, line: Line | None, vector: Vector, length_us:
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
-def earliest(world: World, node: Node, line: Line | None, vector: Vector, length_us: int, from_us: int) -> int:
+def earliest(
+    world: World,
+    node: Node,
+    line: Line | None,
+    vector: Vector,
+    length_us: int,
+    from_us: int,
+    until_us: int = NEVER_US,
+) -> int:
     """The first time from `from_us`, not past, at which the line has room for `vector` for so long; or NEVER_US.
 
-    None as the line is one that nothing is kept for.
+    None as the line is one that nothing is kept for. Times after `until_us` are not looked at.
     """
     guard = world.layout.guard
     steps = _steps(node, line)
@@ -61,8 +69,8 @@ def earliest(world: World, node: Node, line: Line | None, vector: Vector, length
                 return max(end_us, from_us)
         return NEVER_US
     times = {from_us, *(end_us for end_us, _ in ends_of(world, node)), *(step.end_us for step in steps)}
-    for at_us in sorted(times):
-        if from_us <= at_us < NEVER_US and _fits_from(world, node, vector, steps, at_us, length_us):
+    for at_us in sorted(at_us for at_us in times if from_us <= at_us <= until_us):
+        if at_us < NEVER_US and _fits_from(world, node, vector, steps, at_us, length_us):
             return at_us
     return NEVER_US
 

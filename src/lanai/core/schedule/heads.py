@@ -7,6 +7,7 @@ others, as of the beginning of the pass. Ties go by (submission, batch, index).
 
 from __future__ import annotations
 
+from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Protocol
 
@@ -114,14 +115,15 @@ class Fair:
 
     def __init__(self, world: World, scorer: Scorer, waiting: list[Batch], left: dict[Line, int]) -> None:
         self._left = left
+        self._scorer = scorer
         self._lines: dict[Batch, list[Line]] = {}
+        self._sorted: set[Batch] = set()
+        """Batches whose lines are in order: few have a turn where little starts."""
         tiers: dict[int, list[Batch]] = {}
         for batch in waiting:
             own = [line for line in batch.lines.values() if line in left]
             if own:
                 tiers.setdefault(tier(world, batch), []).append(batch)
-                if len(own) > 1:
-                    own.sort(key=lambda line: (-scorer.score(batch, line), line.waiting.head()))
                 self._lines[batch] = own
         self._tiers = [tiers[each] for each in sorted(tiers)]
         self._turns: Turns | None = None
@@ -134,10 +136,18 @@ class Fair:
                 if not self._tiers:
                     return None
                 self._turns = Turns(self._tiers.pop())
-            self._batch = self._turns.next()
-            if self._batch is not None:
-                return self._batch, self._lines[self._batch][0]
+            self._batch = batch = self._turns.next()
+            if batch is not None:
+                lines = self._lines[batch]
+                if batch not in self._sorted:
+                    self._sorted.add(batch)
+                    if len(lines) > 1:
+                        lines.sort(key=partial(self._place, batch))
+                return batch, lines[0]
             self._turns = None
+
+    def _place(self, batch: Batch, line: Line) -> tuple[float, int]:
+        return -self._scorer.score(batch, line), line.waiting.head()
 
     def started(self) -> None:
         """See `Order`."""

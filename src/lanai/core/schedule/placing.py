@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from heapq import nsmallest
 from itertools import islice
 from typing import Final
@@ -18,19 +18,29 @@ from lanai.model.policy import NodeChoice
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 Size = tuple[int, int, int, int]
+KINDS: Final = 10_000
+"""Of so many kinds of lines it is remembered which cells could take them."""
 
 
-def able_cells(world: World, line: Line) -> Iterator[Cell]:
+def able_cells(world: World, line: Line) -> tuple[Cell, ...]:
     """Cells whose nodes, empty, could take an attempt of the line."""
-    guard, vector, features = world.layout.guard, line.vector, line.features
-    for cell in world.cells.values():
-        if not (cell.total - vector) & guard and (not features or features.issubset(cell.features)):
-            yield cell
+    vector, features = kind = line.vector, line.features
+    found = world.able.get(kind)
+    if found is None:
+        if len(world.able) >= KINDS:
+            world.able.clear()
+        guard = world.layout.guard
+        found = world.able[kind] = tuple(
+            cell
+            for cell in world.cells.values()
+            if not (cell.total - vector) & guard and features.issubset(cell.features)
+        )
+    return found
 
 
 def is_full_for(world: World, line: Line) -> bool:
     """Whether some cell could take an attempt of the line, and the index alone tells that none has room for it."""
-    cells = list(able_cells(world, line))
+    cells = able_cells(world, line)
     return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
 
 
@@ -116,7 +126,7 @@ def find(world: World, batch: Batch, line: Line, length_us: int) -> list[Node] |
     wanted, choice = line.shape.nodes, world.policy.node_choice
     most = wanted if batch.counters else max(wanted, line.shape.nodes_most)
     fitting: list[Node] = []
-    cells = list(able_cells(world, line))
+    cells = able_cells(world, line)
     if sum(cell.most(line.vector) for cell in cells) < wanted:
         return None
     for cell in cells:

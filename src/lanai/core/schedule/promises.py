@@ -12,6 +12,7 @@ ever.
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import partial
 from heapq import heappush, heapreplace
 from typing import Final
 
@@ -19,7 +20,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule import access, future
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells, has_rules, may_go, need
+from lanai.core.schedule.placing import able_cells, has_rules, is_plain, may_go, need
 from lanai.core.world import Promise, World
 
 HELD_US: Final = 60_000_000
@@ -34,6 +35,9 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         line: its head finds no room now.
         length_us: how long its job is expected to run.
         before: what the line was promised by the last pass; its steps are lifted already.
+
+    Raises:
+        Exhausted: to find that out takes more than this call may do. Nothing has been laid.
     """
     found = _earliest(world, batch, line, length_us)
     is_later = before is not None and (found is None or found.at_us > before.at_us)
@@ -41,12 +45,21 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         found = before
     if found is None:
         return None
-    begin_us = max(found.at_us, world.now_us)
-    for node in found.nodes:
+    _lay(world, batch, found, length_us)
+    return found
+
+
+def _lay(world: World, batch: Batch, promised: Promise, length_us: int) -> None:
+    line, begin_us = promised.line, max(promised.at_us, world.now_us)
+    for node in promised.nodes:
         vector = need(world, batch, line, node)
         node.lay(Step(begin_us, begin_us + length_us, vector, line, _nobody))
-    world.promises[line] = found
-    return found
+    world.promises[line] = promised
+
+
+def keep(world: World, batch: Batch, before: Promise, length_us: int) -> None:
+    """Let the line have what the last pass promised it until one comes to it."""
+    _lay(world, batch, before, length_us)
 
 
 def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
@@ -96,28 +109,57 @@ def _soonest(
 
     `floors`: the times that nodes are looked at from, by their numbers; others are from now on.
     """
-    now_us, wanted = world.now_us, line.shape.nodes
-    is_plain = not has_rules(world)
-    is_barred = bool(batch.avoided or batch.stalls or line.not_on or line.names or wanted > 1)
-    best: list[tuple[int, int, Node]] = []  # a heap whose first is the last of them
-    bound_us = NEVER_US
+    guard, vector = world.layout.guard, line.vector
+    ends_of = partial(future.ends_of, world)
+    asked = _Asked(world, batch, line, length_us, floors)
     for cell in able_cells(world, line):
-        for node in cell.nodes():
-            if is_barred and not may_go(batch, line, node):
-                continue
-            if node.ends and node.ends[0][0] >= bound_us and node.ends_as_of == node.changes:
-                continue  # nothing ends there in time
-            vector = line.vector if is_plain else need(world, batch, line, node)
-            from_us = floors.get(node.id, now_us)
-            at_us = future.earliest(world, node, line, vector, length_us, from_us)
-            entry = -at_us, -node.id, node
-            if len(best) < wanted:
-                heappush(best, entry)
-            elif entry > best[0]:
-                heapreplace(best, entry)
-            if len(best) == wanted:
-                bound_us = -best[0][0]
-    return sorted((-at_us, -number, node) for at_us, number, node in best)
+        for node in cell.having_room(vector, guard):
+            asked.look_at(node)
+        for least_us, number, entry in cell.agenda.in_order(vector, guard, world.now_us, world.effort, ends_of):
+            if least_us >= asked.last_us and (least_us, number) > (asked.last_us, asked.last_number):
+                break
+            if (entry.node.free - vector) & guard:  # else it has been looked at
+                room_us = entry.room_us(vector, guard)
+                if room_us <= asked.last_us:
+                    asked.look_at(entry.node, room_us)
+    return asked.soonest()
+
+
+class _Asked:
+    """The nodes that have room first for the head of a line, of those looked at: as many as it asks for."""
+
+    def __init__(self, world: World, batch: Batch, line: Line, length_us: int, floors: dict[int, int]) -> None:
+        self._about = world, batch, line, length_us
+        self._floors = floors
+        self._is_plain = not has_rules(world) and not access.is_bound(world, line)
+        self._is_barred = not is_plain(batch, line) or line.shape.nodes > 1
+        self._best: list[tuple[int, int, Node]] = []  # a heap whose first is the last of them
+        self.last_us = NEVER_US
+        """When the last of them has room, and its number: no node that comes later is any good."""
+        self.last_number = 0
+
+    def look_at(self, node: Node, room_us: int | None = None) -> None:
+        """See when the node has room. `room_us`: it has none now, and has then if nothing is kept there."""
+        world, batch, line, length_us = self._about
+        if self._is_barred and not may_go(batch, line, node):
+            return
+        at_us = self._floors.get(node.id, world.now_us)
+        if room_us is not None and self._is_plain and not node.steps:
+            at_us = max(at_us, room_us)
+        else:
+            vector = need(world, batch, line, node)
+            at_us = future.earliest(world, node, line, vector, length_us, at_us, self.last_us)
+        entry = -at_us, -node.id, node
+        if len(self._best) < line.shape.nodes:
+            heappush(self._best, entry)
+        elif entry > self._best[0]:
+            heapreplace(self._best, entry)
+        if len(self._best) == line.shape.nodes:
+            self.last_us, self.last_number = -self._best[0][0], -self._best[0][1]
+
+    def soonest(self) -> list[tuple[int, int, Node]]:
+        """(first time, number, node) of each, in order."""
+        return sorted((-at_us, -number, node) for at_us, number, node in self._best)
 
 
 def _late(world: World, batch: Batch, line: Line, nodes: list[Node], at_us: int, length_us: int) -> dict[int, int]:

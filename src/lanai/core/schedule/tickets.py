@@ -12,6 +12,7 @@ is known of it: the next end makes room for him instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -21,7 +22,7 @@ from lanai.core.schedule import access, heads, limits
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
-from lanai.core.schedule.placing import has_rules, is_alone, is_plain
+from lanai.core.schedule.placing import able_cells, has_rules, is_alone, is_plain
 from lanai.core.schedule.shares import Turns
 from lanai.core.world import World
 from lanai.model.vector import Vector, fit_count
@@ -79,39 +80,47 @@ def deal(world: World, total: Vector, considered: limits.Considered) -> None:
         cell.tickets = {}
     if has_rules(world) or not world.has_fast_path:
         return  # who may be on a node together is looked at by passes only
-    lines = _lines_in_order(world, total, considered)
-    for cell in world.cells.values():
+    here: dict[Cell, list[tuple[Batch, Line]]] = {cell: [] for cell in world.cells.values()}
+    left = len(here)
+    for each in _lines_in_order(world, total, considered):
+        for cell in able_cells(world, each[1]):
+            lines = here[cell]
+            if len(lines) < LINES:
+                lines.append(each)
+                left -= len(lines) == LINES
+        if not left:
+            break
+    for cell, lines in here.items():
         _deal(world, cell, lines)
 
 
-def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> list[tuple[Batch, Line]]:
+def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> Iterator[tuple[Batch, Line]]:
     batches = [batch for batch in world.batches.values() if batch.is_open and not access.is_out(world, batch)]
     if world.policy.preset == "tight" or heads.is_strict(world):
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}
-        lines = heads.in_order(world, batches, left, total).rest()
+        lines = iter(heads.in_order(world, batches, left, total).rest())
     else:
         batches.sort(key=lambda batch: (-heads.tier(world, batch), batch.leaf.claim()))
-        lines = [(batch, line) for batch in batches for line in by_head(batch)]
-    lines = [each for each in lines if not each[0].queues or considered.admit(each[1], 1, hard=True) > 0]
-    return [(batch, line) for batch, line in _in_their_turn(world, lines) if line.shape.nodes == 1]
+        lines = ((batch, line) for batch in batches for line in by_head(batch))
+    lines = (each for each in lines if not each[0].queues or considered.admit(each[1], 1, hard=True) > 0)
+    return ((batch, line) for batch, line in _in_their_turn(world, lines) if line.shape.nodes == 1)
 
 
-def _in_their_turn(world: World, lines: list[tuple[Batch, Line]]) -> list[tuple[Batch, Line]]:
+def _in_their_turn(world: World, lines: Iterator[tuple[Batch, Line]]) -> Iterator[tuple[Batch, Line]]:
     """Without those that would overtake others and may not: the first that no limit holds is whom they wait for.
 
     Without backfill these are all behind the first, but for those whose turns alternate with its own: they ask for no
     less, so that it has room wherever they have.
     """
     if not heads.is_strict(world) and all(service.may_backfill for service in world.policy.services.values()):
-        return lines
-    found: list[tuple[Batch, Line]] = []
+        yield from lines
+        return
     first: tuple[Batch, Line] | None = None
     for batch, line in lines:
         if first is None or not _waits_its_turn(world, batch) or _alternate(world, first, line):
-            found.append((batch, line))
+            yield batch, line
         if first is None and limits.room(world, line, hard=True) > 0:
             first = batch, line
-    return found
 
 
 def _waits_its_turn(world: World, batch: Batch) -> bool:
@@ -135,24 +144,17 @@ def by_head(batch: Batch) -> list[Line]:
 
 
 def _deal(world: World, cell: Cell, lines: list[tuple[Batch, Line]]) -> None:
-    guard, features = world.layout.guard, set(cell.features)
-    able = (
-        (batch, line)
-        for batch, line in lines
-        if not (cell.total - line.vector) & guard
-        and (not line.shape.features or features.issuperset(line.shape.features))
-    )
-    here = list(islice(able, LINES))
+    """Leave tickets for these lines, which are in order."""
     wanted, cell.ended = 2 * cell.ended + MIN_TICKETS, 0
-    cell.tickets = {line: 1 for _, line in here}
-    left = {line: line.waiting.count for _, line in here}
+    cell.tickets = {line: 1 for _, line in lines}
+    left = {line: line.waiting.count for _, line in lines}
     if world.policy.preset == "tight":
-        for _, line in here:
+        for _, line in lines:
             cell.tickets[line] += min(wanted, left[line])
             wanted -= min(wanted, left[line])
         return
     own: dict[Batch, list[Line]] = {}
-    for batch, line in here:
+    for batch, line in lines:
         own.setdefault(batch, []).append(line)
     turns = Turns(list(own))
     while wanted > 0 and (turn := turns.next()) is not None:

@@ -1,0 +1,193 @@
+"""When nodes of a cell are expected to have more room: in order, so that a promise looks at few of them.
+
+A promise looks for the first time at which some nodes have room. A node that has none now has none before its first
+end, nor before so many cpus (or gpus) are free there: that is, as many as the largest power of two that is not more
+than what is asked for. By this time nodes are kept in order, for each such *part* that is asked for; a promise goes
+through them until none that is left can be better.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from lanai.core.nodes import NEVER_US, Node
+from lanai.model.ids import NodeId
+from lanai.model.vector import CPU, FIELD_BITS, GPU, Vector, field
+
+End = tuple[int, Vector]
+"""When it is expected, and what it frees."""
+Places = list[tuple[int, NodeId, "Entry"]]
+"""(time, number, entry) of nodes in order."""
+
+MANY: Final = 8
+"""Where more than one of so many nodes have changed, all are sorted anew."""
+UNUSED: Final = 100
+"""An order that so many updates have passed since anybody asked for it is made anew when somebody does."""
+_ANYTHING: Final = 0
+
+
+class Entry(NamedTuple):
+    """A node, and when what is on it is expected to end."""
+
+    node: Node
+    ends: list[End]
+
+    def room_us(self, vector: Vector, guard: int) -> int:
+        """From which end on `vector` has room on the node, if nothing is kept there; or NEVER_US."""
+        free = self.node.free
+        for end_us, freed in self.ends:
+            free += freed
+            if not (free - vector) & guard:
+                return end_us
+        return NEVER_US
+
+
+class Exhausted(Exception):
+    """One call has looked anew at so many nodes that the rest is for the next one."""
+
+
+class Effort:
+    """How much one call may look at anew, in times at which a node has room for something: each is about 1 us."""
+
+    UNLIMITED: Final = 1 << 60
+    PER_NODE: Final = 12
+    """To find out when everything on a node is expected to end."""
+
+    def __init__(self) -> None:
+        self.left = self.most = self.UNLIMITED
+
+    def begin(self, most: int) -> None:
+        """From now on so much."""
+        self.left = self.most = most
+
+    def spend(self, amount: int) -> None:
+        """So much has been looked at."""
+        self.left -= amount
+
+    def allows(self, amount: int) -> bool:
+        """Whether so much may be looked at now. What is more than any call may is left to one that begins with it."""
+        return amount <= self.left or self.left == self.most
+
+
+class _Order:
+    """All entries by the time at which a part has room."""
+
+    def __init__(self) -> None:
+        self.places: Places = []
+        self._times: dict[NodeId, int] = {}
+        self.asked = 0
+        """At which update it was asked for last."""
+
+    def set_all(self, times: dict[NodeId, int], entries: dict[NodeId, Entry]) -> None:
+        """These are all there are."""
+        self._times = times
+        self.places = sorted((at_us, number, entries[number]) for number, at_us in times.items())
+
+    def put(self, at_us: int, entry: Entry) -> None:
+        """One more, or one that is known in another place."""
+        self.drop(entry.node.id)
+        self._times[entry.node.id] = at_us
+        insort(self.places, (at_us, entry.node.id, entry))
+
+    def drop(self, number: NodeId) -> None:
+        """Without that of this node, if there is one."""
+        at_us = self._times.pop(number, None)
+        if at_us is not None:
+            del self.places[bisect_left(self.places, (at_us, number))]
+
+    def copy(self) -> _Order:
+        """Another one that is alike."""
+        other = _Order()
+        other.places, other._times, other.asked = self.places.copy(), self._times.copy(), self.asked
+        return other
+
+
+class Agenda:
+    """The nodes of one cell in the order in which they have more room."""
+
+    def __init__(self) -> None:
+        self.changed: dict[NodeId, Node] = {}
+        """Nodes of which something may have changed since `in_order`."""
+        self._entries: dict[NodeId, Entry] = {}
+        self._orders: dict[Vector, _Order] = {_ANYTHING: _Order()}
+        self._updates = 0
+
+    def copy(self) -> Agenda:
+        """Another one that is alike, for a while in which nodes are not what they are."""
+        other = Agenda()
+        other.changed, other._entries, other._updates = self.changed.copy(), self._entries.copy(), self._updates
+        other._orders = {part: order.copy() for part, order in self._orders.items()}
+        return other
+
+    def drop(self, node: Node) -> None:
+        """The node is not in the cell any more."""
+        self.changed.pop(node.id, None)
+        if self._entries.pop(node.id, None) is not None:
+            for order in self._orders.values():
+                order.drop(node.id)
+
+    def in_order(
+        self, request: Vector, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]
+    ) -> Places:
+        """Nodes by a time before which none that has no room for `request` now has any.
+
+        Args:
+            request: what is asked for.
+            guard: of the layout.
+            now_us: by the hub's clock.
+            effort: how much may be looked at anew.
+            ends_of: gives a node's expected ends in order, all after now.
+
+        Returns:
+            (time, number, entry) of each node, in order. Not to be changed, and to be read at once.
+
+        Raises:
+            Exhausted: more nodes have changed than may be looked at. Those that were are not looked at again.
+        """
+        self._update(guard, now_us, effort, ends_of)
+        part = _part(request)
+        order = self._orders.get(part)
+        if order is None:
+            if not effort.allows(len(self._entries)):
+                return self._orders[_ANYTHING].places  # as good, if more of it has to be gone through
+            effort.spend(len(self._entries))
+            order = self._orders[part] = _Order()
+            times = {number: entry.room_us(part, guard) for number, entry in self._entries.items()}
+            order.set_all(times, self._entries)
+        order.asked = self._updates
+        return order.places
+
+    def _update(self, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]) -> None:
+        by_first_end = self._orders[_ANYTHING].places
+        for _, number, entry in by_first_end[: bisect_left(by_first_end, (now_us + 1,))]:
+            self.changed[number] = entry.node
+        if not self.changed:
+            return
+        self._updates += 1
+        since = self._updates - UNUSED
+        self._orders = {part: order for part, order in self._orders.items() if part == _ANYTHING or order.asked > since}
+        looked_at: list[Entry] = []
+        while self.changed and effort.left > 0:
+            effort.spend(Effort.PER_NODE + len(self._orders))
+            number, node = self.changed.popitem()
+            entry = self._entries[number] = Entry(node, ends_of(node))
+            looked_at.append(entry)
+        is_many = len(looked_at) * MANY > len(self._entries)
+        for part, order in self._orders.items():
+            if is_many:
+                times = {number: entry.room_us(part, guard) for number, entry in self._entries.items()}
+                order.set_all(times, self._entries)
+            else:
+                for entry in looked_at:
+                    order.put(entry.room_us(part, guard), entry)
+        if self.changed:
+            raise Exhausted
+
+
+def _part(request: Vector) -> Vector:
+    """Of the gpus or, where it asks for none, cpus of a request the largest power of two that is not more."""
+    position = GPU if field(request, GPU) else CPU
+    amount = field(request, position)
+    return 1 << amount.bit_length() - 1 << position * FIELD_BITS if amount else _ANYTHING

@@ -69,7 +69,8 @@ def test_the_queue_in_three_blocks(site: Site, batch: int) -> None:
 def test_the_queue_for_people(site: Site, batch: int) -> None:
     shown = site.lanai("queue").stdout
     assert "RUNNING: 2 jobs\n" in shown and "ELIGIBLE: 997 jobs\n" in shown and "BLOCKED: 1 job\n" in shown
-    assert f"{batch}/[3-999]" in shown
+    (waiting,) = [line.split() for line in shown.splitlines() if f"{batch}/[3-999]" in line]
+    assert waiting[-1] == "no_room"
     assert shown.endswith("2 of 2 cpus busy (100 %), 1 of 1 nodes\n")
     only = site.lanai("queue", "--blocked", "--user", "nobody").stdout
     assert only.startswith("BLOCKED: 0 jobs, 1 of others\n") and "RUNNING" not in only
@@ -95,6 +96,14 @@ def test_when_and_free(site: Site, batch: int) -> None:
     assert "found 'x'" in site.lanai("free", "--resources", "licence=x", ok=False).stderr
     refused = site.lanai("free", "--memory", "much", ok=False)
     assert refused.returncode != 0 and "found 'much'" in refused.stderr
+
+
+def test_why_says_where_a_job_runs(site: Site, batch: int) -> None:
+    """It used to say of the whole batch that none of it waits, of which 997 do."""
+    found = asked(site, "why", f"{batch}/1")
+    assert (found["code"], found["verdict"]) == ("running", "it runs on n1")
+    assert found["since"] == rows(site, "running")[0]["started_at"]
+    assert site.lanai("why", f"{batch}/1").stdout.startswith(f"{batch}/1: it runs on n1\n  since ")
 
 
 def test_why_says_when_and_what_would_change_it(site: Site, batch: int) -> None:

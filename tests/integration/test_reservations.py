@@ -143,10 +143,12 @@ def test_what_cannot_be_is_refused_with_what_can(site: Site) -> None:
     assert refused(site, "r", *zone[:-4], "--nodes", "n1", "--on", "someday")[0] == 2
     site.lanai("reserve", "create", "r", "--nodes", "n1", *later)
     assert refused(site, "r", "--nodes", "n1", *later) == (7, "there is a reservation r already")
-    assert refused(site, "s", "--nodes", "n1", *later) == (7, "too much of n1 is reserved at that time, by r for one")
+    assert refused(site, "s", "--nodes", "n1", *later) == (7, "too much of n1 is reserved at that time, by r")
     assert site.lanai("reserve", "drop", "s", ok=False).returncode == 5
     assert site.lanai("reservations", "s", ok=False).returncode == 5
     assert [each["name"] for each in asked(site, "reservations")] == ["r"]
+    assert site.lanai("reserve", "drop", "s", "r", ok=False).returncode == 5
+    assert asked(site, "reservations") == [], "the others are dropped all the same"
 
 
 def test_the_hub_checks_for_itself_what_it_is_sent(site: Site) -> None:

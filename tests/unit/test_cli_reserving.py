@@ -51,6 +51,19 @@ def test_amounts_lists_and_lengths() -> None:
     }
 
 
+def test_it_is_of_one_kind() -> None:
+    with pytest.raises(UserError, match="--preferring and --maintenance: accepted is one of them"):
+        wish("--nodes", "n1", "--for", "1h", "--preferring", "--maintenance")
+    assert wish("--maintenance", "--maintenance", is_change=True) == {"kind": "maintenance", "is_dry_run": False}
+
+
+def test_a_change_of_nothing_is_refused() -> None:
+    """It used to be made, and could be refused for what others have."""
+    for words in ((), ("--dry-run",)):
+        with pytest.raises(UserError, match="what is to change"):
+            wish(*words, is_change=True)
+
+
 def test_a_change_says_no_more_than_it_is_told() -> None:
     assert wish("--users", "ann", is_change=True) == {"users": ("ann",), "is_dry_run": False}
     assert wish("--end", "2030-01-01T00:00Z", "--dry-run", is_change=True) == {

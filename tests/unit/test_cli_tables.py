@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from lanai.cli.asking import ROOMS
 from lanai.cli.filters import filter_test
 from lanai.cli.listings import BATCHES, JOBS, NODES
 from lanai.cli.tables import Listing, View, for_people, print_rows, pushed_limit, view_of
@@ -53,6 +54,12 @@ def test_json_is_versioned_and_holds_exactly_the_columns(capsys: pytest.CaptureF
     assert answer["version"] == 1
     assert [list(row) for row in answer["things"]] == [list(THINGS.columns)] * 3
     assert answer["things"][2]["command"] == "caf\udce9"
+
+
+def test_a_key_of_several_names_is_as_in_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    """`lanai free --format quiet` printed Python's lists."""
+    print_rows(ROOMS, [{"names": ["n1", "n2"]}], View(format="quiet"))
+    assert capsys.readouterr().out == "n1,n2\n"
 
 
 def test_json_of_no_rows_is_json(capsys: pytest.CaptureFixture[str]) -> None:

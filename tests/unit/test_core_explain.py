@@ -5,6 +5,7 @@ from lanai.core.effects import AcceptNode, Answer
 from lanai.core.events import JobsHeld, NodeHeard, NodeTookStock, NodeWished
 from lanai.core.explain import describe
 from lanai.model.ids import BatchId, Index
+from lanai.model.policy import Policy, ServicePolicy
 from lanai.model.resources import Shape
 
 
@@ -111,3 +112,29 @@ def test_a_removed_node_is_no_room_that_may_come_back(hub: Recorder) -> None:
     batch = hub.submit(1)
     hub.decide()
     assert verdict(hub, batch) == "no_node: all nodes have been removed"
+
+
+def test_room_that_is_not_to_be_shared_is_said_to_be_so(hub: Recorder) -> None:
+    """The nodes were all said to be busy, with most of their cpus free."""
+    hub.core.world.policy = Policy(services={"alone": ServicePolicy(is_dedicated=True)})
+    hub.join("a", capacity(cpus=4))
+    hub.join("b", capacity(cpus=4))
+    hub.submit(2, service="alone")
+    hub.start()
+    other, alone = hub.submit(1), hub.submit(1, service="alone")
+    hub.decide()
+    assert verdict(hub, other) == (
+        "no_room: needs 1 cpu; a (and 1 more) have room, but what runs there has its node to itself"
+    )
+    hub.take_all()
+    assert verdict(hub, alone) == (
+        "no_room: needs 1 cpu; it has its nodes to itself, and 0 of 2 that could take it are empty"
+    )
+    hub.core.world.policy = Policy(sharing="single_user")
+    hub.batch(alone).user = "bob"
+    hub.core.world.needs_pass = True
+    hub.decide()
+    room = "no_room: needs 1 cpu; a (and 1 more) have room"
+    assert verdict(hub, alone) == f"{room}, but another user's jobs are there, and users do not share nodes"
+    hub.batch(alone).user = "ann"
+    hub.take_all()

@@ -48,7 +48,7 @@ def test_what_no_node_can_hold_never_starts(hub: Recorder) -> None:
     assert found.why == "a node is needed, none of those there are is large enough"
     assert "features" not in found.why
     particular = earliest_of_shape(hub.core.world, "ann", Shape(features=("ssd",)))
-    assert particular.why == "a node is needed, 1 is large enough, none of them open to it"
+    assert particular.why == "a node with ssd is needed, 1 is large enough, none of them open to it"
 
 
 def test_after_the_ends_that_make_room_for_it(hub: Recorder) -> None:
@@ -173,7 +173,20 @@ def test_held_jobs_wait_for_a_person(hub: Recorder) -> None:
     hub.answer()
     hub.take_all()
     assert of_job(hub, batch, 1).why == f"it is held; `lanai release {batch}/1` lets it run"
-    assert of_job(hub, batch).why == "nothing of it waits"
+    assert of_job(hub, batch).why == f"it is held; `lanai release {batch}` lets it run"
+
+
+def test_a_hold_that_ends_by_itself_says_when(hub: Recorder) -> None:
+    """It used to be unknown; and of a batch that is held as a whole, nothing was said to wait."""
+    hub.join("n")
+    batch = hub.submit(2)
+    until_us = hub.now_us + 600 * SECOND
+    hub.feed(JobsHeld(1, batch, ((1, 2),), hub.now_us, until_us=until_us))
+    hub.take_all()
+    for index in (2, None):
+        found = of_job(hub, batch, index)
+        assert (found.at_us, found.certainty) == (until_us, "if nothing comes before it")
+        assert found.why.startswith("it is held until 1970-01-01 00:26:40 UTC; `lanai release")
 
 
 def test_a_reservation_ends_what_is_free(hub: Recorder) -> None:

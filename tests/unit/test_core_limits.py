@@ -181,6 +181,52 @@ def test_a_job_beyond_a_hard_limit_by_itself_is_refused_at_submission(hub: Recor
     assert reason(hub, before)[0] == "limit_user_cpus"
 
 
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [(2, "a job needs 240 cpu-seconds, and user ann may have at most 180"), (1, ""), (0, "a job needs 7200 cpu-")],
+)
+def test_a_job_that_takes_more_cpu_seconds_than_a_hard_limit_is_refused(
+    hub: Recorder, minutes: int, words: str
+) -> None:
+    """It would wait for ever; without a time limit it is thought to run for as long as its service says."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(180, thing="cpu_seconds"))}))
+    shape = Shape(cpu_milli=2000, time_limit_us=60 * minutes * SECOND)
+    hub.feed(ev.BatchOpened(1, "ann", "", BatchSettings(shape=shape), b"digest", b"blob", hub.now_us))
+    hub.feed(ev.ChunkArrived(1, BatchId(1), 1, 1, ((1, ShapeId(0)),), ((ShapeId(0), shape),), b"", {}))
+    hub.take_all()
+    hub.feed(ev.BatchClosed(2, BatchId(1), 1, b"digest", hub.now_us))
+    (answer,) = hub.take(Answer)
+    assert (answer.error.message if answer.error else "").startswith(words)
+    assert bool(answer.error) == bool(words)
+    assert ("it has no --time" in str(answer.error)) == (minutes == 0)
+
+
+def test_a_batch_is_not_moved_where_its_jobs_could_never_start(hub: Recorder) -> None:
+    """It used to be, and waited for ever."""
+    services = {"small": ServicePolicy(limits=at_most(2000, thing="cpus"))}
+    settle(hub, Policy(services=services, accounts={"lab": AccountPolicy(limits=at_most(60, thing="cpu_seconds"))}))
+    batch = hub.submit(1, shape=Shape(cpu_milli=3000))
+    for where, words in (
+        ({"service": "small"}, "a job needs 3 cpus, and service small may have at most 2; nothing was changed"),
+        ({"account": "lab"}, "a job needs 10800 cpu-seconds, and account lab may have at most 60; it has no --time; "),
+    ):
+        hub.feed(ev.BatchChanged(1, batch, None, None, hub.now_us, None, **where))
+        (answer,) = hub.take(Answer)
+        assert answer.error is not None
+        assert answer.error.message.startswith(words)
+    assert (hub.batch(batch).settings.service, hub.batch(batch).account) == ("", "default")
+    small = hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=30 * SECOND))
+    hub.feed(ev.BatchChanged(1, small, None, None, hub.now_us, None, service="small", account="lab"))
+    hub.answer()
+    hub.take_all()
+
+
+def test_a_prediction_refuses_no_job(hub: Recorder) -> None:
+    users = {"ann": UserPolicy(limits=at_most(180, thing="cpu_seconds"))}
+    settle(hub, Policy(users=users, services={"normal": ServicePolicy(estimates="predicted")}))
+    hub.submit(1, shape=Shape(time_limit_us=3600 * SECOND))
+
+
 def test_a_memory_retry_goes_no_further_than_a_limit_allows(hub: Recorder) -> None:
     """With twice the memory it could never start: it has failed."""
     settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(5 * 1024, thing="memory"))}))

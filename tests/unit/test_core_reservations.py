@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
+from lanai.core import advice
 from lanai.core import events as ev
 from lanai.core.effects import Answer, RecallJobs, StartAttempts
 from lanai.core.reserved_shown import of_node, standings
@@ -13,7 +14,8 @@ from lanai.core.schedule.forecast import earliest_of_job
 from lanai.model.access import Caller, Role
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import Refusal
-from lanai.model.ids import BatchId, Index
+from lanai.model.ids import BatchId, Index, NodeId
+from lanai.model.policy import AccountPolicy, GroupPolicy, Policy, ServicePolicy
 from lanai.model.records import SaveAudit, SaveEvent
 from lanai.model.reservation import Access, Period, Reservation, Rule
 from lanai.model.resources import Shape
@@ -205,6 +207,23 @@ def test_a_job_that_names_it_is_over_by_its_end(hub: Recorder) -> None:
     assert code == "reservation" and str(text).endswith("which ends at 1970-01-01 01:16:40 UTC, sooner than in 1h1m")
 
 
+def test_what_would_change_it_for_a_job_that_names_one(hub: Recorder) -> None:
+    """What is free on other nodes is nothing to it; it used to be told to run for at most some million years."""
+    hub.join("a")
+    hub.join("b")
+    reserve(hub, 0, 60, nodes="a")
+    long = hub.submit(1, user="ann", shape=job(1, 61), reservation="r")
+    wide = hub.submit(1, user="ann", shape=job(1, 5, nodes=2), reservation="r")
+    assert started(hub) == []
+    world = hub.core.world
+    assert advice.changes(world, hub.batch(long), None) == [
+        "with --time under 1h it would be over by the end of the reservation r",
+        f"`lanai set {long} --reservation none` lets it run anywhere",
+    ]
+    assert advice.rejections(world, hub.batch(wide), None) == {"not in its reservation": 1, "with room": 1}
+    assert reason(hub, wide) == ("reservation", "it runs in the reservation r only, which has 1 node of 2")
+
+
 def test_a_job_that_names_it_and_may_not_use_it_any_more_says_so(hub: Recorder) -> None:
     hub.join("n")
     reserve(hub, 0, 60, access=Access(users=("ann",), max_time_us=5 * MINUTE))
@@ -370,6 +389,63 @@ def test_two_parts_of_one_node_are_reserved_beside_each_other(hub: Recorder) -> 
     assert refused(hub, 19, 25, name="three", nodes="a", **part) == "already_reserved"
     assert reserve(hub, 20, 25, name="three", count=1, **part) == ["a"]
     assert reserve(hub, 0, 25, name="repair", kind="maintenance") == ["a"], "which may lie over all others"
+
+
+def test_who_is_in_the_way_is_named(hub: Recorder) -> None:
+    hub.join("a")
+    reserve(hub, 100, 200, name="later")
+    reserve(hub, 10, 20, name="sooner")
+    wish(hub, 15, 25, name="new")
+    (answer,) = hub.take(Answer)
+    assert answer.error is not None
+    assert answer.error.message == "too much of a is reserved at that time, by sooner"
+
+
+def test_it_keeps_its_nodes_beneath_maintenance(hub: Recorder) -> None:
+    """A daily one lost its node for good when its first period was over, because maintenance lay over a later one."""
+    hub.join("a")
+    days = [hub.now_us + day * 1440 * MINUTE for day in range(3)]
+    periods = tuple(Period(day_us, day_us + 60 * MINUTE) for day_us in days)
+    assert reserve(hub, 0, 0, periods=periods) == ["a"]
+    reserve(hub, 1440, 1470, name="repair", kind="maintenance")
+    later(hub, 61)
+    daily, repair = standings(hub.core.world)
+    assert (daily.made.name, daily.nodes, daily.short, repair.short) == ("r", ["a"], (), ())
+    steps = hub.core.world.nodes[NodeId(1)].steps
+    assert [step.begin_us for step in steps if step.owner.made.name == "r"] == days[1:]
+
+
+def test_who_may_use_it_can_be_changed_beneath_maintenance(hub: Recorder) -> None:
+    hub.join("a")
+    hub.join("b")
+    assert reserve(hub, 10, 20, count=1) == ["a"]
+    reserve(hub, 15, 25, name="repair", nodes="a", kind="maintenance")
+    assert reserve(hub, 10, 20, count=1, access=Access(users=("bob",)), is_change=True) == ["a"]
+    assert reserve(hub, 10, 21, count=1, access=Access(users=("bob",)), is_change=True) == ["b"], "at another time"
+    assert refused(hub, 10, 20, name="other", nodes="a") == "already_reserved"
+
+
+@pytest.mark.parametrize(
+    ("access", "code", "words"),
+    [
+        (Access(accounts=("nix",)), "no_such_account", "there is no account nix"),
+        (Access(services=("nix", "short")), "no_such_service", "there is no service nix"),
+        (Access(groups=("nix",)), "no_such_group", "there is no group nix"),
+    ],
+)
+def test_who_is_not_there_is_let_in_nowhere(hub: Recorder, access: Access, code: str, words: str) -> None:
+    """A slip in a name would make a reservation that nobody may use. What a change leaves as it was stays."""
+    hub.join("a")
+    hub.core.world.policy = Policy(
+        accounts={"lab": AccountPolicy()}, services={"short": ServicePolicy()}, groups={"staff": GroupPolicy()}
+    )
+    wish(hub, 10, 20, access=access)
+    (answer,) = hub.take(Answer)
+    assert answer.error is not None and (answer.error.code, answer.error.message) == (code, words)
+    known = Access(accounts=("default", "lab"), services=("normal", "short"), groups=("staff",), users=("anybody",))
+    assert reserve(hub, 10, 20, access=known) == ["a"]
+    hub.core.world.policy = Policy()
+    assert reserve(hub, 10, 30, access=known, is_change=True) == ["a"]
 
 
 def test_it_says_when_it_is_short_of_a_node(hub: Recorder) -> None:

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lanai.model.errors import UserError
-from lanai.model.policy import AccountPolicy, Bound, GroupPolicy, Limits, Policy, ServicePolicy, UserPolicy, Weights
+from lanai.model.policy import (
+    CAPS,
+    AccountPolicy,
+    Bound,
+    GroupPolicy,
+    Limits,
+    Policy,
+    ServicePolicy,
+    UserPolicy,
+    Weights,
+)
 from lanai.model.policy_file import policy_from_toml
 from lanai.model.policy_maui import policy_from_maui
 from lanai.model.policy_text import policy_to_toml
@@ -61,7 +71,7 @@ def test_a_whole_site() -> None:
         accounts={"physics": AccountPolicy(weight=50.0, limits=Limits(cpu_seconds=Bound(360_000, 360_000)))},
         users={
             "*": UserPolicy(weight=10.0, limits=Limits(jobs=Bound(20, 40))),
-            "ann": UserPolicy(weight=25.0, priority=-100.0, account="physics"),
+            "ann": UserPolicy(weight=25.0, priority=-100.0, account="physics", limits=Limits(jobs=Bound(20, 40))),
         },
         groups={"staff": GroupPolicy(priority=10.0, limits=Limits(cpus=Bound(64_000, 64_000)))},
         services={
@@ -87,6 +97,7 @@ def test_a_whole_site() -> None:
         "maui.cfg:15: BACKFILLPOLICY    BESTFIT: taken as FIRSTFIT: there is no other search",
         "maui.cfg:23: USERCFG[ann] FSTARGET=25.0+: taken as 25.0: a share is aimed at from both sides, and is no cap",
         "maui.cfg:25: GROUPCFG[staff] FSTARGET=40: only accounts and users have shares",
+        "maui.cfg:25: GROUPCFG[staff]: nobody is in it yet: name its `members` under [groups.staff]",
         "maui.cfg:27: CLASSCFG[batch] MAXJOB[USER]=2: a policy has nothing like it",
         "maui.cfg:28: QOSCFG[urgent] QFLAGS=PREEMPTOR:IGNSYSTEM: a service has no flag IGNSYSTEM",
         "maui.cfg:29: QOSCFG[low] MAXPE=7: a policy has nothing like it",
@@ -132,6 +143,41 @@ def test_what_maui_does_where_nothing_is_said() -> None:
 def test_a_service_in_the_list_of_all_is_open_to_all() -> None:
     policy, _ = policy_from_maui("USERCFG[ann] QLIST=a\nUSERCFG[DEFAULT] QLIST=a\nGROUPCFG[g] QLIST=b\n", "m")
     assert policy.services == {"a": ServicePolicy(), "b": ServicePolicy(groups=("g",))}
+
+
+def test_what_default_says_counts_for_all_who_do_not_say_it_themselves() -> None:
+    """Our `*` is for those who are not named at all: who only had a priority of his own would have lost his limit."""
+    text = """
+    USERCFG[ann] PRIORITY=5 MAXPROC=8
+    USERCFG[DEFAULT] MAXJOB=3 MAXPROC=4 FSTARGET=10
+    USERCFG[bob] FSTARGET=20
+    CLASSCFG[DEFAULT] MAXJOB=7
+    CLASSCFG[batch] PRIORITY=1
+    QOSCFG[high] PRIORITY=2
+    GROUPCFG[DEFAULT] PRIORITY=6
+    """
+    policy, left_out = policy_from_maui(text, "m")
+    limits = Limits(jobs=Bound(3, 3), cpus=Bound(4000, 4000))
+    assert policy.users == {
+        "ann": UserPolicy(weight=10.0, priority=5.0, limits=Limits(jobs=Bound(3, 3), cpus=Bound(8000, 8000))),
+        "bob": UserPolicy(weight=20.0, limits=limits),
+        "*": UserPolicy(weight=10.0, limits=limits),
+    }
+    assert policy.services == {
+        "batch": ServicePolicy(priority=1.0, limits=Limits(jobs=Bound(7, 7))),
+        "high": ServicePolicy(priority=2.0),
+        "*": ServicePolicy(limits=Limits(jobs=Bound(7, 7))),
+    }
+    assert (policy.groups, left_out) == ({}, [])
+
+
+def test_caps_are_those_of_our_factors() -> None:
+    """Maui counts queue time in minutes, and 0 is no cap."""
+    policy, left_out = policy_from_maui("QUEUETIMECAP 720\nXFACTORCAP 0\nNODECAP 8\n", "m")
+    assert (policy.caps.age, policy.caps.xfactor, policy.caps.nodes, policy.caps.share) == (
+        *(0.5, CAPS.age, 8.0, CAPS.share),
+    )
+    assert left_out == []
 
 
 WORDS = """USERCFG[ann] QOSCFG[x] ACCOUNTCFG[DEFAULT] FSTARGET= MAXJOB= 1 2,1 QLIST= x ADEF= physics # FSDECAY 0.5 -

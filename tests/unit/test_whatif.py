@@ -114,13 +114,13 @@ def test_further_nodes_have_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("n1 4\nn2\n", "nodes:2: found 1 fields"),
+        ("n1 4\nn2\n", "nodes:2: found 1 field,"),
         ("n1 4 1G 0 ssd more\n", "nodes:1: found 6 fields"),
         ("n1 4\n\nn2 2.5\n", "nodes:3: found '2.5' as cpus"),
         ("n1 0\n", "nodes:1: found 0 cpus"),
         ("n1 4 lots\n", "nodes:1: found 'lots' as memory"),
         ("n1 4 1G -1\n", "nodes:1: found '-1' as gpus"),
-        ("n1 4\nn1 4\n", "nodes: found node n1 twice"),
+        ("n1 4\nn1 4\n", "nodes:2: found node n1 a second time"),
         ("# none\n", "nodes: found no node"),
     ],
 )
@@ -130,16 +130,23 @@ def test_a_line_that_is_no_node_is_named(text: str, said: str) -> None:
     assert refused.value.message.startswith(said)
 
 
+A = "[[node]]\nname = 'a'\ncpus = 4\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[node]\n", "nodes.toml: "),
-        ("[[node]]\nname = 'a'\n", "nodes.toml: Object missing required field `cpus`"),
-        ("[[node]]\nname = 'a'\ncpus = 4\ncolour = 'red'\n", "nodes.toml: Object contains unknown field `colour`"),
-        ("[[node]]\nname = 'a'\ncpus = 4\ncount = 0\n", "nodes.toml: node 1: found gpus = 0, count = 0"),
-        ("[[node]]\nname = 'a'\ncpus = 0\n", "nodes.toml: node 1: found 0 cpus"),
-        ("[[node]]\nname = 'a'\ncpus = 4\nmemory = 'x'\n", "nodes.toml: node 1: found 'x' as memory"),
+        ("[[node]\n", "nodes.toml:1: found no TOML: "),
+        ("[[node]]\nname = 'a'\n", "nodes.toml:1: Object missing required field `cpus`"),
+        ("[[node]]\nname = 'a'\ncpus = 4\ncolour = 'red'\n", "nodes.toml:1: Object contains unknown field `colour`"),
+        ("[[node]]\nname = 'a'\ncpus = 4\ncount = 0\n", "nodes.toml:1: found count = 0, accepted is 1 to"),
+        ("[[node]]\nname = 'a'\ncpus = 0\n", "nodes.toml:1: found 0 cpus"),
+        ("[[node]]\nname = 'a'\ncpus = 4\nmemory = 'x'\n", "nodes.toml:1: found 'x' as memory"),
         ("node = []\n", "nodes.toml: found no node"),
+        ("node = 3\n", "nodes.toml: found node, accepted are tables [[node]]"),
+        (f"{A}[[node]]\nname = 'b'\ncpus = 4\ngpus = -1\n", "nodes.toml:4: found gpus = -1"),
+        (f"{A}{A}", "nodes.toml:4: found node a a second time"),
+        ("node = [{name = 'a', cpus = 'x'}]\n", "nodes.toml: node 1: Expected `int`, got `str`"),
     ],
 )
 def test_a_table_that_is_no_node_is_named(text: str, said: str) -> None:

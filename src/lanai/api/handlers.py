@@ -244,6 +244,7 @@ class Handlers:
         """GET .../why, of a batch or of one job."""
         row = await self._row(request)
         index = _index(request, row) if "index" in request.path_params else None
+        job = None
         if index is not None:
             job = await self._jobs.one(caller(request), row, index)
             if job["state"] in FINAL:
@@ -255,7 +256,10 @@ class Handlers:
         if hold:
             times = {"since": rfc3339(hold["since_us"]), "until": rfc3339(hold["until_us"])}
             said["hold"] = {"kind": hold["kind"], "by": hold["by"] or None, **times}
-        return answer({**said, "since": rfc3339(since_us), **await self._asking.prospects(row.batch, index, said)})
+        since = rfc3339(since_us)
+        if job is not None and job["node"] and said["code"] == "running":
+            said["verdict"], since = _running_verdict(job), job["started_at"]
+        return answer({**said, "since": since, **await self._asking.prospects(row.batch, index, said)})
 
     async def change(self, request: Request) -> Response:
         """POST /v1/batches/{batch}/set."""
@@ -461,6 +465,11 @@ def _ended_verdict(job: Mapping[str, Any]) -> str:
     ways = {"exit": f"exit code {job['exit_code']}", "signal": f"signal {job['signal']}", "ok": ""}
     way = str(job["reason"] or ways.get(job["outcome"] or "", job["outcome"]) or "")
     return ("it failed" if job["state"] == "failed" else f"it is {job['state']}") + _because(way)
+
+
+def _running_verdict(job: Mapping[str, Any]) -> str:
+    where = ", ".join(job["nodes"] or [job["node"]])
+    return f"it runs on {where}" if job["started_at"] else f"it is at {where}, and is not known to have begun"
 
 
 def _because(reason: str) -> str:

@@ -17,6 +17,11 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 LISTS: Final = ("users", "groups", "accounts", "services")
 _ZONES: Final = "zoneinfo/"
 
+
+def _kind(name: str, what: str) -> Callable[..., Any]:
+    return click.option(f"--{name}", "kinds", flag_value=name, multiple=True, help=what)
+
+
 OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
     click.option("--nodes", metavar="NAMES", help="Which nodes: n1,n2 or n[1-8,12] or gpu-*; `*` is all."),
     click.option("--count", metavar="N", help="So many nodes, chosen now: those that are free by then, or soonest."),
@@ -41,9 +46,9 @@ OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
     click.option("--batches", metavar="N,M", help="The same of batches, by number; +N, -N: one more, less."),
     click.option("--max-time", metavar="TIME", help="Only jobs that run for so long at most; alone: everybody's."),
     click.option("--owner", metavar="USER", help="For whom it is. (default: you)"),
-    click.option("--exclusive", "kind", flag_value="exclusive", help="Only those may use it. (default)"),
-    click.option("--preferring", "kind", flag_value="preferring", help="Also others who are over by its end."),
-    click.option("--maintenance", "kind", flag_value="maintenance", help="Nobody may: the nodes drain by themselves."),
+    _kind("exclusive", "Only those may use it. (default)"),
+    _kind("preferring", "Also others who are over by its end."),
+    _kind("maintenance", "Nobody may: the nodes drain by themselves."),
     click.option("--dry-run", is_flag=True, help="Change nothing; say what would run into it, and who would wait."),
 )
 
@@ -69,7 +74,7 @@ def wish_of(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
         "memory_bytes": _parsed("--memory", options["memory"], parse_bytes),
         "gpus": _parsed("--gpus", options["gpus"], parse_count),
         "is_whole": options["whole"],
-        "kind": options["kind"],
+        "kind": _only(options["kinds"]),
         "owner": options["owner"],
         "max_time_s": _parsed("--max-time", options["max_time"], parse_duration),
         "is_dry_run": options["dry_run"],
@@ -77,7 +82,16 @@ def wish_of(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
         **_batches(options["batches"], is_change=is_change),
         **_times(options, is_change=is_change),
     }
-    return {name: value for name, value in wish.items() if value is not None}
+    said = {name: value for name, value in wish.items() if value is not None}
+    if is_change and said.keys() == {"is_dry_run"}:
+        raise UserError("what is to change? Say so as for `lanai reserve create`, e.g. --end 20:00", code="bad_option")
+    return said
+
+
+def _only(kinds: tuple[str, ...]) -> str | None:
+    if len(set(kinds)) > 1:
+        raise UserError(f"{' and '.join(f'--{kind}' for kind in kinds)}: accepted is one of them", code="bad_option")
+    return kinds[0] if kinds else None
 
 
 def _times(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def print_rows(listing: Listing, rows: Iterable[Row], view: View) -> None:
             _print_csv(columns, chosen, out)
         case "quiet":
             for row in chosen:
-                print(row[listing.key], file=out)
+                print(plain(row[listing.key]), file=out)
         case _:
             _print_table(columns, chosen, out)
 

@@ -13,20 +13,21 @@ import msgspec
 from lanai.core.batches import Batch
 from lanai.core.explain import describe, too_large
 from lanai.core.nodes import Node
-from lanai.core.schedule import placing
+from lanai.core.schedule import access, placing
 from lanai.core.schedule.forecast import free_until, has_room, may_go
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
+from lanai.model.policy import UNLIMITED
 from lanai.model.resources import Shape
 from lanai.model.units import format_bytes, format_duration
 from lanai.model.vector import CPU, GPU, MEMORY, Vector, field
 
 _WHOLE_MILLI: Final = 1000
 _REASONS: Final = (
-    *("too small", "without a feature", "not named", "away", "drained", "in trouble", "failed it lately", "busy"),
-    *("not to be shared", "reserved soon", "with room"),
+    *("too small", "without a feature", "not named", "not in its reservation", "away", "drained", "in trouble"),
+    *("failed it lately", "busy", "not to be shared", "reserved soon", "with room"),
 )
 
 
@@ -41,7 +42,7 @@ def changes(world: World, batch: Batch, index: Index | None) -> list[str]:
         return []
     if batch.room() <= 0:
         return [f"`lanai set {batch.id} --max-running {batch.max_running + 1}`, or any more, lets more of it run"]
-    return list(_of_line(world, batch, line))
+    return list((_of_bound if batch.settings.reservation else _of_line)(world, batch, line))
 
 
 def rejections(world: World, batch: Batch, index: Index | None) -> dict[str, int]:
@@ -66,6 +67,8 @@ def _rejection(world: World, batch: Batch, line: Line, node: Node) -> str:
         return "without a feature"
     if not line.may_be_on(node.name):
         return "not named"
+    if access.is_bound(world, line) and not access.own_steps(world, node, line):
+        return "not in its reservation"
     if not node.is_open():
         return _closed(node)
     if batch.is_barred(node.id) or node.id == line.not_on:
@@ -115,6 +118,19 @@ def _of_line(world: World, batch: Batch, line: Line) -> Iterator[str]:
         yield f"`lanai release {batch.id}` lets it use the nodes again on which it failed"
     if not able:
         yield from _larger(world, nodes, line.shape)
+
+
+def _of_bound(world: World, batch: Batch, line: Line) -> Iterator[str]:
+    """Of a job that runs in a reservation only: what else there is on other nodes is nothing to it."""
+    name, live = batch.settings.reservation, world.reservations.get(batch.settings.reservation)
+    steps = [step for node in live.nodes.values() for step in access.own_steps(world, node, line)] if live else []
+    lefts_us = sorted((step.end_us - world.now_us for step in steps if step.begin_us <= world.now_us), reverse=True)
+    if 0 < line.shape.nodes <= len(lefts_us):
+        left_us = lefts_us[line.shape.nodes - 1]
+        if 0 < left_us < line.shape.time_limit_us:
+            limit = f"--time under {format_duration(left_us / 1e6)}"
+            yield f"with {limit} it would be over by the end of the reservation {name}"
+    yield f"`lanai set {batch.id} --reservation none` lets it run anywhere"
 
 
 def _alike(world: World, batch: Batch, nodes: list[Node]) -> list[_Alike]:
@@ -172,7 +188,7 @@ def _shorter(world: World, alike: list[_Alike], line: Line) -> Iterator[str]:
     for left_us, count in found:
         wanted -= count
         if wanted <= 0:
-            if left_us > 0:
+            if 0 < left_us < UNLIMITED - world.now_us:
                 yield f"with --time under {format_duration(left_us / 1e6)} it could be backfilled"
             return
 

@@ -30,6 +30,16 @@ def services_of(policy: Policy, user: str, account: str) -> list[str]:
     return sorted(name for name in names if _may_use(policy, policy.service(name), user, account))
 
 
+def is_account(policy: Policy, name: str) -> bool:
+    """Whether a batch of somebody's may be in an account of this name."""
+    return name in {NO_ACCOUNT, *policy.accounts} - {EVERYONE} or (EVERYONE in policy.accounts and is_name(name))
+
+
+def is_service(policy: Policy, name: str) -> bool:
+    """Whether a batch of somebody's may be in a service of this name."""
+    return name in {DEFAULT_SERVICE, *policy.services} - {EVERYONE}
+
+
 def _of_account(policy: Policy, user: str, account: str) -> LanaiError | None:
     usable = accounts_of(policy, user)
     if account in usable or _is_everyones(policy, user, account):

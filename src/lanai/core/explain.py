@@ -16,7 +16,7 @@ from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import able_cells
+from lanai.core.schedule.placing import able_cells, has_rules, is_alone, need
 from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
@@ -190,8 +190,10 @@ def _verdict(world: World, batch: Batch, line: Line | None, index: Index | None)
         if line.reason:
             return line.reason, text_of(world, batch, line), line.since_us
         return "next", "the next pass of the scheduler looks at it", 0
+    if batch.sent and index is not None:
+        return "running", "it is at a node", 0
     if batch.sent:
-        return "running", f"{batch.sent} jobs are at nodes, none waits", 0
+        return "running", f"{_count(batch.sent, 'job')} at nodes, none waits", 0
     return "idle", "nothing of it waits", 0
 
 
@@ -228,10 +230,29 @@ def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     if len(allowed) - len(old) < line.shape.nodes:
         which = f"the agent of {old[0].name} is of a version that knows nothing of this"
         return "old_agent", f"needs {describe(line.shape)}; {which}"
+    if has_rules(world) and (kept := _not_shared(world, batch, line, allowed)):
+        return NO_ROOM, f"needs {describe(line.shape)}; {kept}"
     if line.shape.nodes > 1:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
     return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"
+
+
+def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> str:
+    """That there would be room if the rules of sharing let it be used; empty where there is none all the same."""
+    guard = world.layout.guard
+    roomy = [node for node in nodes if not (node.free - line.vector) & guard]
+    usable = [node for node in roomy if not (node.free - need(world, batch, line, node)) & guard]
+    if len(roomy) < line.shape.nodes or len(usable) >= line.shape.nodes:
+        return ""
+    if is_alone(world, batch):
+        return f"it has its nodes to itself, and {len(usable)} of {len(nodes)} that could take it are empty"
+    first, others = next(node for node in roomy if node not in usable), len(roomy) - len(usable) - 1
+    who = f"{first.name} (and {others} more)" if others else first.name
+    verb = "have" if others else "has"
+    if world.policy.sharing == "single_user":
+        return f"{who} {verb} room, but another user's jobs are there, and users do not share nodes"
+    return f"{who} {verb} room, but what runs there has its node to itself"
 
 
 def _busy(world: World, nodes: list[Node]) -> str:
@@ -240,7 +261,8 @@ def _busy(world: World, nodes: list[Node]) -> str:
     where = (
         "the one node that could take it is" if len(nodes) == 1 else f"all {len(nodes)} nodes that could take it are"
     )
-    return f"{where} busy with {running} attempts; most free on {free.name}: {_free_text(free)}"
+    attempts = f"{running} attempt{'' if running == 1 else 's'}"
+    return f"{where} busy with {attempts}; most free on {free.name}: {_free_text(free)}"
 
 
 def _free_text(node: Node) -> str:
@@ -289,6 +311,10 @@ def _amounts(shape: Shape, capacities: list[Capacity]) -> list[tuple[int, int, _
         most = max(dict(capacity.named).get(name, 0) for capacity in capacities)
         amounts.append((count, most, partial(_of_name, name)))
     return amounts
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
 
 
 def _cpus(cpu_milli: int) -> str:

@@ -96,7 +96,7 @@ def close_batch(world: World, event: BatchClosed) -> None:
     elif arriving.next != event.total + 1 or not event.total:
         error = UserError(f"batch {event.batch} has {arriving.next - 1} jobs, not {event.total}", code="bad_total")
         world.keep(DropBatch(event.batch))
-    elif never := limits.never(arriving.opened):
+    elif never := limits.never(world, arriving.opened):
         error = ImpossibleRequest(f"{never}; nothing was submitted", hint="ask for less, or name another --service")
         world.keep(DropBatch(event.batch))
     if error is not None or arriving is None:

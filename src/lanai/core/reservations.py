@@ -261,7 +261,9 @@ def lay_on(world: World, live: Live, node: Node) -> None:
         is_missed = node.name in live.names.exact
         _see(world, live, node, "is gone, or without its features" if is_missed else "", before)
         return
-    if live.made.kind != "maintenance" and not is_beside(world, live.made, node, live):
+    if live.made.kind != "maintenance" and not is_beside(
+        world, live.made, node, live, is_beneath=True
+    ):
         _see(world, live, node, "is reserved by others", before)
         return
     live.nodes[node.id] = node

@@ -154,6 +154,8 @@ def _why_not_within(world: World, batch: Batch, line: Line) -> tuple[str, str] |
         until = format_moment(_wall(world, last_us))
         limit = format_duration(line.shape.time_limit_us / 1e6)
         return "reservation", f"it runs in the reservation {name} only, which ends at {until}, sooner than in {limit}"
+    if len(live.nodes) < line.shape.nodes:
+        return "reservation", f"it runs in the reservation {name} only, which has {_nodes(live)} of {line.shape.nodes}"
     return "no_room", f"it runs in the reservation {name} only, on whose nodes it finds no room"
 
 
@@ -211,7 +213,11 @@ def facts(world: World, batch: Batch) -> list[str]:
         gone = f"runs in the reservation {name} only, which is over or was dropped"
         return [f"{gone}; `lanai set {batch.id} --reservation none` lets it run anywhere"]
     times = [f"{format_moment(each.begin_us)} to {format_moment(each.end_us)}" for each in live.made.periods[:1]]
-    return [f"runs in the reservation {name} only: {len(live.nodes)} nodes, {', '.join(times) or 'no time yet'}"]
+    return [f"runs in the reservation {name} only: {_nodes(live)}, {', '.join(times) or 'no time yet'}"]
+
+
+def _nodes(live: Live) -> str:
+    return f"{len(live.nodes)} node{'' if len(live.nodes) == 1 else 's'}"
 
 
 def _wall(world: World, at_us: int) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from lanai.core.credentials import is_account, is_service
 from lanai.core.nodes import Node
 from lanai.core.reserved import Live
 from lanai.core.schedule.future import ends_of
@@ -20,7 +21,8 @@ from lanai.model.ids import NodeId
 from lanai.model.moments import format_moment
 from lanai.model.node import NodeState
 from lanai.model.node_names import names_of
-from lanai.model.reservation import Period, Reservation, problems
+from lanai.model.policy import Policy
+from lanai.model.reservation import Access, Period, Reservation, Rule, problems
 from lanai.model.vector import Vector
 
 RESERVATIONS_MOST: Final = 1_000
@@ -46,6 +48,7 @@ def placed(world: World, wish: Reservation, before: Live | None, *, is_change: b
     made = msgspec.structs.replace(wish, periods=_periods(world, wish, before), chosen=())
     if found := list(problems(made)):
         raise UserError("; ".join(found), code="bad_reservation", facts={"problems": found})
+    _check_access(world.policy, made, before)
     able = _able(world, made)
     if made.count:
         return msgspec.structs.replace(made, chosen=_chosen(world, made, able, before))
@@ -89,6 +92,22 @@ def _periods(world: World, wish: Reservation, before: Live | None) -> tuple[Peri
     return left
 
 
+def _check_access(policy: Policy, made: Reservation, before: Live | None) -> None:
+    """Raises NothingThere where it is for somebody whom the policy does not know; what was so before may stay."""
+    was = before.made.access if before is not None else Access()
+    unknown = {
+        "account": [name for name in made.access.accounts if not is_account(policy, name)],
+        "service": [name for name in made.access.services if not is_service(policy, name)],
+        "group": [name for name in made.access.groups if name not in policy.groups],
+    }
+    known = {"account": was.accounts, "service": was.services, "group": was.groups}
+    for kind, names in unknown.items():
+        for name in names:
+            if name not in known[kind]:
+                what, hint = f"there is no {kind} {name}", "lanai policy show"
+                raise NothingThere(what, code=f"no_such_{kind}", hint=hint, facts={kind: name})
+
+
 def _able(world: World, made: Reservation) -> list[Node]:
     """Nodes that are such as it asks for, by number. Raises NothingThere where one that is named is not there."""
     names, features = names_of(made.nodes or "*"), set(made.shape.features)
@@ -112,7 +131,7 @@ def _able(world: World, made: Reservation) -> list[Node]:
 
 
 def _chosen(world: World, made: Reservation, able: list[Node], before: Live | None) -> tuple[str, ...]:
-    free = [node for node in able if is_beside(world, made, node, before)]
+    free = [node for node in able if _can_have(world, made, node, before)]
     if len(free) < made.count:
         taken = f", {len(free)} of them not reserved at that time" if len(free) < len(able) else ""
         there = f"there {'is' if len(able) == 1 else 'are'} {len(able) or 'none'} that {_has(able)} it"
@@ -138,14 +157,29 @@ def _check_all(world: World, made: Reservation, able: list[Node], before: Live |
     if made.kind == "maintenance":
         return
     for node in able:
-        if not is_beside(world, made, node, before):
-            other = next(live.made.name for live in _others(world, node, before))
+        if not _can_have(world, made, node, before):
+            others = _at_that_time(world, made, node, before)
+            other = others[0]
             raise Refusal(
-                f"too much of {node.name} is reserved at that time, by {other} for one",
+                f"too much of {node.name} is reserved at that time, by {' and '.join(others[:NAMED])}",
                 code="already_reserved",
                 hint=f"lanai reservations {other}",
                 facts={"node": node.name, "reservation": other},
             )
+
+
+def _at_that_time(world: World, made: Reservation, node: Node, before: Live | None) -> list[str]:
+    """The names of other reservations that have some of the node then."""
+    times = own_times(world, made.periods)
+    return [
+        live.made.name
+        for live in _others(world, node, before)
+        if any(
+            step.owner is live and step.begin_us < end_us and begin_us < step.end_us
+            for step in node.steps
+            for begin_us, end_us in times
+        )
+    ]
 
 
 def _others(world: World, node: Node, before: Live | None) -> list[Live]:
@@ -153,12 +187,27 @@ def _others(world: World, node: Node, before: Live | None) -> list[Live]:
     return [live for live in found if live is not before]
 
 
-def is_beside(world: World, made: Reservation, node: Node, before: Live | None) -> bool:
+def _can_have(world: World, made: Reservation, node: Node, before: Live | None) -> bool:
+    """Whether it can have the node: one that it has already it keeps beneath maintenance, if its times stay."""
+    is_kept = before is not None and node.id in before.nodes and _times(made) == _times(before.made)
+    return is_beside(world, made, node, before, is_beneath=is_kept)
+
+
+def _times(made: Reservation) -> Rule | tuple[Period, ...]:
+    return made.rule or made.periods
+
+
+def is_beside(world: World, made: Reservation, node: Node, before: Live | None, *, is_beneath: bool) -> bool:
     """Whether the node has what is asked for besides what other reservations have there, all the time.
 
-    `before`: the reservation itself, where it is there already.
+    Args:
+        world: what there is.
+        made: what is asked for.
+        node: where.
+        before: the reservation itself, where it is there already.
+        is_beneath: maintenance may lie over it.
     """
-    others = set(_others(world, node, before))
+    others = {live for live in _others(world, node, before) if not (is_beneath and live.made.kind == "maintenance")}
     steps = [step for step in node.steps if step.owner in others]
     amount = amount_on(world, made, node)
     for begin_us, end_us in own_times(world, made.periods) if steps else ():

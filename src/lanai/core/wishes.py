@@ -24,7 +24,7 @@ from lanai.core.recall import recall
 from lanai.core.schedule import limits
 from lanai.core.world import World
 from lanai.model.batch import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from lanai.model.errors import LanaiError, NothingThere, Refusal, UserError
+from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, Refusal, UserError
 from lanai.model.ids import BatchId, GrantId, Index, NodeId
 from lanai.model.job import JobState
 from lanai.model.moments import format_moment
@@ -238,6 +238,8 @@ def _resettle(world: World, batch: Batch, event: BatchChanged) -> LanaiError | N
         refused = reservations.refusal(world, batch.user, settings, batch.id)
         if refused is not None:
             return refused
+    if (event.account, event.service) != (None, None) and (never := limits.never(world, batch, settings)):
+        return ImpossibleRequest(f"{never}; nothing was changed", hint="name another --service or --account")
     batch.settings = settings
     world.keep(SaveSettings(batch.id, settings))
     move(world, batch, world.policy.account_of(batch.user, settings.account))

@@ -53,7 +53,7 @@ from lanai.model.policy import (
     Sharing,
     Weights,
 )
-from lanai.model.policy_lines import Lines, Path
+from lanai.model.policy_lines import Lines, Path, no_toml
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 
 DEPTH_MOST: Final = 1000
@@ -288,7 +288,7 @@ def policy_from_toml(text: str, file: str) -> Policy:
     try:
         found: Tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise refusal(file, [_syntax(text, file, str(error))]) from None
+        raise refusal(file, [no_toml(text, file, str(error))]) from None
     except RecursionError:
         raise refusal(file, [f"{file}:1: found tables in tables without end, accepted is a policy"]) from None
     reading = _Reading(file, Lines(text))
@@ -310,13 +310,6 @@ def refusal(file: str, mistakes: list[str]) -> UserError:
     """What is raised where a file has these."""
     said = mistakes[0] if len(mistakes) == 1 else f"{file} has {len(mistakes)} mistakes"
     return UserError(said, code="bad_policy", facts={"file": file, "problems": mistakes})
-
-
-def _syntax(text: str, file: str, said: str) -> str:
-    place = re.search(r" \(at line (\d+), column \d+\)$", said)
-    line = int(place[1]) if place else text.count("\n") + 1
-    what = said[: place.start()] if place else said.removesuffix(" (at end of document)")
-    return f"{file}:{line}: found no TOML: {what}"
 
 
 def _shown(value: object) -> str:

@@ -59,6 +59,14 @@ class Lines:
         return table, at
 
 
+def no_toml(text: str, file: str, said: str) -> str:
+    """What `tomllib` said of a text that is no TOML, as `FILE:LINE: what`."""
+    place = re.search(r" \(at line (\d+), column \d+\)$", said)
+    line = int(place[1]) if place else text.count("\n") + 1
+    what = said[: place.start()] if place else said.removesuffix(" (at end of document)")
+    return f"{file}:{line}: found no TOML: {what}"
+
+
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     found = pattern.match(text, at)
     return at if found is None else found.end()

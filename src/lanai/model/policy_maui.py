@@ -15,7 +15,7 @@ import msgspec
 
 from lanai.model.access import user_name
 from lanai.model.errors import UserError
-from lanai.model.policy import EVERYONE, WEIGHTS, Policy
+from lanai.model.policy import CAPS, EVERYONE, WEIGHTS, Policy
 from lanai.model.policy_file import NUMBER_MOST, Tree, check_policy, refusal
 from lanai.model.policy_lines import Lines
 
@@ -60,7 +60,8 @@ _FACTORS: Final = {
     "FSACCOUNTWEIGHT": ("share", "FSWEIGHT", 100.0),
     "NODEWEIGHT": ("nodes", "RESWEIGHT", 1.0),
 }
-"""Our factor, Maui's component, and what one of its units is in ours: it counts minutes and points of a hundred."""
+"""Our factor, its component, and how many of Maui's units are one of ours: minutes, and points of a hundred."""
+_CAPS: Final = {name.replace("WEIGHT", "CAP"): (field, unit) for name, (field, _, unit) in _FACTORS.items()}
 _INTERVAL_S: Final = 12 * 3600.0
 _DEPTH: Final = 8
 """What Maui takes where nothing is said."""
@@ -111,9 +112,12 @@ class _Reading:
         self._file = file
         self._components: dict[str, float] = {}
         self._factors: dict[str, float] = {}
+        self._caps: dict[str, float] = {}
         self._window: dict[str, float] = {}
         self._preempt_by = ""
         self._members: list[tuple[int, str, str, str]] = []
+        self._usual: dict[str, Tree] = {name: {} for name in _KINDS}
+        self._named: dict[str, dict[str, Tree]] = {name: {} for name in _KINDS}
 
     def leave(self, line: int, what: str, why: str) -> None:
         self.left_out.append((line, f"{self._file}:{line}: {what}: {why}"))
@@ -141,6 +145,9 @@ class _Reading:
         value = values[0].upper()
         if name in _COMPONENTS or name in _FACTORS:
             (self._components if name in _COMPONENTS else self._factors)[name] = _number(values[0])
+        elif name in _CAPS:
+            field, unit = _CAPS[name]
+            self._caps[field] = _number(values[0]) / unit or CAPS.age  # 0 is none
         elif name in ("FSINTERVAL", "FSDEPTH", "FSDECAY"):
             self._window[name] = _seconds(values[0]) if name == "FSINTERVAL" else _number(values[0])
         elif name == "FSPOLICY":
@@ -181,17 +188,24 @@ class _Reading:
         found = _VALUE.findall(words)
         if not found:
             raise Unfit("it says nothing")
-        settled = self.tree if name == "SYSTEMCFG" else self._settled(_KINDS[name], of)
+        settled = self.tree if name == "SYSTEMCFG" else self._named_or_usual(line, name, of)
         for key, value in found:
             try:
                 self._attribute(line, name, of, settled, key.upper(), value.strip('"'))
             except Unfit as unfit:
                 self.leave(line, f"{name}[{of}] {key}={value}", str(unfit))
 
-    def _settled(self, kind: str, of: str) -> Tree:
-        name = EVERYONE if of.upper() == "DEFAULT" else of
-        if name != EVERYONE:
-            _check_name(name)
+    def _named_or_usual(self, line: int, name: str, of: str) -> Tree:
+        if of.upper() == "DEFAULT":
+            return self._usual[name]
+        settled = self._settled(_KINDS[name], of)
+        if name == "GROUPCFG" and of not in self._named[name]:
+            self.leave(line, f"GROUPCFG[{of}]", f"nobody is in it yet: name its `members` under [groups.{of}]")
+        self._named[name][of] = settled
+        return settled
+
+    def _settled(self, kind: str, name: str) -> Tree:
+        _check_name(name)
         named = self.tree[kind]
         assert isinstance(named, dict)
         settled: Tree = named.setdefault(name, {})
@@ -256,12 +270,24 @@ class _Reading:
         if self._window:
             self.tree["half_life_us"] = round(self._half_life_s() * 1e6)
         self.tree["weights"] = self._weights()
+        self.tree["caps"] = {**msgspec.structs.asdict(CAPS), **self._caps}
+        self._settle_usual()
         self._let_in()
         services = self.tree["services"]
         assert isinstance(services, dict)
         if self._preempt_by:
             for service in services.values():
                 service["preempt_by"] = self._preempt_by
+
+    def _settle_usual(self) -> None:
+        """What Maui's DEFAULT says counts for whoever does not say it himself; our `*` is only for who is not named."""
+        for name, usual in self._usual.items():
+            for settled in self._named[name].values():
+                settled.update(_beside(usual, settled))
+            others = self.tree[_KINDS[name]]
+            assert isinstance(others, dict)
+            if usual and name != "GROUPCFG":  # whose members are named, so that there are no others
+                others[EVERYONE] = _beside(usual, others.get(EVERYONE, {}))
 
     def _half_life_s(self) -> float:
         """Of windows that all count the same, half of their length; of decaying ones, when the weight is a half."""
@@ -300,6 +326,16 @@ class _Reading:
         for settled in opened:
             for kind in ("users", "groups", "accounts"):
                 settled.pop(kind, None)
+
+
+def _beside(usual: Tree, own: Tree) -> Tree:
+    """What is settled by `own`, and by `usual` where that says nothing; limits one by one."""
+    found = {**usual, **own}
+    for name in usual.keys() & own.keys() & {"limits"}:
+        limits, own_limits = usual[name], own[name]
+        assert isinstance(limits, dict) and isinstance(own_limits, dict)
+        found[name] = {**limits, **own_limits}
+    return found
 
 
 def _number(text: str) -> float:

@@ -14,7 +14,7 @@ from lanai.cli.tables import View, print_rows, selected, view_of, view_options
 
 SHOWN: Final = {
     "running": ("job", "user", "cpus", "nodes", "node", "left_s", "started_at"),
-    "eligible": ("place", "job", "user", "cpus", "nodes", "time_limit_s", "queued_at"),
+    "eligible": ("place", "job", "user", "cpus", "nodes", "time_limit_s", "queued_at", "code"),
     "blocked": ("job", "user", "cpus", "nodes", "code", "queued_at", "reason"),
 }
 

@@ -86,14 +86,27 @@ def change(asked: Asked, /, name: str, format_: str, **options: Any) -> int:
 def drop(asked: Asked, names: tuple[str, ...]) -> int:
     """Drop reservations: their nodes are everybody's again, what runs goes on.
 
+    Where one of several is not there, the others are dropped all the same.
+
     \b
     Examples:
       lanai reserve drop course
     """
+    from lanai.model.errors import NothingThere
+
     client = asked.connect()
-    for name in names:
-        client.drop_reservation(name)
+    missing: list[NothingThere] = []
+    for name in dict.fromkeys(names):
+        try:
+            client.drop_reservation(name)
+        except NothingThere as error:
+            missing.append(error)
+            continue
         say(f"reservation {name}: dropped")
+    for each in missing[1:]:
+        say(f"lanai: {each.message}")
+    if missing:
+        raise missing[0]
     return 0
 
 

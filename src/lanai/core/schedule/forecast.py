@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from lanai.core import holds
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
 from lanai.core.schedule import access, future, limits, placing
@@ -28,6 +29,7 @@ from lanai.core.schedule.lines import Line
 from lanai.core.supposed import supposed
 from lanai.core.world import Promise, World
 from lanai.model.ids import Index
+from lanai.model.moments import format_moment
 from lanai.model.policy import UNLIMITED
 from lanai.model.resources import Shape
 from lanai.model.units import format_duration
@@ -93,8 +95,8 @@ def earliest_of_shape(world: World, user: str, shape: Shape) -> Forecast:
 
 def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast:
     """When a job that has not ended, or (None) the first of its batch that waits, can start."""
-    if index is not None and index in batch.held:
-        return _unknown(f"it is held; `lanai release {batch.id}/{index}` lets it run")
+    if index in batch.held if index is not None else batch.held and not batch.waiting:
+        return _held(batch, index)
     if index is not None and index in batch.delayed:
         return _unknown("its last attempt met a fault of the node; it is tried again shortly")
     lines = [line for line in batch.lines.values() if line.waiting and (index is None or index in line.waiting)]
@@ -110,6 +112,16 @@ def free_until(node: Node) -> int:
     """Until when, by the hub's own clock, what is free on the node is nobody's yet; `UNLIMITED`: no reservation."""
     until_us: int = getattr(node, "until_us", 0)
     return until_us or UNLIMITED
+
+
+def _held(batch: Batch, index: Index | None) -> Forecast:
+    release = f"`lanai release {batch.id}{'' if index is None else f'/{index}'}` lets it run"
+    hold = holds.of_job(batch, Index(batch.held.head()) if index is None else index)
+    if hold is None or not hold.until_us:
+        return _unknown(f"it is held; {release}")
+    at_us = max(hold.until_us, batch.settings.start_after_us)
+    why = f"it is held until {format_moment(hold.until_us)}; {release}"
+    return Forecast(at_us=at_us, certainty="if nothing comes before it", why=why)
 
 
 def may_go(world: World, node: Node, shape: Shape) -> bool:
@@ -323,7 +335,8 @@ def _nodes(count: int) -> str:
 
 
 def _too_few(shape: Shape, able: int, usable: int) -> str:
-    wanted = f"{shape.nodes} nodes are needed" if shape.nodes > 1 else "a node is needed"
+    such = f" with {' and '.join(shape.features)}" if shape.features else ""
+    wanted = f"{shape.nodes} nodes{such} are needed" if shape.nodes > 1 else f"a node{such} is needed"
     if able < shape.nodes:
         return f"{wanted}, {able or 'none'} of those there are {'is' if able < 2 else 'are'} large enough"
     return f"{wanted}, {able} {'is' if able == 1 else 'are'} large enough, {usable or 'none'} of them open to it"

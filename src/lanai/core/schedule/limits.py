@@ -17,7 +17,8 @@ from lanai.core.schedule.counters import AMOUNTS, CPU_SECONDS, MILLI_US, WAITING
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
-from lanai.model.policy import DEFAULT_SERVICE, NO_LIMITS, UNLIMITED, Bound, Limits
+from lanai.model.batch import BatchSettings
+from lanai.model.policy import DEFAULT_SERVICE, NO_LIMITS, UNLIMITED, Bound, Limits, ServicePolicy
 from lanai.model.resources import Shape
 from lanai.model.units import format_bytes
 
@@ -115,22 +116,46 @@ def named(world: World, counter: Counter, line: Line) -> str:
     return _words(world, counter, line, hard=True)
 
 
-def never(batch: Batch) -> str:
-    """Why some job of the batch could not start even if nothing else ran; empty where each could.
+def never(world: World, batch: Batch, settings: BatchSettings | None = None) -> str:
+    """Why some job of the batch that waits could not start even if nothing else ran; empty: each could.
 
-    Outstanding cpu-seconds are left out: an estimate is no promise.
+    `settings`: those that the batch is to have; None: those that it has.
     """
-    return next((text for line in batch.lines.values() if (text := beyond(batch, line.shape))), "")
+    counters = batch.counters if settings is None else tuple(_counters(world, batch, settings))
+    service = world.policy.service((settings or batch.settings).service)
+    lines = [line for line in batch.lines.values() if line.waiting]
+    found = (_beyond(counters, line.shape) or _too_long(counters, service, line) for line in lines)
+    return next((text for text in found if text), "")
 
 
 def beyond(batch: Batch, shape: Shape) -> str:
-    """Why a job of this shape could not, as with `never`."""
-    for counter in batch.counters:
+    """Why a job of this shape could not, by what it asks for."""
+    return _beyond(batch.counters, shape)
+
+
+def _beyond(counters: Iterable[Counter], shape: Shape) -> str:
+    for counter in counters:
         amount = AMOUNTS.get(counter.thing)
         if amount is not None and amount(shape) > counter.bound.hard:
-            needs, most = (_shown(counter, each) for each in (amount(shape), counter.bound.hard))
-            return f"a job needs {needs}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
+            return _refusal(counter, amount(shape))
     return ""
+
+
+def _too_long(counters: Iterable[Counter], service: ServicePolicy, line: Line) -> str:
+    """Why it could not, by the cpu-seconds that it is thought to take. A prediction refuses none."""
+    if service.estimates == "predicted":
+        return ""
+    length_us = line.shape.time_limit_us or line.mean_run_us or service.estimate_us
+    needs = AMOUNTS["cpus"](line.shape) * length_us
+    for counter in counters:
+        if counter.thing == CPU_SECONDS and needs > counter.most(hard=True):
+            return _refusal(counter, needs) + ("" if line.shape.time_limit_us else "; it has no --time")
+    return ""
+
+
+def _refusal(counter: Counter, needs: int) -> str:
+    asked, most = _shown(counter, needs), _shown(counter, counter.most(hard=True))
+    return f"a job needs {asked}{_unit(counter)}, and {_whose(counter)} may have at most {most}"
 
 
 def facts(world: World, batch: Batch) -> list[str]:
@@ -199,9 +224,11 @@ class Considered:
 # -- who counts where
 
 
-def _counters(world: World, batch: Batch) -> Iterator[Counter]:
-    own = world.policy.service(batch.settings.service).limits
-    for kind, name, limits in _credentials(world, batch):
+def _counters(world: World, batch: Batch, settings: BatchSettings | None = None) -> Iterator[Counter]:
+    """Those that the batch counts in; or would, if its settings were these."""
+    settings = settings or batch.settings
+    own = world.policy.service(settings.service).limits
+    for kind, name, limits in _credentials(world, batch, settings):
         for thing in THINGS if limits is not NO_LIMITS else ():
             bound = _bound(limits, thing)
             if bound != _NONE and not (kind in OVERRIDDEN and _bound(own, thing) != _NONE):
@@ -218,8 +245,8 @@ def _counter(world: World, kind: str, name: str, thing: str, bound: Bound) -> Co
     return found
 
 
-def _credentials(world: World, batch: Batch) -> Iterator[tuple[str, str, Limits]]:
-    policy, settings = world.policy, batch.settings
+def _credentials(world: World, batch: Batch, settings: BatchSettings) -> Iterator[tuple[str, str, Limits]]:
+    policy = world.policy
     yield "batch", str(batch.id), policy.batch_limits
     yield "user", batch.user, policy.user(batch.user).limits
     group = policy.group_of(batch.user)

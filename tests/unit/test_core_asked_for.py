@@ -150,7 +150,7 @@ def test_what_a_hard_limit_can_never_let_start(hub: Recorder) -> None:
 
 
 def test_asking_leaves_nothing_behind(hub: Recorder) -> None:
-    settle(hub, users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 3), cpu_seconds=Bound(9, 9)))})
+    settle(hub, users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 3), cpu_seconds=Bound(9, 9000)))})
     world = hub.core.world
     before = dict(world.batches), dict(world.counters), dict(world.tree.users), dict(world.tree.accounts)
     free(world, "ann", SHORT)

@@ -52,23 +52,28 @@ class Effort:
     """How much one call may look at anew, in times at which a node has room for something: each is about 1 us."""
 
     UNLIMITED: Final = 1 << 60
-    PER_NODE: Final = 12
+    PER_NODE: Final = 8
     """To find out when everything on a node is expected to end."""
 
     def __init__(self) -> None:
-        self.left = self.most = self.UNLIMITED
+        self.left = self.UNLIMITED
+        self._is_first = True
 
     def begin(self, most: int) -> None:
         """From now on so much."""
-        self.left = self.most = most
+        self.left, self._is_first = most, True
 
     def spend(self, amount: int) -> None:
         """So much has been looked at."""
         self.left -= amount
 
-    def allows(self, amount: int) -> bool:
-        """Whether so much may be looked at now. What is more than any call may is left to one that begins with it."""
-        return amount <= self.left or self.left == self.most
+    def spend_on_order(self, amount: int) -> bool:
+        """Whether one more order may be made, which takes so much. A call makes one, or more where they are small."""
+        if not self._is_first and amount * MANY > self.left:
+            return False
+        self._is_first = False
+        self.left -= amount
+        return True
 
 
 class _Order:
@@ -146,20 +151,25 @@ class Agenda:
         Raises:
             Exhausted: more nodes have changed than may be looked at. Those that were are not looked at again.
         """
-        self._update(guard, now_us, effort, ends_of)
+        self.update(guard, now_us, effort, ends_of)
+        if self.changed:
+            raise Exhausted
         part = _part(request)
         order = self._orders.get(part)
         if order is None:
-            if not effort.allows(len(self._entries)):
+            if not effort.spend_on_order(len(self._entries)):
                 return self._orders[_ANYTHING].places  # as good, if more of it has to be gone through
-            effort.spend(len(self._entries))
             order = self._orders[part] = _Order()
             times = {number: entry.room_us(part, guard) for number, entry in self._entries.items()}
             order.set_all(times, self._entries)
         order.asked = self._updates
         return order.places
 
-    def _update(self, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]) -> None:
+    def update(self, guard: int, now_us: int, effort: Effort, ends_of: Callable[[Node], list[End]]) -> None:
+        """Look anew at nodes that have changed, and at those of which an expected end has passed; at as many as may be.
+
+        As `in_order`, which does so itself.
+        """
         by_first_end = self._orders[_ANYTHING].places
         for _, number, entry in by_first_end[: bisect_left(by_first_end, (now_us + 1,))]:
             self.changed[number] = entry.node
@@ -182,8 +192,6 @@ class Agenda:
             else:
                 for entry in looked_at:
                     order.put(entry.room_us(part, guard), entry)
-        if self.changed:
-            raise Exhausted
 
 
 def _part(request: Vector) -> Vector:

@@ -28,7 +28,7 @@ from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import LATE_US, keep, lift_all, promise
+from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
@@ -36,8 +36,10 @@ from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
 """So much a pass starts, a job over several nodes counting once for each."""
-LOOKED_AT_MOST: Final = 6000
+LOOKED_AT_MOST: Final = 5000
 """What `Effort` a pass may take to find out when nodes have room."""
+LOOKED_AHEAD_MOST: Final = 2000
+"""The same for promises of later passes."""
 REFUSALS: Final = 64
 """So many refusals of a pass are remembered to compare with: most lines are like one of the first."""
 
@@ -53,6 +55,10 @@ def decide(world: World) -> bool:
         return False
     sweep.preemption.end()
     tickets.deal(world, sweep.total, sweep.considered)
+    if world.promises:
+        world.effort.begin(LOOKED_AHEAD_MOST)
+        look_ahead(world)
+        world.effort.begin(Effort.UNLIMITED)
     return True
 
 
@@ -120,7 +126,7 @@ class Sweep:
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
-        self._is_full: dict[tuple[Vector, frozenset[str]], bool] = {}
+        self._is_full: dict[tuple[Vector, frozenset[str], int], bool] = {}
         self._is_simple: dict[Batch, bool] = {}
         self._held = 0
         self._is_exhausted = False
@@ -212,6 +218,8 @@ class Sweep:
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
+            if self._is_refused(batch, line):
+                continue
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
                 is_allowed = self._start_all(batch, line, hard=False)
@@ -411,23 +419,31 @@ class Sweep:
 
         In a long queue that is so for most lines in most passes.
         """
-        if line.reason != explain.NO_ROOM or line.shape.nodes > 1:
+        if not self._waits_for_room_only(batch, line):
             return False
-        is_simple = self._is_simple.get(batch)
-        if is_simple is None:
-            is_simple = self._is_simple[batch] = self._is_only_about_room(batch)
-        if not is_simple or line.not_on != ANYWHERE or line.names is not None:
-            return False
-        kind = line.vector, line.features
+        kind = line.vector, line.features, line.shape.nodes
         is_full = self._is_full.get(kind)
         if is_full is None:
             is_full = self._is_full[kind] = is_full_for(self._world, line)
         return is_full
 
-    def _is_only_about_room(self, batch: Batch) -> bool:
-        if batch.counters or batch.queues or batch.avoided or batch.stalls or self._world.policy.services:
+    def _is_refused(self, batch: Batch, line: Line) -> bool:
+        """The same where one that asks for no more has found none in this pass."""
+        if not self._waits_for_room_only(batch, line) or self._is_conservative or self._world.reservations:
             return False
-        return batch.has_begun and batch.room() > 0 and not batch.settings.reservation
+        about = line.vector, estimate_us(self._world, line), line.shape.nodes, line.features
+        return self._is_dominated(Refusal(*about))
+
+    def _waits_for_room_only(self, batch: Batch, line: Line) -> bool:
+        """Whether the last pass found no room for the line, and nothing else can have to do with it."""
+        if line.reason != explain.NO_ROOM or line.not_on != ANYWHERE or line.names is not None:
+            return False
+        is_simple = self._is_simple.get(batch)
+        if is_simple is None:
+            is_barred = batch.counters or batch.queues or batch.avoided or batch.stalls or batch.settings.reservation
+            has_rules = bool(is_barred or self._world.policy.services)
+            is_simple = self._is_simple[batch] = not has_rules and batch.has_begun and batch.room() > 0
+        return is_simple
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

@@ -137,7 +137,8 @@ def _kept(world: World, node: Node, step: Step, at_us: int) -> Vector:
     """What a step keeps at a time: its amount less what those have of it whom it is for."""
     if step.inside is None or step.vector == node.total:
         return step.vector
-    inside = sum(line.vector for end_us, line in _ends_of_lines(world, node) if end_us > at_us and step.inside(line))
+    ends = _ends_of_lines(world, node)
+    inside = sum(line.vector * count for end_us, line, count in ends if end_us > at_us and step.inside(line))
     return _without(step.vector, inside, world.layout.guard)
 
 
@@ -161,32 +162,36 @@ def _without(free: Vector, taken: Vector, guard: int) -> Vector:
 
 
 def _ends(world: World, node: Node) -> list[tuple[int, Vector]]:
-    booked = [(world.now_us + estimate_us(world, line), line.vector) for line in node.booked]
-    return sorted([*booked, *((end_us, line.vector) for end_us, line in _ends_of_lines(world, node))])
+    found = [(end_us, line.vector * count) for end_us, line, count in _ends_of_lines(world, node)]
+    found += [(world.now_us + estimate_us(world, line), line.vector) for line in node.booked]
+    found.sort()
+    return found
 
 
-def _ends_of_lines(world: World, node: Node) -> list[tuple[int, Line]]:
-    """(expected end, line) of each attempt that has been granted, in no order."""
+def _ends_of_lines(world: World, node: Node) -> list[tuple[int, Line, int]]:
+    """(expected end, line, how many) of attempts that have been granted, in no order."""
     now_us, skew_us = world.now_us, world.wall_us - world.now_us
-    left = dict(node.active)
-    found: list[tuple[int, Line]] = []
+    left = node.active.copy()
+    found: list[tuple[int, Line, int]] = []
     for grant in node.grants.values():
         line = grant.line
         active = left.get(line, 0)
         if not active:
             continue
-        here = min(active, len(grant.members))
+        here = len(grant.members)
+        if here > active:
+            here = active
         left[line] = active - here
         estimate = estimate_us(world, line)
         if not grant.was_stacked:
-            found += [(end_of(grant.granted_at_us, estimate, now_us), line)] * here
+            found.append((end_of(grant.granted_at_us, estimate, now_us), line, here))
             continue
         # When what waited at the node began is known of what has run for a while; of the rest it was just now.
         # An earlier hub process gave what it gave before this one adopted it.
         least_us = 0 if grant.is_adopted else grant.granted_at_us
         starts = [min(now_us, max(least_us, at - skew_us)) for at in sorted(grant.started.values())[:here]]
         starts += [now_us] * (here - len(starts))
-        found += [(end_of(start_us, estimate, now_us), line) for start_us in starts]
+        found += [(end_of(start_us, estimate, now_us), line, 1) for start_us in starts]
     for claim in node.claims.values():
-        found.append((end_of(claim.granted_at_us, estimate_us(world, claim.line), now_us), claim.line))
+        found.append((end_of(claim.granted_at_us, estimate_us(world, claim.line), now_us), claim.line, 1))
     return found

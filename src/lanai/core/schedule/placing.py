@@ -39,9 +39,13 @@ def able_cells(world: World, line: Line) -> tuple[Cell, ...]:
 
 
 def is_full_for(world: World, line: Line) -> bool:
-    """Whether some cell could take an attempt of the line, and the index alone tells that none has room for it."""
+    """Whether empty nodes could take a job of the line, and the index alone tells that those there are have no room."""
     cells = able_cells(world, line)
-    return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
+    if line.shape.nodes == 1:
+        return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
+    if sum(cell.most(line.vector) for cell in cells) >= line.shape.nodes:
+        return False
+    return sum(cell.takers() for cell in cells) >= line.shape.nodes
 
 
 def may_go(batch: Batch, line: Line, node: Node) -> bool:

@@ -64,6 +64,15 @@ def keep(world: World, batch: Batch, before: Promise, length_us: int) -> None:
     _lay(world, batch, before, length_us)
 
 
+def look_ahead(world: World) -> None:
+    """Look anew at nodes that have changed, for those who are promised something by the next passes."""
+    ends_of = partial(future.ends_of, world)
+    for cell in world.cells.values():
+        if world.effort.left <= 0:
+            return
+        cell.agenda.update(world.layout.guard, world.now_us, world.effort, ends_of)
+
+
 def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
     """Take back all promises, but for those of these lines; returns what there were."""
     before = dict(world.promises)

@@ -64,7 +64,7 @@ def refill(world: World, node: Node, own: list[Line]) -> None:
 
 
 MIN_TICKETS: Final = 16
-LINES: Final = 256
+LINES: Final = 128
 """So many lines have tickets of one cell at most. Where none of them fits into what an end makes free, a pass comes."""
 
 

@@ -26,7 +26,7 @@ from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules, is_full_for, is_plain
+from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
 from lanai.core.schedule.shares import price, weigh_users
@@ -36,6 +36,8 @@ from lanai.model.vector import Vector
 
 MOST_STARTS: Final = 256
 """So much a pass starts, a job over several nodes counting once for each."""
+TOLD_MOST: Final = 500
+"""So many lines a pass tells why they wait that have not been told before: it takes as long as to pass over many."""
 LOOKED_AT_MOST: Final = 5000
 """What `Effort` a pass may take to find out when nodes have room."""
 LOOKED_AHEAD_MOST: Final = 2000
@@ -126,9 +128,11 @@ class Sweep:
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
-        self._is_full: dict[tuple[Vector, frozenset[str], int], bool] = {}
+        self._most_and_able: dict[tuple[Vector, frozenset[str], bool], tuple[int, int]] = {}
         self._is_simple: dict[Batch, bool] = {}
         self._held = 0
+        self._told = 0
+        """Lines that were told for the first time why they wait."""
         self._is_exhausted = False
         """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
@@ -180,7 +184,7 @@ class Sweep:
     @property
     def is_over(self) -> bool:
         """It has done what one call may do: it wants to be called again."""
-        return self._is_exhausted or self.starts >= MOST_STARTS
+        return self._is_exhausted or self.starts >= MOST_STARTS or self._told >= TOLD_MOST
 
     def booked(self) -> list[Booked]:
         """What was booked, in the order in which it was begun; of each line the first is the first of these."""
@@ -340,6 +344,7 @@ class Sweep:
     # -- steps, if there is no room
 
     def _refuse(self, batch: Batch, line: Line) -> None:
+        self._told += not line.reason
         if line not in self._world.giving:
             explain.no_room(self._world, batch, line)
         if not batch.has_begun:
@@ -421,11 +426,12 @@ class Sweep:
         """
         if not self._waits_for_room_only(batch, line):
             return False
-        kind = line.vector, line.features, line.shape.nodes
-        is_full = self._is_full.get(kind)
-        if is_full is None:
-            is_full = self._is_full[kind] = is_full_for(self._world, line)
-        return is_full
+        nodes = line.shape.nodes
+        kind = line.vector, line.features, nodes > 1
+        found = self._most_and_able.get(kind)
+        if found is None:
+            found = self._most_and_able[kind] = most_and_able(self._world, line)
+        return found[0] < nodes <= found[1]
 
     def _is_refused(self, batch: Batch, line: Line) -> bool:
         """The same where one that asks for no more has found none in this pass."""

@@ -38,14 +38,15 @@ def able_cells(world: World, line: Line) -> tuple[Cell, ...]:
     return found
 
 
-def is_full_for(world: World, line: Line) -> bool:
-    """Whether empty nodes could take a job of the line, and the index alone tells that those there are have no room."""
+def most_and_able(world: World, line: Line) -> tuple[int, int]:
+    """No more nodes than so many have room for an attempt of the line, which the index alone tells; and could, empty.
+
+    Where a job has one node only, at most 1 of each.
+    """
     cells = able_cells(world, line)
     if line.shape.nodes == 1:
-        return bool(cells) and not any(cell.may_hold(line.vector) for cell in cells)
-    if sum(cell.most(line.vector) for cell in cells) >= line.shape.nodes:
-        return False
-    return sum(cell.takers() for cell in cells) >= line.shape.nodes
+        return int(any(cell.may_hold(line.vector) for cell in cells)), int(bool(cells))
+    return sum(cell.most(line.vector) for cell in cells), sum(cell.takers() for cell in cells)
 
 
 def may_go(batch: Batch, line: Line, node: Node) -> bool:

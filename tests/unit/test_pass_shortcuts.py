@@ -14,6 +14,7 @@ from lanai.core.nodes import Node
 from lanai.core.schedule import decide
 from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.decide import Sweep
+from lanai.core.schedule.refusals import Refusals
 from lanai.core.schedule.rigid import RigidJob
 from lanai.core.schedule.score import Scorer
 from lanai.model.ids import NodeId
@@ -90,7 +91,12 @@ def test_starts_reasons_and_promises_are_those_of_passes_without_shortcuts(
     def as_written(scorer: Scorer, *about: object) -> float:
         return sum((part.points for part in scorer.parts(*about) if part.weight), 0.0)  # type: ignore[arg-type]
 
-    with mock.patch.object(Sweep, "_is_vain", return_value=False), mock.patch.object(Scorer, "_usual", as_written):
+    with (
+        mock.patch.object(Refusals, "is_vain", return_value=False),
+        mock.patch.object(Refusals, "is_as_before", return_value=False),
+        mock.patch.object(Refusals, "are_like", return_value=False),
+        mock.patch.object(Scorer, "_usual", as_written),
+    ):
         assert found == told(trace, policy, nodes)
 
 

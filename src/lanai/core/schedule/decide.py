@@ -19,16 +19,17 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from lanai.core import dates, explain, reservations
-from lanai.core.batches import ANYWHERE, Batch
+from lanai.core.batches import Batch
 from lanai.core.nodes import Node
 from lanai.core.recall import make_way, nodes_with_surplus, recall_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
+from lanai.core.schedule.placing import find, has_rules, is_plain
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
+from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
@@ -42,8 +43,6 @@ LOOKED_AT_MOST: Final = 5000
 """What `Effort` a pass may take to find out when nodes have room."""
 LOOKED_AHEAD_MOST: Final = 2000
 """The same for promises of later passes."""
-REFUSALS: Final = 64
-"""So many refusals of a pass are remembered to compare with: most lines are like one of the first."""
 
 
 def decide(world: World) -> bool:
@@ -93,17 +92,6 @@ def _startable(world: World, out: frozenset[BatchId]) -> tuple[list[Batch], dict
     return waiting, left
 
 
-class Refusal(NamedTuple):
-    """What found no room in this pass: nothing that asks for as much or more need be tried."""
-
-    vector: Vector
-    length_us: int
-    nodes: int
-    features: frozenset[str]
-    reservations: frozenset[str] = access.NONE
-    """Those that it might use; who might use others as well may find room there."""
-
-
 class Booked(NamedTuple):
     """So many jobs of a line that have room on these nodes."""
 
@@ -128,8 +116,6 @@ class Sweep:
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
-        self._most_and_able: dict[tuple[Vector, frozenset[str], bool], tuple[int, int]] = {}
-        self._is_simple: dict[Batch, bool] = {}
         self._held = 0
         self._told = 0
         """Lines that were told for the first time why they wait."""
@@ -140,7 +126,7 @@ class Sweep:
         self._is_conservative = world.policy.backfill == "conservative"
         self._before = lift_all(world, but=self._left if self._is_conservative else ())
         self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
-        self._refused: list[Refusal] = []
+        self._refusals = Refusals(world)
         self._at_hand: tuple[Node, ...] = ()
         """The node on which the last one started, if the next may follow it there; its cell has it where it was."""
         self._alike: tuple[Vector, frozenset[str]] = (0, frozenset())
@@ -215,14 +201,14 @@ class Sweep:
         world = self._world
         is_by_length = world.policy.backfill_order == "shortest"
         rest = self._order.unsorted() if is_by_length else self._order.rest()
-        rest = [each for each in rest if not self._is_vain(*each)]
+        rest = [each for each in rest if not self._refusals.is_vain(*each)]
         if is_by_length:
             rest = heads.by_length(world, rest)
         if any(service.is_preemptor for service in world.policy.services.values()):
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
-            if self._is_refused(batch, line):
+            if not self._is_conservative and self._refusals.is_as_before(batch, line):
                 continue
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -283,7 +269,7 @@ class Sweep:
         might_use = access.open_to(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, line.features, might_use)
         has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
-        if not has_own and self._is_dominated(asked):
+        if not has_own and self._refusals.are_like(asked):
             self._refuse(batch, line)
             return False
         kept_us = self._kept_us(line, length_us)
@@ -291,8 +277,8 @@ class Sweep:
         is_late = kept_us < length_us - LATE_US
         found = find(world, batch, line, kept_us, clear_us=length_us if is_late else 0)
         if found is None:
-            if len(self._refused) < REFUSALS and self._is_free and is_plain(batch, line):
-                self._refused.append(asked)
+            if self._is_free and is_plain(batch, line):
+                self._refusals.note(asked)
             self._refuse(batch, line)
             return False
         nodes = tuple(found)
@@ -419,38 +405,6 @@ class Sweep:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
 
-    def _is_vain(self, batch: Batch, line: Line) -> bool:
-        """Whether to look at the line would change nothing: the index alone tells that it finds no room, as before.
-
-        In a long queue that is so for most lines in most passes.
-        """
-        if not self._waits_for_room_only(batch, line):
-            return False
-        nodes = line.shape.nodes
-        kind = line.vector, line.features, nodes > 1
-        found = self._most_and_able.get(kind)
-        if found is None:
-            found = self._most_and_able[kind] = most_and_able(self._world, line)
-        return found[0] < nodes <= found[1]
-
-    def _is_refused(self, batch: Batch, line: Line) -> bool:
-        """The same where one that asks for no more has found none in this pass."""
-        if not self._waits_for_room_only(batch, line) or self._is_conservative or self._world.reservations:
-            return False
-        about = line.vector, estimate_us(self._world, line), line.shape.nodes, line.features
-        return self._is_dominated(Refusal(*about))
-
-    def _waits_for_room_only(self, batch: Batch, line: Line) -> bool:
-        """Whether the last pass found no room for the line, and nothing else can have to do with it."""
-        if line.reason != explain.NO_ROOM or line.not_on != ANYWHERE or line.names is not None:
-            return False
-        is_simple = self._is_simple.get(batch)
-        if is_simple is None:
-            is_barred = batch.counters or batch.queues or batch.avoided or batch.stalls or batch.settings.reservation
-            has_rules = bool(is_barred or self._world.policy.services)
-            is_simple = self._is_simple[batch] = not has_rules and batch.has_begun and batch.room() > 0
-        return is_simple
-
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""
         if batch.max_running and batch.room() < 1:
@@ -460,20 +414,6 @@ class Sweep:
         taken = line.waiting.count - self._left[line]
         is_considered = self.considered.admit(line, line.waiting.count, hard=hard) > taken
         return is_considered and limits.room(self._world, line, hard=hard) > 0
-
-    def _is_dominated(self, asked: Refusal) -> bool:
-        guard = self._world.layout.guard
-        vector, length_us, nodes, features, might_use = asked
-        for other in self._refused:
-            if (
-                not (vector - other.vector) & guard
-                and length_us >= other.length_us
-                and nodes >= other.nodes
-                and features >= other.features
-                and might_use <= other.reservations
-            ):
-                return True
-        return False
 
 
 def _depth(world: World) -> int:

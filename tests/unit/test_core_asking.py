@@ -113,6 +113,12 @@ def test_asking_changes_nothing(hub: Recorder) -> None:
     hub.take_all()
 
 
+def test_each_node_may_have_parts_of_several_jobs(hub: Recorder) -> None:
+    for name in "abc":
+        hub.join(name, capacity(cpus=4))
+    assert free(hub.core.world, "ann", Shape(cpu_milli=2000, nodes=2)).jobs == 3
+
+
 def test_free_by_kind_of_node(hub: Recorder) -> None:
     hub.join("small1", capacity(cpus=2))
     hub.join("small2", capacity(cpus=2))
@@ -126,6 +132,7 @@ def test_free_by_kind_of_node(hub: Recorder) -> None:
     ]
     assert (found.jobs, found.waiting, found.rooms[0].until_us) == (10, 0, 0)
     assert free(hub.core.world, "ann", Shape(gpu_milli=1000)).jobs == 2
-    assert free(hub.core.world, "ann", Shape(nodes=2)).jobs == 1
+    assert free(hub.core.world, "ann", Shape(nodes=2)).jobs == 2
+    assert free(hub.core.world, "ann", Shape(cpu_milli=2000, nodes=2)).jobs == 1
     assert free(hub.core.world, "ann", Shape(features=("ssd",))).rooms == []
     assert BatchSettings().shape == Shape()

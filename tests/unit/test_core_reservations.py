@@ -327,7 +327,7 @@ def test_an_end_is_not_followed_by_what_would_run_into_it(hub: Recorder) -> None
     hub.end(node, 1, 1)
     assert hub.take(StartAttempts) == []
     hub.take_all()
-    own = hub.submit(1, user="ann", shape=job(1, 60))
+    own = hub.submit(1, user="ann", shape=job(1, 15))
     assert started(hub) == [own]
 
 

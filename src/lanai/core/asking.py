@@ -415,11 +415,14 @@ def _free(world: World, line: Line, most: int) -> Free:
         if line.features <= set(cell.features):
             for node in cell.nodes():
                 groups.setdefault((node.total, node.features, until(world, node, line)), []).append(node)
-    rooms = [_room(world, line, nodes, until_us) for (_, _, until_us), nodes in groups.items()]
+    rooms: list[Room] = []
+    parts: list[int] = []
+    for (_, _, until_us), nodes in groups.items():
+        fitting = _fitting(world, line, nodes)
+        parts += fitting
+        rooms.append(_room(world, line, nodes, fitting, until_us))
     rooms.sort(key=lambda room: (-room.jobs, -room.free_milli, room.names))
-    jobs = sum(room.jobs for room in rooms)
-    if shape.nodes > 1:
-        jobs = sum(room.roomy for room in rooms) // shape.nodes
+    jobs = _jobs(parts, shape.nodes)
     limited, limit = _limited(world, line)
     return Free(
         rooms=rooms[:most],
@@ -438,28 +441,44 @@ def _limited(world: World, line: Line) -> tuple[int, str]:
     return (found[0], limits.named(world, found[1], line)) if found is not None else (UNLIMITED, "")
 
 
-def _room(world: World, line: Line, nodes: list[Node], until_us: int) -> Room:
+def _jobs(parts: list[int], nodes: int) -> int:
+    """How many jobs, each with a part on so many different nodes, fit where so many parts fit on each node."""
+    few, many = 0, sum(parts) // nodes
+    while few < many:
+        jobs = (few + many + 1) // 2
+        if sum(min(part, jobs) for part in parts) >= jobs * nodes:
+            few = jobs
+        else:
+            many = jobs - 1
+    return few
+
+
+def _fitting(world: World, line: Line, nodes: list[Node]) -> list[int]:
+    """How many attempts of the line could start on each of these nodes."""
     fits: dict[tuple[Vector, bool], int] = {}
     """By what is free, and whether that may be shared: many nodes of a kind are alike."""
-    left = {node.id: left_now(world, node, line) for node in nodes}
     batch, has_rules, guard = world.batches[line.batch], placing.has_rules(world), world.layout.guard
-    jobs_on: dict[NodeId, int] = {}
+    found: list[int] = []
     for node in nodes:
-        is_small = bool((left[node.id] - line.vector) & guard)
-        alike = left[node.id], has_rules and not is_small and placing.may_share(world, batch, node)
+        left = left_now(world, node, line)
+        is_small = bool((left - line.vector) & guard)
+        alike = left, has_rules and not is_small and placing.may_share(world, batch, node)
         if alike not in fits:
             has = has_room(world, node, line.vector, line.shape.time_limit_us, line)
-            fits[alike] = fitting_on(world, node, line, left[node.id]) if has else 0
-        jobs_on[node.id] = fits[alike]
-    roomy = [node for node in nodes if jobs_on[node.id]]
-    jobs = len(roomy) // line.shape.nodes if line.shape.nodes > 1 else sum(jobs_on.values())
+            fits[alike] = fitting_on(world, node, line, left) if has else 0
+        found.append(fits[alike])
+    return found
+
+
+def _room(world: World, line: Line, nodes: list[Node], fitting: list[int], until_us: int) -> Room:
+    roomy = [node for node, jobs in zip(nodes, fitting, strict=True) if jobs]
     return Room(
         total=world.layout.left(nodes[0].total, 0),
         features=nodes[0].features,
         nodes=len(nodes),
         names=tuple(node.name for node in (roomy or nodes)[:NAMED]),
         roomy=len(roomy),
-        jobs=min(jobs, UNLIMITED - 1),
-        free_milli=sum(field(free, CPU) for free in left.values()),
+        jobs=min(_jobs(fitting, line.shape.nodes), UNLIMITED - 1),
+        free_milli=sum(field(left_now(world, node, line), CPU) for node in nodes),
         until_us=0 if until_us == NEVER_US else world.wall_us + until_us - world.now_us,
     )

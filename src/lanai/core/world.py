@@ -141,6 +141,8 @@ class World:
         """How much this call of the core may still look at anew."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
+        self.owed: Line | None = None
+        """Whose head's turn came, in the order of `fair`, when there was no room: it is looked at before others."""
         self.giving: dict[Line, Giving] = {}
         """For which lines others make room."""
         self.vain: dict[Line, int] = {}
@@ -282,6 +284,8 @@ class World:
         batch.sent += count
         for counter in batch.counters:
             counter.book(line, count)
+        if count > 0 and self.owed is line:
+            self.owed = None
 
     def observe(self, user: str, walls_us: list[int]) -> None:
         """So many more jobs of the user ran for so long."""

@@ -42,9 +42,10 @@ class Counter:
             of a cpu times microseconds. Nothing is used of `waiting`.
         counted_us: when that was, by the clock of the core; -1: it is to be counted anew.
         since: attempts of each line that have been given to nodes since then.
+        kept_for: the line whose head's turn came when the limit held it: what it needs is nobody else's.
     """
 
-    __slots__ = ("bound", "counted_us", "kind", "name", "since", "thing", "used")
+    __slots__ = ("bound", "counted_us", "kept_for", "kind", "name", "since", "thing", "used")
 
     def __init__(self, kind: str, name: str, thing: str, bound: Bound) -> None:
         self.kind = kind
@@ -54,6 +55,7 @@ class Counter:
         self.used = 0
         self.counted_us = -1
         self.since: dict[Line, int] = {}
+        self.kept_for: Line | None = None
 
     def most(self, *, hard: bool) -> int:
         """The limit, in the unit of `used`."""
@@ -62,6 +64,8 @@ class Counter:
 
     def book(self, line: Line, count: int) -> None:
         """So many more attempts of the line are at nodes, or fewer where negative."""
+        if count > 0 and self.kept_for is line:
+            self.kept_for = None
         amount = AMOUNTS.get(self.thing)
         if amount is not None:
             self.used += count * amount(line.shape)

@@ -117,6 +117,8 @@ class Sweep:
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
         self._held = 0
+        self._owed: Line | None = None
+        """The one that was looked at before others."""
         self._told = 0
         """Lines that were told for the first time why they wait."""
         self._is_exhausted = False
@@ -139,8 +141,18 @@ class Sweep:
 
     def run(self) -> None:
         """Look at all lines, or at as many as a pass may start jobs of."""
-        while not self.is_over and (each := self._order.next()) is not None:
+        self._look_at_owed()
+        while not (self.is_over or self._is_blocked) and (each := self._order.next()) is not None:
             batch, line = each
+            if not self._left[line]:
+                self._order.done()
+                continue
+            if line is self._owed:
+                self._order.done()
+                if self._held >= self._depth:
+                    self._backfill()
+                    break
+                continue
             if not self._is_allowed(batch, line, hard=False):
                 self._order.done()
                 self._put_aside(batch, line)
@@ -152,12 +164,13 @@ class Sweep:
             has_way = self._makes_way(batch, line)
             if not self._depth:
                 self._block_rest(line)
-                self._is_blocked = True
+                self._owe(line)
                 break
-            if has_way:
+            if self._held < self._depth:
                 self._held += 1
-            else:
-                self._promise(batch, line)
+                if not has_way:
+                    self._promise(batch, line)
+                    self._owe(line)
             if self._held >= self._depth:
                 self._backfill()
                 break
@@ -197,11 +210,44 @@ class Sweep:
 
     # -- steps
 
+    def _look_at_owed(self) -> None:
+        """Whose turn has come keeps what he was promised until he has it, whoever's turn it is now.
+
+        Else one who asks for much could lose it again and again to others whose turn comes before room does.
+        """
+        world = self._world
+        line = world.owed
+        batch = world.batches.get(line.batch) if line is not None else None
+        if line is None or batch is None or not self._left.get(line):
+            world.owed = None
+            return
+        if world.policy.services:
+            tiers = (heads.tier(world, world.batches[other.batch]) for other in self._left)
+            if heads.tier(world, batch) < max(tiers):
+                return  # but for those above him
+        world.owed = None
+        if not self._is_allowed(batch, line, hard=False) or self._start(batch, line):
+            return
+        self._owed = line
+        has_way = self._makes_way(batch, line)
+        if not self._depth:
+            self._block_rest(line)
+        elif not has_way:
+            self._promise(batch, line)
+        self._held += 1
+        self._owe(line)
+
+    def _owe(self, line: Line) -> None:
+        """The line is the first whose turn came when there was no room."""
+        world = self._world
+        if world.owed is None and world.policy.preset == "fair" and (line in world.promises or not self._depth):
+            world.owed = line
+
     def _backfill(self) -> None:
         world = self._world
         is_by_length = world.policy.backfill_order == "shortest"
         rest = self._order.unsorted() if is_by_length else self._order.rest()
-        rest = [each for each in rest if not self._refusals.is_vain(*each)]
+        rest = [each for each in rest if not self._refusals.is_vain(*each) and each[1] is not self._owed]
         if is_by_length:
             rest = heads.by_length(world, rest)
         if any(service.is_preemptor for service in world.policy.services.values()):
@@ -226,7 +272,10 @@ class Sweep:
 
     def _block_rest(self, first: Line) -> None:
         """There is no backfill: the first that finds no room blocks all behind it."""
+        self._is_blocked = True
         for batch, line in self._order.rest():
+            if line is first:
+                continue
             if self._is_allowed(batch, line, hard=False):
                 explain.is_behind(self._world, line, first)
             else:
@@ -255,6 +304,8 @@ class Sweep:
         explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))
+        else:
+            limits.keep(self._world, line)
 
     def _start(self, batch: Batch, line: Line) -> bool:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
@@ -333,6 +384,8 @@ class Sweep:
         self._told += not line.reason
         if line not in self._world.giving:
             explain.no_room(self._world, batch, line)
+            if line.reason != explain.NO_ROOM:
+                limits.release(self._world, line)
         if not batch.has_begun:
             batch.has_begun = True
             if self._stacked is None:
@@ -343,7 +396,6 @@ class Sweep:
         """The head of the line has found no room: see to it that it will have some."""
         world = self._world
         self._put_down()
-        self._held += 1
         before = self._before.pop(line, None)
         if self._left[line] < line.waiting.count:
             before = None  # that was the head before, which has started now

@@ -93,6 +93,31 @@ def blocked_by(world: World, line: Line, considered: Considered | None = None) -
     return None
 
 
+def keep(world: World, line: Line) -> None:
+    """The line's turn has come, and a hard limit holds it: what falls of that is for its head, and then for others.
+
+    Else those who need less of a limit would take whatever falls, and who needs more would wait without bound. Of
+    several limits one after the other is kept for it, in an order that is the same for all: so no two lines wait for
+    each other. Who comes first keeps his place, but for a higher tier.
+    """
+    for counter in world.batches[line.batch].counters:
+        keeper = counter.kept_for
+        if keeper is not None and _kept(world, counter, line) and _tier(world, keeper) >= _tier(world, line):
+            return
+        if _each(world, counter, line) > counter.most(hard=True):
+            return  # it never will have enough
+        counter.kept_for = line
+        if _more(world, counter, line, hard=True) < 1:
+            return
+
+
+def release(world: World, line: Line) -> None:
+    """The line waits for something else than limits and room: nothing is kept for it."""
+    for counter in world.batches[line.batch].counters:
+        if counter.kept_for is line:
+            counter.kept_for = None
+
+
 def holding(world: World, line: Line) -> Counter | None:
     """The first limit, hard ones alone, that lets no further attempt of the line start now; None: none does."""
     for counter in world.batches[line.batch].counters:
@@ -276,7 +301,25 @@ def _book_all(batch: Batch, counter: Counter, sign: int) -> None:
 def _more(world: World, counter: Counter, line: Line, *, hard: bool) -> int:
     """How many more of the line the counter allows; a job that has nothing of the thing is not limited by it."""
     each = _each(world, counter, line)
-    return (counter.most(hard=hard) - _used(world, counter)) // each if each else UNLIMITED
+    if not each:
+        return UNLIMITED
+    return (counter.most(hard=hard) - _used(world, counter) - _kept(world, counter, line)) // each
+
+
+def _tier(world: World, line: Line) -> int:
+    return world.policy.service(world.batches[line.batch].settings.service).tier
+
+
+def _kept(world: World, counter: Counter, line: Line) -> int:
+    """What is kept of the limit for another line than this one."""
+    keeper = counter.kept_for
+    if keeper is None or keeper is line:
+        return 0
+    batch = world.batches.get(keeper.batch)
+    if batch is None or not batch.is_open or not keeper.waiting or counter not in batch.counters:
+        counter.kept_for = None
+        return 0
+    return _each(world, counter, keeper)
 
 
 def _each(world: World, counter: Counter, line: Line) -> int:
@@ -345,6 +388,12 @@ def _whose(counter: Counter) -> str:
 
 def _words(world: World, counter: Counter, line: Line, *, hard: bool) -> str:
     used, most = _shown(counter, _used(world, counter)), _shown(counter, counter.most(hard=hard))
+    keeper = counter.kept_for
+    is_left = counter.most(hard=hard) - _used(world, counter) >= _each(world, counter, line)
+    if keeper is not None and is_left and _kept(world, counter, line):
+        kept = _shown(counter, _each(world, counter, keeper))
+        whose = f"{kept}{_unit(counter)} of it are kept for batch {keeper.batch}, which was first"
+        return f"{_whose(counter)} has {used} of at most {most}{_unit(counter)}; {whose}"
     if counter.thing == "jobs":
         return f"{_whose(counter)} runs {used} of at most {most} jobs ({_bounds(counter)})"
     needs = _shown(counter, _each(world, counter, line))

@@ -54,7 +54,8 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
 def _lay(world: World, batch: Batch, promised: Promise, length_us: int) -> None:
     line, begin_us = promised.line, max(promised.at_us, world.now_us)
     for node in promised.nodes:
-        vector = need(world, batch, line, node)
+        # Users who do not share nodes keep them whole: one that is empty just now may be somebody else's by then.
+        vector = node.total if world.policy.sharing == "single_user" else need(world, batch, line, node)
         node.lay(Step(begin_us, begin_us + length_us, vector, line, _nobody))
     world.promises[line] = promised
 

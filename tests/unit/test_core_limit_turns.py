@@ -1,0 +1,81 @@
+"""Whose turn it is where the counter of a limit falls: not always that of the line whose attempt has ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from core_recorder import SECOND, Recorder, capacity
+from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
+from lanai.model.policy import Bound, Limits, Policy, ServicePolicy, Sharing, UserPolicy
+from lanai.model.resources import Shape
+
+MINUTE = 60 * SECOND
+URGENT = {"urgent": ServicePolicy(tier=1)}
+FOUR_JOBS = Limits(jobs=Bound(4, 4))
+ONE = Shape(cpu_milli=1000, time_limit_us=MINUTE)
+
+
+def ends_until_urgent_begins(hub: Recorder, policy: Policy, shape: Shape) -> int | None:
+    """Two nodes of 8 cpus; small jobs of ann are at her limit, and end one by one; one of hers is of a higher tier."""
+    hub.feed(PolicyChanged(1, policy, hub.now_us))
+    hub.take_all()
+    for name in "ab":
+        hub.join(name, capacity(cpus=8))
+    for minutes in (3, 4, 5, 7):
+        hub.submit(50, shape=Shape(cpu_milli=1000, time_limit_us=minutes * MINUTE))
+    hub.decide()
+    hub.take_all()
+    urgent = hub.submit(1, service="urgent", shape=shape)
+    hub.decide()
+    ends = 0
+    for _ in range(60):
+        hub.now_us += MINUTE
+        hub.feed(*[NodeHeard(node, "", hub.now_us) for node in hub.core.world.nodes], TimePassed(hub.now_us))
+        for grant in list(hub.core.world.grants.values()):
+            if hub.now_us >= grant.granted_at_us + grant.line.shape.time_limit_us:
+                ends += len(grant.members)
+                hub.end(grant.node.id, grant.id & 0xFFFFFF, *sorted(grant.members))
+        hub.decide()
+        hub.take_all()
+        if urgent not in hub.core.world.batches or hub.counts(urgent) == {"locked": 1}:
+            return ends
+    return None
+
+
+def test_of_the_same_shape_it_is_next(hub: Recorder) -> None:
+    policy = Policy(users={"ann": UserPolicy(limits=FOUR_JOBS)}, services=URGENT)
+    assert ends_until_urgent_begins(hub, policy, ONE) == 1
+
+
+def test_also_where_the_policy_has_a_dedicated_service(hub: Recorder) -> None:
+    """No tickets are dealt then, and only the line of the ended attempt is looked at: what falls is not for that."""
+    services = {**URGENT, "alone": ServicePolicy(is_dedicated=True)}
+    policy = Policy(users={"ann": UserPolicy(limits=FOUR_JOBS)}, services=services)
+    assert ends_until_urgent_begins(hub, policy, ONE) is not None
+
+
+@pytest.mark.parametrize("sharing", ["single_user", "single_job"])
+def test_also_where_nodes_are_not_shared(hub: Recorder, sharing: Sharing) -> None:
+    users = {"ann": UserPolicy(limits=Limits(jobs=Bound(2, 2)) if sharing == "single_job" else FOUR_JOBS)}
+    policy = Policy(users=users, services=URGENT, sharing=sharing)
+    assert ends_until_urgent_begins(hub, policy, ONE) is not None
+
+
+@pytest.mark.parametrize("shape", [Shape(cpu_milli=8000, time_limit_us=MINUTE), Shape(nodes=2, time_limit_us=MINUTE)])
+def test_also_where_it_does_not_fit_where_the_attempt_has_ended(hub: Recorder, shape: Shape) -> None:
+    """One node is empty all the time. What follows at an end must not take what falls, or every pass finds it full."""
+    policy = Policy(users={"ann": UserPolicy(limits=FOUR_JOBS)}, services=URGENT)
+    assert ends_until_urgent_begins(hub, policy, shape) is not None
+
+
+@pytest.mark.parametrize(
+    ("limits", "shape"),
+    [
+        (Limits(cpus=Bound(4000, 4000)), Shape(cpu_milli=4000, time_limit_us=MINUTE)),
+        (Limits(nodes=Bound(4, 4)), Shape(nodes=2, time_limit_us=MINUTE)),
+    ],
+)
+def test_also_where_it_needs_more_of_the_limit_than_one_end_gives(hub: Recorder, limits: Limits, shape: Shape) -> None:
+    """What falls is kept for the first that the limit holds, until there is enough."""
+    policy = Policy(users={"ann": UserPolicy(limits=limits)}, services=URGENT)
+    assert ends_until_urgent_begins(hub, policy, shape) is not None

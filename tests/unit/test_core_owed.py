@@ -1,0 +1,91 @@
+"""Nobody waits without bound: who asks for much is not passed over for ever by small jobs that follow each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from core_recorder import SECOND, Recorder, capacity
+from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
+from lanai.model.ids import BatchId
+from lanai.model.policy import Policy, Preset, ServicePolicy
+from lanai.model.resources import Shape
+
+MINUTE = 60 * SECOND
+
+
+def minutes_until_begun(hub: Recorder, batch: BatchId, most: int) -> int | None:
+    """Jobs end when their time limit is over. None: it has not begun after so many minutes."""
+    began_us = hub.now_us
+    while hub.now_us < began_us + most * MINUTE:
+        hub.now_us += MINUTE // 2
+        hub.feed(*[NodeHeard(node, "", hub.now_us) for node in hub.core.world.nodes], TimePassed(hub.now_us))
+        for grant in list(hub.core.world.grants.values()):
+            for index in sorted(grant.members):
+                length_us = grant.line.shape.time_limit_us
+                if hub.now_us >= grant.granted_at_us + length_us and index in grant.members:
+                    hub.end(grant.node.id, grant.id & 0xFFFFFF, index, wall_us=length_us)
+        hub.decide()
+        hub.take_all()
+        if batch not in hub.core.world.batches or hub.counts(batch) == {"locked": 1}:
+            return (hub.now_us - began_us) // MINUTE
+    return None
+
+
+def busy(hub: Recorder, policy: Policy, users: str, minutes: tuple[int, ...]) -> None:
+    """Two nodes of 4 cpus are full of jobs of one cpu, of which thousands more wait."""
+    hub.feed(PolicyChanged(1, policy, hub.now_us))
+    hub.take_all()
+    for name in "ab":
+        hub.join(name, capacity(cpus=4))
+    for user, limit in zip(users.split(), minutes, strict=True):
+        hub.submit(4000, shape=Shape(cpu_milli=1000, time_limit_us=limit * MINUTE), user=user)
+    hub.decide()
+    hub.take_all()
+    hub.now_us += MINUTE // 2
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize(
+    ("preset", "users"),
+    [
+        ("fair", "bob dora bob dora"),
+        ("fair", "bob bob bob dora"),
+        ("fair", "dora dora dora dora"),
+        ("tight", "bob dora bob dora"),
+        ("tight", "dora dora dora dora"),
+    ],
+)
+def test_a_large_job_of_somebody_who_has_small_ones_too(hub: Recorder, preset: Preset, nodes: int, users: str) -> None:
+    """Turns alternate between the two users, so that the large job is not the first for long. What it was promised when
+    it was is kept for it all the same: else its nodes would fill up with small jobs again and again."""
+    busy(hub, Policy(preset=preset), users, (3, 4, 5, 7))
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=4000, nodes=nodes, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    minutes = minutes_until_begun(hub, wide, 400)
+    assert minutes is not None and (minutes < 60 or preset == "tight")
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_same_without_backfill(hub: Recorder, nodes: int) -> None:
+    busy(hub, Policy(backfill="none"), "bob dora bob dora", (3, 4, 5, 7))
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=4000, nodes=nodes, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    minutes = minutes_until_begun(hub, wide, 400)
+    assert minutes is not None and minutes < 60
+
+
+def test_who_is_of_a_higher_tier_goes_before_who_is_owed(hub: Recorder) -> None:
+    policy = Policy(services={"urgent": ServicePolicy(tier=1)})
+    busy(hub, policy, "bob dora bob dora", (3, 4, 5, 7))
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=4000, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    assert hub.core.world.owed is not None and hub.core.world.owed.batch == wide
+    urgent = hub.submit(1, user="dora", service="urgent", shape=Shape(cpu_milli=4000, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    assert [line.batch for line in hub.core.world.promises] == [urgent]
+    assert minutes_until_begun(hub, urgent, 60) is not None
+    assert minutes_until_begun(hub, wide, 60) is not None

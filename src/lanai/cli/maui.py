@@ -184,7 +184,7 @@ def checkjob(job: Answer, batch: Answer, why: Answer, *, is_verbose: bool) -> It
     yield f"checking job {job['id']}"
     yield ""
     yield f"State: {_state(job['state'], why)}"
-    yield f"Creds:  user:{batch['user']}  account:{batch.get('account') or 'default'}  class:{_service(batch)}"
+    yield f"Creds:  user:{batch['user']}  account:{batch['account']}  class:{_service(batch)}"
     limit_s = asked["time_limit_s"]
     used_s = since_s(job["started_at"]) if job["state"] == "running" else job["wall_s"] or 0
     yield f"WallTime: {clock(used_s)} of {clock(limit_s)}"

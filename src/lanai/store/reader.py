@@ -62,6 +62,7 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
         state: `open`, `held`, `paused` or `ended`.
         counts: as of its last progress, at most a second old while it runs; before the first all are queued.
         ended_at_us: 0 while it has not ended.
+        account: that its use is charged to; of a batch that ended under an older version what it asked for.
     """
 
     batch: BatchId
@@ -78,6 +79,7 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     avoided: tuple[NodeId, ...]
     ended_at_us: int
+    account: str
     counts: Counts
 
 
@@ -417,6 +419,7 @@ def _batch_row(
     reason: str,
     avoided: bytes,
     ended_at_us: int,
+    account: str,
     counts: bytes | None,
 ) -> BatchRow:
     settings = unpack_settings(settings_pack)
@@ -435,6 +438,7 @@ def _batch_row(
         reason=reason,
         avoided=unpack_nodes(avoided),
         ended_at_us=ended_at_us,
+        account=account or settings.account,
         counts=unpack_counts(counts) if counts is not None else Counts(queued=total),
     )
 

@@ -3,13 +3,13 @@
 
 -- name: batch
 SELECT b.batch, b.user, b.key, b.settings_pack, b.env, b.total, b.digest, b.submitted_at_us, b.is_set, b.state,
-    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, p.counts_pack
+    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, b.account, p.counts_pack
 FROM batch b LEFT JOIN progress p ON p.batch = b.batch
 WHERE b.batch = ? AND b.is_whole = 1
 
 -- name: batches
 SELECT b.batch, b.user, b.key, b.settings_pack, b.env, b.total, b.digest, b.submitted_at_us, b.is_set, b.state,
-    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, p.counts_pack
+    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, b.account, p.counts_pack
 FROM batch b LEFT JOIN progress p ON p.batch = b.batch
 WHERE b.is_whole = 1 AND b.batch < :before
     AND (:user IS NULL OR b.user = :user)
@@ -18,7 +18,7 @@ ORDER BY b.batch DESC LIMIT :most
 
 -- name: unfinished
 SELECT b.batch, b.user, b.key, b.settings_pack, b.env, b.total, b.digest, b.submitted_at_us, b.is_set, b.state,
-    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, p.counts_pack
+    b.priority, b.max_running, b.reason, b.avoided_pack, b.ended_at_us, b.account, p.counts_pack
 FROM batch b LEFT JOIN progress p ON p.batch = b.batch
 WHERE (b.state <> 'ended' OR b.is_whole = 0) AND b.is_whole = 1 AND b.batch > :after
     AND (:user IS NULL OR b.user = :user)

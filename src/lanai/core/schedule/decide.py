@@ -2,15 +2,16 @@
 
 1. Heads of lines are looked at in the order of the preset (`heads`). One that fits is started (`placing`), and the next
    of its line takes its place. A line whose head finds no room is done for this pass; the first `depth` of them are
-   promised a time (`promises`).
+   promised a time (`promises`). Who was the first of these in `fair` is looked at before all others from then on.
 2. Once so many promises are held, the rest is *backfill*: it is looked at in backfill order and starts where it fits
    beside the promises. Who is at a soft limit is put aside, and tried under the hard one where that leaves room.
    Promises are made anew in each pass. Under `conservative`, where every line has one, they stay, and each is only
    bettered in its turn, so that none is ever put off.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
-A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts, and where more nodes have
-changed than a call may look at anew, and asks to be called again: so no call is long whatever the queue.
+A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts or `TOLD_MOST` new reasons, and
+where more nodes have changed than a call may look at anew, and asks to be called again: so no call is long whatever the
+queue.
 """
 
 from __future__ import annotations
@@ -238,9 +239,11 @@ class Sweep:
         self._owe(line)
 
     def _owe(self, line: Line) -> None:
-        """The line is the first whose turn came when there was no room."""
+        """The line's turn came when there was no room: if nobody else is, it is owed some."""
         world = self._world
-        if world.owed is None and world.policy.preset == "fair" and (line in world.promises or not self._depth):
+        if world.owed is not None or world.policy.preset != "fair" or self._is_conservative:
+            return
+        if line in world.promises or self._is_exhausted or not self._depth:
             world.owed = line
 
     def _backfill(self) -> None:

@@ -60,7 +60,7 @@ def decide(world: World) -> bool:
         world.effort.begin(LOOKED_AHEAD_MOST)
         look_ahead(world)
         world.effort.begin(Effort.UNLIMITED)
-    return True
+    return not sweep.has_released
 
 
 def look(world: World) -> Sweep:
@@ -106,6 +106,8 @@ class Sweep:
     def __init__(self, world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> None:
         self.starts = 0
         """Attempts that were started, times the nodes of each."""
+        self.has_released = False
+        """What was kept of a limit is others' now: they are to be looked at once more."""
         self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
@@ -304,8 +306,15 @@ class Sweep:
         explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))
-        else:
+        elif batch.room() > 0 and self._is_considered(line, hard=True):
             limits.keep(self._world, line)
+        else:
+            self._release(line)
+
+    def _release(self, line: Line) -> None:
+        """Nothing of a limit is kept for the line any more. Those that were looked at before have not seen that."""
+        if limits.release(self._world, line):
+            self.has_released = True
 
     def _start(self, batch: Batch, line: Line) -> bool:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
@@ -385,7 +394,7 @@ class Sweep:
         if line not in self._world.giving:
             explain.no_room(self._world, batch, line)
             if line.reason != explain.NO_ROOM:
-                limits.release(self._world, line)
+                self._release(line)
         if not batch.has_begun:
             batch.has_begun = True
             if self._stacked is None:
@@ -463,9 +472,12 @@ class Sweep:
             return False
         if not batch.counters and not batch.queues:
             return True
+        return self._is_considered(line, hard=hard) and limits.room(self._world, line, hard=hard) > 0
+
+    def _is_considered(self, line: Line, *, hard: bool) -> bool:
+        """Whether the line's head is among the waiting jobs that limits let the pass consider."""
         taken = line.waiting.count - self._left[line]
-        is_considered = self.considered.admit(line, line.waiting.count, hard=hard) > taken
-        return is_considered and limits.room(self._world, line, hard=hard) > 0
+        return self.considered.admit(line, line.waiting.count, hard=hard) > taken
 
 
 def _depth(world: World) -> int:

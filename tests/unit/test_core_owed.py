@@ -6,6 +6,7 @@ import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
+from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
 from lanai.model.policy import Policy, Preset, ServicePolicy
 from lanai.model.resources import Shape
@@ -89,3 +90,22 @@ def test_who_is_of_a_higher_tier_goes_before_who_is_owed(hub: Recorder) -> None:
     assert [line.batch for line in hub.core.world.promises] == [urgent]
     assert minutes_until_begun(hub, urgent, 60) is not None
     assert minutes_until_begun(hub, wide, 60) is not None
+
+
+def test_who_is_owed_stays_so_where_one_call_cannot_find_out_what_to_promise_him(
+    hub: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else he would lose it in a busy hub, where most calls look anew at more nodes than they may."""
+    busy(hub, Policy(), "bob dora bob dora", (3, 4, 5, 7))
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=4000, time_limit_us=5 * MINUTE))
+    hub.decide()
+    owed = hub.core.world.owed
+    assert owed is not None and owed.batch == wide
+    for node in hub.core.world.nodes.values():
+        hub.core.world.reindex(node)  # as after any change on it
+    monkeypatch.setattr(decide, "LOOKED_AT_MOST", 1)
+    hub.core.decide(hub.now_us)
+    assert hub.core.needs_pass and hub.core.world.owed is owed
+    hub.decide()
+    assert hub.core.world.owed is owed and owed in hub.core.world.promises
+    hub.take_all()

@@ -242,7 +242,9 @@ class Sweep:
     def _owe(self, line: Line) -> None:
         """The line is the first whose turn came when there was no room."""
         world = self._world
-        if world.owed is None and world.policy.preset == "fair" and (line in world.promises or not self._depth):
+        # What this call could not find out how to promise him the next one is to.
+        is_to_have_it = line in world.promises or not self._depth or self._is_exhausted
+        if world.owed is None and world.policy.preset == "fair" and is_to_have_it:
             world.owed = line
 
     def _backfill(self) -> None:

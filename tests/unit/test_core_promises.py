@@ -1,12 +1,14 @@
 """Backfill over nodes: what is promised to whom, who keeps out of the way, what happens when estimates are wrong."""
 
 import msgspec
+import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
 from lanai.core.events import JobsCancelled
+from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
-from lanai.model.policy import Bound, Limits, Policy
+from lanai.model.policy import Bound, Limits, Policy, Weights
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -128,6 +130,24 @@ def test_an_estimate_that_was_wrong_is_held_on_to_for_a_minute(hub: Recorder) ->
     hub.now_us += MINUTE
     assert started(hub) == [small]
     assert 3 < promised(hub)[wide] < 5
+
+
+def test_what_a_job_was_promised_that_has_started_is_not_held_on_to_for_the_next_of_its_line(
+    hub: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the pass goes on in the next call: the next job was promised nothing yet, and its node is taken."""
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(3, 10))
+    hub.start()
+    wide = hub.submit(2, shape=job(4, 5), user="bob", priority=1)
+    hub.submit(1, shape=job(1, 60), user="carl")
+    assert started(hub) == [] and promised(hub) == {wide: 10}
+    monkeypatch.setattr(decide, "MOST_STARTS", 1)
+    monkeypatch.setattr(hub.core.world, "has_fast_path", False)
+    hub.now_us += 10 * MINUTE
+    assert ends(hub, 1, 1) == [wide]
+    assert promised(hub) == {wide: 5}
 
 
 def test_a_promise_calls_the_surplus_of_others_back(hub: Recorder) -> None:

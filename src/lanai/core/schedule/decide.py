@@ -31,7 +31,7 @@ from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
 from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users
-from lanai.core.world import World
+from lanai.core.world import Promise, World
 from lanai.model.ids import BatchId, NodeId
 from lanai.model.vector import Vector
 
@@ -407,9 +407,8 @@ class Sweep:
         """The head of the line has found no room: see to it that it will have some."""
         world = self._world
         self._put_down()
-        before = self._before.pop(line, None)
-        if self._left[line] < line.waiting.count:
-            before = None  # that was the head before, which has started now
+        before = self._promised_before(line)
+        self._before.pop(line, None)
         if not self._is_at_risk(line):
             return
         self._has_steps = True
@@ -450,6 +449,8 @@ class Sweep:
             batch = self._world.batches.get(line.batch)
             if batch is None or not self._left.get(line) or line in self._world.promises:
                 continue
+            if self._promised_before(line) is None:
+                continue
             if line in self._world.giving:
                 keep_room(self._world, batch, line, estimate_us(self._world, line))
             else:
@@ -463,10 +464,14 @@ class Sweep:
         The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
         Where others make way no time was promised: they may take as long as they like.
         """
-        before = self._before.get(line)
-        if before is None or self._left[line] < line.waiting.count or line in self._world.giving:
+        before = self._promised_before(line)
+        if before is None or line in self._world.giving:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
+
+    def _promised_before(self, line: Line) -> Promise | None:
+        """What the last pass promised the head of the line. What it promised one that has started is nobody's."""
+        return self._before.get(line) if self._left[line] == line.waiting.count else None
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

@@ -9,6 +9,7 @@ from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
 from lanai.model.policy import Policy, Preset, ServicePolicy
+from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -109,3 +110,21 @@ def test_who_is_owed_stays_so_where_one_call_cannot_find_out_what_to_promise_him
     hub.decide()
     assert hub.core.world.owed is owed and owed in hub.core.world.promises
     hub.take_all()
+
+
+def test_who_is_owed_and_starts_is_not_said_to_wait_behind_others(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(backfill="none")
+    hub.core.world.has_fast_path = False
+    node = hub.join("n", capacity(cpus=4))
+    hub.submit(4, shape=Shape(time_limit_us=10 * MINUTE), user="bob")
+    hub.start()
+    wide = hub.submit(1, shape=Shape(cpu_milli=4000, time_limit_us=5 * MINUTE), user="bob")
+    hub.decide()
+    hub.take_all()
+    hub.submit(3, shape=Shape(cpu_milli=2000, time_limit_us=5 * MINUTE), user="carl")
+    hub.take_kept(SaveReason)
+    hub.end(node, 1, 1, 2, 3, 4)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(wide) == {"locked": 1}
+    assert wide not in [reason.batch for reason in hub.take_kept(SaveReason)]

@@ -278,7 +278,7 @@ class Sweep:
         """There is no backfill: the first that finds no room blocks all behind it."""
         self._is_blocked = True
         for batch, line in self._order.rest():
-            if line is first:
+            if line is first or not self._left[line]:
                 continue
             if self._is_allowed(batch, line, hard=False):
                 explain.is_behind(self._world, line, first)

@@ -5,10 +5,11 @@ import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
-from lanai.core.events import JobsCancelled
+from lanai.core.events import JobsCancelled, NodeHeard, ReservationWished, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
 from lanai.model.policy import Bound, Limits, Policy, Weights
+from lanai.model.reservation import Period, Reservation
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -148,6 +149,27 @@ def test_what_a_job_was_promised_that_has_started_is_not_held_on_to_for_the_next
     hub.now_us += 10 * MINUTE
     assert ends(hub, 1, 1) == [wide]
     assert promised(hub) == {wide: 5}
+
+
+def test_who_has_room_for_what_is_left_of_his_time_has_it_though_others_are_refused_the_whole(hub: Recorder) -> None:
+    """The pass comes a moment after the time that was promised, and what is reserved begins where that ends."""
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.core.world.has_fast_path = False
+    node = hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(4, 10))
+    hub.start()
+    period = Period(hub.now_us + 15 * MINUTE, hub.now_us + 100 * MINUTE)
+    hub.feed(ReservationWished(9, Reservation(name="r", owner="root", nodes="n", periods=(period,)), False, hub.now_us))
+    hub.take_all()
+    first = hub.submit(1, shape=job(4, 5), user="bob")
+    assert started(hub) == [] and promised(hub) == {first: 10}
+    hub.now_us += 10 * MINUTE
+    hub.feed(NodeHeard(node, "", hub.now_us), TimePassed(hub.now_us))
+    hub.end(node, 1, 1)
+    hub.take_all()
+    hub.now_us += SECOND // 10
+    hub.submit(1, shape=job(4, 5), user="carl", priority=1)
+    assert started(hub) == [first]
 
 
 def test_a_promise_calls_the_surplus_of_others_back(hub: Recorder) -> None:

@@ -127,8 +127,7 @@ class Sweep:
         """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
-        self._is_conservative = world.policy.backfill == "conservative"
-        self._before = lift_all(world, but=self._left if self._is_conservative else ())
+        self._before = lift_all(world, but=self._left if world.policy.backfill == "conservative" else ())
         self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refusals = Refusals(world)
         self._at_hand: tuple[Node, ...] = ()
@@ -258,7 +257,7 @@ class Sweep:
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
-            if not self._is_conservative and self._refusals.is_as_before(batch, line):
+            if line not in self._before and self._refusals.is_as_before(batch, line):
                 continue
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -330,7 +329,7 @@ class Sweep:
         length_us = estimate_us(world, line)
         might_use = access.open_to(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, line.features, might_use)
-        has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
+        has_own = line in self._before  # what others are refused may be kept for it, or be enough for what is left
         if not has_own and self._refusals.are_like(asked):
             self._refuse(batch, line)
             return False

@@ -8,7 +8,7 @@ from core_recorder import SECOND, Recorder, capacity
 from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
-from lanai.model.policy import Policy, Preset, ServicePolicy
+from lanai.model.policy import Bound, Limits, Policy, Preset, ServicePolicy
 from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 
@@ -128,3 +128,37 @@ def test_who_is_owed_and_starts_is_not_said_to_wait_behind_others(hub: Recorder)
     hub.take_all()
     assert hub.counts(wide) == {"locked": 1}
     assert wide not in [reason.batch for reason in hub.take_kept(SaveReason)]
+
+
+def test_at_an_end_nobody_who_is_owed_goes_before_a_higher_tier(hub: Recorder) -> None:
+    """There is no backfill. What ends has room for the one who is owed first, and he would start without a pass."""
+    hub.core.world.policy = Policy(backfill="none", services={"urgent": ServicePolicy(tier=1)})
+    node = hub.join("n", capacity(cpus=4))
+    hub.submit(4, shape=Shape(time_limit_us=10 * MINUTE), user="bob")
+    hub.start()
+    owed = hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=5 * MINUTE), user="bob")
+    hub.start()
+    assert hub.core.world.owed is not None and hub.core.world.owed.batch == owed
+    urgent = hub.submit(1, service="urgent", shape=Shape(cpu_milli=3000, time_limit_us=5 * MINUTE), user="carl")
+    hub.start()
+    hub.end(node, 1, 1, 2)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(owed) == {"queued": 1}
+    hub.end(node, 1, 3)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(urgent) == {"locked": 1}
+
+
+@pytest.mark.parametrize("users", ["bob dora bob dora", "bob bob bob dora"])
+def test_a_higher_tier_that_is_at_its_limit_does_not_go_before_him(hub: Recorder, users: str) -> None:
+    """More of its jobs wait all the time: he would be owed something for ever, and not have it."""
+    urgent = ServicePolicy(tier=1, limits=Limits(jobs=Bound(1, 1)))
+    busy(hub, Policy(services={"urgent": urgent}), users, (3, 4, 5, 7))
+    hub.submit(4000, service="urgent", shape=Shape(cpu_milli=1000, time_limit_us=3 * MINUTE), user="carl")
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=3000, nodes=2, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    minutes = minutes_until_begun(hub, wide, 400)
+    assert minutes is not None and minutes < 60

@@ -222,10 +222,8 @@ class Sweep:
         if line is None or batch is None or not self._left.get(line):
             world.owed = None
             return
-        if world.policy.services:
-            tiers = (heads.tier(world, world.batches[other.batch]) for other in self._left)
-            if heads.tier(world, batch) < max(tiers):
-                return  # but for those above him
+        if world.policy.services and self._has_above(heads.tier(world, batch)):
+            return
         world.owed = None
         if not self._is_allowed(batch, line, hard=False) or self._start(batch, line):
             return
@@ -237,6 +235,14 @@ class Sweep:
             self._promise(batch, line)
         self._held += 1
         self._owe(line)
+
+    def _has_above(self, tier: int) -> bool:
+        """Whether somebody waits of a higher tier whom no limit holds: who is owed goes before all others only."""
+        world = self._world
+        return any(
+            heads.tier(world, world.batches[line.batch]) > tier and limits.room(world, line, hard=False) > 0
+            for line in self._left
+        )
 
     def _owe(self, line: Line) -> None:
         """The line is the first whose turn came when there was no room."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.events import NodeHeard, PolicyChanged, ReservationWished, TimePassed
+from lanai.core.events import NodeHeard, NodeWished, PolicyChanged, ReservationWished, TimePassed
 from lanai.model.ids import BatchId
 from lanai.model.policy import Bound, Limits, Policy, ServicePolicy, Sharing, UserPolicy, Weights
 from lanai.model.reservation import Access, Period, Reservation
@@ -138,6 +138,23 @@ def test_not_for_one_whose_reservation_is_over(hub: Recorder) -> None:
     pass_time(hub, 11 * MINUTE)
     other = submitted(hub, 1, cpus=1, user="bob")
     assert hub.counts(other) == {"locked": 1}
+
+
+def test_not_for_one_that_no_open_node_could_take(hub: Recorder) -> None:
+    """It would be kept until there is enough, found to be of no use, and kept again."""
+    limited(hub, Policy(users={"bob": UserPolicy(limits=Limits(cpus=Bound(4000, 4000)))}))
+    hub.join("large", capacity(cpus=8, gib=64))
+    hub.feed(NodeWished(5, "large", "drain", hub.now_us))
+    hub.take_all()
+    running = submitted(hub, 4, cpus=1, user="bob")
+    hub.submit(1, shape=Shape(cpu_milli=4000, memory_bytes=32 << 30), user="bob")
+    hub.decide()
+    hub.take_all()
+    other = submitted(hub, 50, cpus=1, user="bob")
+    hub.end(hub.core.world.names["n"], 1, 1)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(running)["locked"] == 3 and hub.counts(other)["locked"] == 1
 
 
 def test_not_for_one_that_is_found_to_take_more_than_the_limit(hub: Recorder) -> None:

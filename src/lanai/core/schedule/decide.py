@@ -26,7 +26,7 @@ from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules, is_plain
+from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
 from lanai.core.schedule.refusals import Refusal, Refusals
@@ -313,10 +313,16 @@ class Sweep:
         explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))
-        elif batch.room() > 0 and self._is_considered(line, hard=True):
+        elif self._could_start(batch, line):
             limits.keep(self._world, line)
         else:
             self._release(line)
+
+    def _could_start(self, batch: Batch, line: Line) -> bool:
+        """Whether the line, which a hard limit holds, could start but for that, as far as cells alone tell."""
+        if batch.room() < 1 or not self._is_considered(line, hard=True):
+            return False
+        return most_and_able(self._world, line)[1] >= line.shape.nodes
 
     def _release(self, line: Line) -> None:
         """Nothing of a limit is kept for the line any more. Those that were looked at before have not seen that."""

@@ -313,16 +313,17 @@ def _tier(world: World, line: Line) -> int:
 
 
 def _kept(world: World, counter: Counter, line: Line) -> int:
-    """What is kept of the limit for another line than this one."""
+    """What is kept of the limit for another line than this one; nothing any more for one that it is no use to."""
     keeper = counter.kept_for
     if keeper is None or keeper is line:
         return 0
     batch = world.batches.get(keeper.batch)
-    is_gone = batch is None or not batch.is_open or not keeper.waiting or access.is_out(world, batch)
-    if is_gone or counter not in batch.counters or _each(world, counter, keeper) > counter.most(hard=True):
-        counter.kept_for = None
-        return 0
-    return _each(world, counter, keeper)
+    if batch is not None and batch.is_open and keeper.waiting and not access.is_out(world, batch):
+        each = _each(world, counter, keeper)
+        if counter in batch.counters and each <= counter.most(hard=True):
+            return each
+    counter.kept_for = None
+    return 0
 
 
 def _each(world: World, counter: Counter, line: Line) -> int:

@@ -8,7 +8,7 @@ from core_recorder import SECOND, Recorder, capacity
 from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
-from lanai.model.policy import Bound, Limits, Policy, Preset, ServicePolicy
+from lanai.model.policy import Bound, Limits, Policy, Preset, ServicePolicy, Weights
 from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 
@@ -162,3 +162,16 @@ def test_a_higher_tier_that_is_at_its_limit_does_not_go_before_him(hub: Recorder
     hub.take_all()
     minutes = minutes_until_begun(hub, wide, 400)
     assert minutes is not None and minutes < 60
+
+
+def test_nobody_is_owed_anything_once_the_order_is_another_one(hub: Recorder) -> None:
+    busy(hub, Policy(), "bob dora bob dora", (3, 4, 5, 7))
+    wide = hub.submit(1, user="bob", shape=Shape(cpu_milli=4000, time_limit_us=5 * MINUTE))
+    hub.decide()
+    assert hub.core.world.owed is not None and hub.core.world.owed.batch == wide
+    hub.feed(PolicyChanged(1, Policy(preset="tight", weights=Weights(own=1.0)), hub.now_us))
+    hub.take_all()
+    first = hub.submit(1, user="bob", shape=Shape(cpu_milli=3000, time_limit_us=5 * MINUTE), priority=1)
+    hub.decide()
+    hub.take_all()
+    assert [line.batch for line in hub.core.world.promises] == [first]

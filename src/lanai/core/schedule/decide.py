@@ -219,7 +219,7 @@ class Sweep:
         world = self._world
         line = world.owed
         batch = world.batches.get(line.batch) if line is not None else None
-        if line is None or batch is None or not self._left.get(line):
+        if line is None or batch is None or not self._left.get(line) or world.policy.preset != "fair":
             world.owed = None
             return
         if world.policy.services and self._has_above(heads.tier(world, batch)):

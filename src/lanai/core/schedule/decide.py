@@ -65,7 +65,7 @@ def decide(world: World) -> bool:
 
 def look(world: World) -> Sweep:
     """Look at all lines. What starts is booked on the nodes and not granted: that, or undoing it, is the caller's."""
-    _forget_reasons(world)
+    explain.forget_reasons(world)
     dates.note(world)
     out = reservations.note(world)
     total = world.total
@@ -114,7 +114,7 @@ class Sweep:
         self._world = world
         self._left = left
         self._order = heads.in_order(world, waiting, self._left, total)
-        self._depth = _depth(world)
+        self._depth = heads.depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
@@ -496,20 +496,3 @@ class Sweep:
         """Whether the line's head is among the waiting jobs that limits let the pass consider."""
         taken = line.waiting.count - self._left[line]
         return self.considered.admit(line, line.waiting.count, hard=hard) > taken
-
-
-def _depth(world: World) -> int:
-    match world.policy.backfill:
-        case "none":
-            return 0
-        case "easy":
-            return world.policy.depth
-        case "conservative":
-            return 1 << 30
-
-
-def _forget_reasons(world: World) -> None:
-    for batch in world.batches.values():
-        for line in batch.lines.values():
-            if line.reason and not line.waiting.count:
-                explain.set_reason(world, line, "", "")

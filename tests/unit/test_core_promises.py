@@ -5,7 +5,7 @@ import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
-from lanai.core.events import JobsCancelled, NodeHeard, ReservationWished, TimePassed
+from lanai.core.events import JobsCancelled, NodeHeard, NodeWished, ReservationWished, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
 from lanai.model.policy import Bound, Limits, Policy, Weights
@@ -103,6 +103,21 @@ def test_with_a_greater_depth_more_lines_are_promised_something(hub: Recorder) -
     hub.submit(1, shape=job(1, 6), user="dora")
     assert started(hub) == []
     assert promised(hub) == {first: 10, second: 70}
+
+
+def test_who_could_go_to_no_open_node_takes_no_promise_from_others(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.join("n", capacity(cpus=4))
+    hub.join("large", capacity(cpus=16))
+    hub.feed(NodeWished(5, "large", "drain", hub.now_us))
+    hub.take_all()
+    hub.submit(3, shape=job(1, 10))
+    hub.start()
+    hub.submit(1, shape=job(16, 10), user="bob", priority=1)
+    wide = hub.submit(1, shape=job(4, 10), user="carl", priority=2)
+    hub.submit(5, shape=job(1, 90), user="dora")
+    assert started(hub) == []
+    assert promised(hub) == {wide: 10}
 
 
 def test_without_backfill_the_first_that_finds_no_room_blocks_all(hub: Recorder) -> None:

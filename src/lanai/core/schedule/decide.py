@@ -167,7 +167,7 @@ class Sweep:
                 self._block_rest(line)
                 self._owe(line)
                 break
-            if self._held < self._depth:
+            if self._held < self._depth and self._could_start(batch, line):
                 self._held += 1
                 if not has_way:
                     self._promise(batch, line)
@@ -319,7 +319,10 @@ class Sweep:
             self._release(line)
 
     def _could_start(self, batch: Batch, line: Line) -> bool:
-        """Whether the line, which a hard limit holds, could start but for that, as far as cells alone tell."""
+        """Whether the line could start but for a hard limit and what is busy, as far as cells alone tell.
+
+        What a limit leaves, and room, are kept for such a line only: else that is others' loss and nobody's gain.
+        """
         if batch.room() < 1 or not self._is_considered(line, hard=True):
             return False
         return most_and_able(self._world, line)[1] >= line.shape.nodes

@@ -1,10 +1,10 @@
 """Why something waits, in words with numbers."""
 
-from core_recorder import GIB, Recorder, capacity
+from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core.effects import AcceptNode, Answer
 from lanai.core.events import JobsHeld, NodeHeard, NodeTookStock, NodeWished
 from lanai.core.explain import describe
-from lanai.model.ids import BatchId, Index
+from lanai.model.ids import BatchId, Index, ShapeId
 from lanai.model.policy import Policy, ServicePolicy
 from lanai.model.resources import Shape
 
@@ -36,6 +36,21 @@ def test_nodes_that_are_drained_troubled_or_away(hub: Recorder) -> None:
     hub.decide()
     assert verdict(hub, batch) == "no_open_node: needs 1 cpu; 1 of 1 nodes that are large enough are away"
     assert {type(effect).__name__ for effect in hub.take_all()} == {"Answer", "DrainNode", "DismissNode"}
+
+
+def test_a_node_that_goes_is_the_reason_also_of_who_asks_for_more_than_others_that_find_no_room(hub: Recorder) -> None:
+    for name, cpus in ("s", 2), ("m", 4), ("l", 8):
+        hub.join(name, capacity(cpus=cpus))
+    hub.submit(14, shape=Shape(time_limit_us=3600 * SECOND), user="bob")
+    hub.start()
+    hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=600 * SECOND), user="dora")
+    large = hub.submit(1, shape=Shape(cpu_milli=8000, time_limit_us=600 * SECOND), user="carl")
+    assert hub.start() == []
+    assert hub.batch(large).line(ShapeId(0)).reason == "no_room"
+    hub.feed(NodeWished(5, "l", "drain", hub.now_us))
+    hub.take_all()
+    assert hub.start() == []
+    assert hub.batch(large).line(ShapeId(0)).reason == "no_open_node"
 
 
 def test_a_node_that_has_not_taken_stock_is_not_away(hub: Recorder) -> None:

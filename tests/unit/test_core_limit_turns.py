@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
-from lanai.model.policy import Bound, Limits, Policy, ServicePolicy, Sharing, UserPolicy
+from lanai.core.events import NodeHeard, NodeWished, PolicyChanged, ReservationWished, TimePassed
+from lanai.model.ids import BatchId
+from lanai.model.policy import Bound, Limits, Policy, ServicePolicy, Sharing, UserPolicy, Weights
+from lanai.model.reservation import Access, Period, Reservation
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -79,3 +81,100 @@ def test_also_where_it_needs_more_of_the_limit_than_one_end_gives(hub: Recorder,
     """What falls is kept for the first that the limit holds, until there is enough."""
     policy = Policy(users={"ann": UserPolicy(limits=limits)}, services=URGENT)
     assert ends_until_urgent_begins(hub, policy, shape) is not None
+
+
+# -- nothing is kept for who could not start all the same
+
+
+def limited(hub: Recorder, policy: Policy, nodes: str = "n") -> None:
+    """Empty nodes of 8 cpus."""
+    hub.feed(PolicyChanged(1, policy, hub.now_us))
+    hub.take_all()
+    for name in nodes:
+        hub.join(name, capacity(cpus=8))
+
+
+def submitted(hub: Recorder, jobs: int, cpus: int, limit_us: int = MINUTE, **settings: object) -> BatchId:
+    batch = hub.submit(jobs, shape=Shape(cpu_milli=1000 * cpus, time_limit_us=limit_us), **settings)  # type: ignore[arg-type]
+    hub.decide()
+    hub.take_all()
+    return batch
+
+
+def pass_time(hub: Recorder, us: int) -> None:
+    hub.now_us += us
+    hub.feed(*[NodeHeard(node, "", hub.now_us) for node in hub.core.world.nodes], TimePassed(hub.now_us))
+
+
+def test_not_for_a_batch_at_its_own_limit(hub: Recorder) -> None:
+    limited(hub, Policy(users={"ann": UserPolicy(limits=Limits(jobs=Bound(2, 2)))}))
+    submitted(hub, 5, cpus=1, max_running=1)
+    other = submitted(hub, 5, cpus=1)
+    assert hub.counts(other) == {"queued": 4, "locked": 1}
+
+
+def test_not_for_one_that_is_not_considered_any_more(hub: Recorder) -> None:
+    """Of bob's waiting jobs one is considered. Were anything kept for the other, both would wait for ever."""
+    users = {"bob": UserPolicy(limits=Limits(waiting=Bound(1, 1)))}
+    weights, limits = Weights(own=1.0), Limits(cpus=Bound(4000, 4000))
+    limited(hub, Policy(preset="tight", weights=weights, users=users, limits=limits))
+    submitted(hub, 2, cpus=2, user="carl")
+    submitted(hub, 1, cpus=4, user="bob")
+    first = submitted(hub, 1, cpus=1, user="bob", priority=1)
+    hub.end(hub.core.world.names["n"], 1, 1, 2)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(first) == {"locked": 1}
+
+
+def test_not_for_one_whose_reservation_is_over(hub: Recorder) -> None:
+    limited(hub, Policy(users={"bob": UserPolicy(limits=Limits(cpus=Bound(4000, 4000)))}), "nm")
+    submitted(hub, 3, cpus=1, limit_us=60 * MINUTE, user="bob")
+    period = Period(hub.now_us, hub.now_us + 10 * MINUTE)
+    made = Reservation(name="r", owner="bob", nodes="m", periods=(period,), access=Access(users=("bob",)))
+    hub.feed(ReservationWished(9, made, False, hub.now_us))
+    hub.take_all()
+    submitted(hub, 1, cpus=4, user="bob", reservation="r")
+    pass_time(hub, 11 * MINUTE)
+    other = submitted(hub, 1, cpus=1, user="bob")
+    assert hub.counts(other) == {"locked": 1}
+
+
+def test_not_for_one_that_no_open_node_could_take(hub: Recorder) -> None:
+    """It would be kept until there is enough, found to be of no use, and kept again."""
+    limited(hub, Policy(users={"bob": UserPolicy(limits=Limits(cpus=Bound(4000, 4000)))}))
+    hub.join("large", capacity(cpus=8, gib=64))
+    hub.feed(NodeWished(5, "large", "drain", hub.now_us))
+    hub.take_all()
+    running = submitted(hub, 4, cpus=1, user="bob")
+    hub.submit(1, shape=Shape(cpu_milli=4000, memory_bytes=32 << 30), user="bob")
+    hub.decide()
+    hub.take_all()
+    other = submitted(hub, 50, cpus=1, user="bob")
+    hub.end(hub.core.world.names["n"], 1, 1)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(running)["locked"] == 3 and hub.counts(other)["locked"] == 1
+
+
+def test_not_for_one_that_is_found_to_take_more_than_the_limit(hub: Recorder) -> None:
+    """Its jobs run for longer than was thought."""
+    limited(hub, Policy(users={"bob": UserPolicy(limits=Limits(cpu_seconds=Bound(5000, 5000)))}))
+    submitted(hub, 5, cpus=1, limit_us=0, user="bob")
+    other = submitted(hub, 50, cpus=1, limit_us=30 * MINUTE, user="bob")
+    pass_time(hub, 100 * MINUTE)
+    hub.end(hub.core.world.names["n"], 1, 1, wall_us=100 * MINUTE)
+    hub.decide()
+    hub.take_all()
+    assert hub.counts(other) == {"queued": 48, "locked": 2}
+
+
+def test_what_is_kept_no_more_is_others_at_once(hub: Recorder) -> None:
+    """Also of those whom the pass looks at before it finds that out."""
+    users = {"bob": UserPolicy(limits=Limits(waiting=Bound(1, 1)))}
+    weights, limits = Weights(own=1.0), Limits(cpus=Bound(4000, 4000))
+    limited(hub, Policy(preset="tight", weights=weights, users=users, limits=limits))
+    submitted(hub, 1, cpus=2, user="carl")
+    submitted(hub, 1, cpus=4, user="bob")
+    first = submitted(hub, 1, cpus=1, user="bob", priority=1)
+    assert hub.counts(first) == {"locked": 1}

@@ -1,12 +1,15 @@
 """Backfill over nodes: what is promised to whom, who keeps out of the way, what happens when estimates are wrong."""
 
 import msgspec
+import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
-from lanai.core.events import JobsCancelled
+from lanai.core.events import JobsCancelled, NodeHeard, NodeWished, ReservationWished, TimePassed
+from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
-from lanai.model.policy import Bound, Limits, Policy
+from lanai.model.policy import Bound, Limits, Policy, Weights
+from lanai.model.reservation import Period, Reservation
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
@@ -102,6 +105,21 @@ def test_with_a_greater_depth_more_lines_are_promised_something(hub: Recorder) -
     assert promised(hub) == {first: 10, second: 70}
 
 
+def test_who_could_go_to_no_open_node_takes_no_promise_from_others(hub: Recorder) -> None:
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.join("n", capacity(cpus=4))
+    hub.join("large", capacity(cpus=16))
+    hub.feed(NodeWished(5, "large", "drain", hub.now_us))
+    hub.take_all()
+    hub.submit(3, shape=job(1, 10))
+    hub.start()
+    hub.submit(1, shape=job(16, 10), user="bob", priority=1)
+    wide = hub.submit(1, shape=job(4, 10), user="carl", priority=2)
+    hub.submit(5, shape=job(1, 90), user="dora")
+    assert started(hub) == []
+    assert promised(hub) == {wide: 10}
+
+
 def test_without_backfill_the_first_that_finds_no_room_blocks_all(hub: Recorder) -> None:
     hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, backfill="none")
     hub.join("n", capacity(cpus=2))
@@ -128,6 +146,45 @@ def test_an_estimate_that_was_wrong_is_held_on_to_for_a_minute(hub: Recorder) ->
     hub.now_us += MINUTE
     assert started(hub) == [small]
     assert 3 < promised(hub)[wide] < 5
+
+
+def test_what_a_job_was_promised_that_has_started_is_not_held_on_to_for_the_next_of_its_line(
+    hub: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the pass goes on in the next call: the next job was promised nothing yet, and its node is taken."""
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(3, 10))
+    hub.start()
+    wide = hub.submit(2, shape=job(4, 5), user="bob", priority=1)
+    hub.submit(1, shape=job(1, 60), user="carl")
+    assert started(hub) == [] and promised(hub) == {wide: 10}
+    monkeypatch.setattr(decide, "MOST_STARTS", 1)
+    monkeypatch.setattr(hub.core.world, "has_fast_path", False)
+    hub.now_us += 10 * MINUTE
+    assert ends(hub, 1, 1) == [wide]
+    assert promised(hub) == {wide: 5}
+
+
+def test_who_has_room_for_what_is_left_of_his_time_has_it_though_others_are_refused_the_whole(hub: Recorder) -> None:
+    """The pass comes a moment after the time that was promised, and what is reserved begins where that ends."""
+    hub.core.world.policy = Policy(preset="tight", weights=Weights(own=1.0))
+    hub.core.world.has_fast_path = False
+    node = hub.join("n", capacity(cpus=4))
+    hub.submit(1, shape=job(4, 10))
+    hub.start()
+    period = Period(hub.now_us + 15 * MINUTE, hub.now_us + 100 * MINUTE)
+    hub.feed(ReservationWished(9, Reservation(name="r", owner="root", nodes="n", periods=(period,)), False, hub.now_us))
+    hub.take_all()
+    first = hub.submit(1, shape=job(4, 5), user="bob")
+    assert started(hub) == [] and promised(hub) == {first: 10}
+    hub.now_us += 10 * MINUTE
+    hub.feed(NodeHeard(node, "", hub.now_us), TimePassed(hub.now_us))
+    hub.end(node, 1, 1)
+    hub.take_all()
+    hub.now_us += SECOND // 10
+    hub.submit(1, shape=job(4, 5), user="carl", priority=1)
+    assert started(hub) == [first]
 
 
 def test_a_promise_calls_the_surplus_of_others_back(hub: Recorder) -> None:

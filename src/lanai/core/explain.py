@@ -40,6 +40,14 @@ def set_reason(world: World, line: Line, code: str, text: str) -> None:
         world.keep(SaveReason(line.batch, line.shape_id, code, text, world.wall_us))
 
 
+def forget_reasons(world: World) -> None:
+    """Lines with nothing waiting wait because of nothing."""
+    for batch in world.batches.values():
+        for line in batch.lines.values():
+            if line.reason and not line.waiting.count:
+                set_reason(world, line, "", "")
+
+
 def no_room(world: World, batch: Batch, line: Line) -> None:
     """Find out why no node took the head of the line, and set it. Its numbers are put together when somebody asks."""
     kept = reserved_shown.why_reserved(world, batch, line) if world.reservations else None

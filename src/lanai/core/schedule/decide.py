@@ -27,12 +27,12 @@ from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
-from lanai.core.schedule.placing import find, has_rules, is_plain
+from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
 from lanai.core.schedule.preempt import Preemption, keep_room
 from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
 from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users
-from lanai.core.world import World
+from lanai.core.world import Promise, World
 from lanai.model.ids import BatchId, NodeId
 from lanai.model.vector import Vector
 
@@ -61,12 +61,12 @@ def decide(world: World) -> bool:
         world.effort.begin(LOOKED_AHEAD_MOST)
         look_ahead(world)
         world.effort.begin(Effort.UNLIMITED)
-    return True
+    return not sweep.has_released
 
 
 def look(world: World) -> Sweep:
     """Look at all lines. What starts is booked on the nodes and not granted: that, or undoing it, is the caller's."""
-    _forget_reasons(world)
+    explain.forget_reasons(world)
     dates.note(world)
     out = reservations.note(world)
     total = world.total
@@ -107,13 +107,15 @@ class Sweep:
     def __init__(self, world: World, waiting: list[Batch], left: dict[Line, int], total: Vector) -> None:
         self.starts = 0
         """Attempts that were started, times the nodes of each."""
+        self.has_released = False
+        """What was kept of a limit is others' now: they are to be looked at once more."""
         self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
         self._world = world
         self._left = left
         self._order = heads.in_order(world, waiting, self._left, total)
-        self._depth = _depth(world)
+        self._depth = heads.depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
         self._vectors: set[Vector] | None = None
@@ -126,8 +128,7 @@ class Sweep:
         """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
-        self._is_conservative = world.policy.backfill == "conservative"
-        self._before = lift_all(world, but=self._left if self._is_conservative else ())
+        self._before = lift_all(world, but=self._left if world.policy.backfill == "conservative" else ())
         self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refusals = Refusals(world)
         self._at_hand: tuple[Node, ...] = ()
@@ -167,7 +168,7 @@ class Sweep:
                 self._block_rest(line)
                 self._owe(line)
                 break
-            if self._held < self._depth:
+            if self._held < self._depth and self._could_start(batch, line):
                 self._held += 1
                 if not has_way:
                     self._promise(batch, line)
@@ -219,13 +220,11 @@ class Sweep:
         world = self._world
         line = world.owed
         batch = world.batches.get(line.batch) if line is not None else None
-        if line is None or batch is None or not self._left.get(line):
+        if line is None or batch is None or not self._left.get(line) or world.policy.preset != "fair":
             world.owed = None
             return
-        if world.policy.services:
-            tiers = (heads.tier(world, world.batches[other.batch]) for other in self._left)
-            if heads.tier(world, batch) < max(tiers):
-                return  # but for those above him
+        if world.policy.services and self._has_above(heads.tier(world, batch)):
+            return
         world.owed = None
         if not self._is_allowed(batch, line, hard=False) or self._start(batch, line):
             return
@@ -238,12 +237,21 @@ class Sweep:
         self._held += 1
         self._owe(line)
 
+    def _has_above(self, tier: int) -> bool:
+        """Whether somebody waits of a higher tier whom no limit holds: who is owed goes before all others only."""
+        world = self._world
+        return any(
+            heads.tier(world, world.batches[line.batch]) > tier and limits.room(world, line, hard=False) > 0
+            for line in self._left
+        )
+
     def _owe(self, line: Line) -> None:
         """The line's turn came when there was no room: if nobody else is, it is owed some."""
         world = self._world
-        if world.owed is not None or world.policy.preset != "fair" or self._is_conservative:
+        if world.owed is not None or world.policy.preset != "fair" or world.policy.backfill == "conservative":
             return
-        if line in world.promises or self._is_exhausted or not self._depth:
+        # What this call could not find out how to promise him the next one is to.
+        if line in world.promises or not self._depth or self._is_exhausted:
             world.owed = line
 
     def _backfill(self) -> None:
@@ -257,7 +265,7 @@ class Sweep:
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
-            if not self._is_conservative and self._refusals.is_as_before(batch, line):
+            if line not in self._before and self._refusals.is_as_before(batch, line):
                 continue
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -277,7 +285,7 @@ class Sweep:
         """There is no backfill: the first that finds no room blocks all behind it."""
         self._is_blocked = True
         for batch, line in self._order.rest():
-            if line is first:
+            if line is first or not self._left[line]:
                 continue
             if self._is_allowed(batch, line, hard=False):
                 explain.is_behind(self._world, line, first)
@@ -307,8 +315,24 @@ class Sweep:
         explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))
-        else:
+        elif self._could_start(batch, line):
             limits.keep(self._world, line)
+        else:
+            self._release(line)
+
+    def _could_start(self, batch: Batch, line: Line) -> bool:
+        """Whether the line could start but for a hard limit and what is busy, as far as cells alone tell.
+
+        What a limit leaves, and room, are kept for such a line only: else that is others' loss and nobody's gain.
+        """
+        if batch.room() < 1 or not self._is_considered(line, hard=True):
+            return False
+        return most_and_able(self._world, line)[1] >= line.shape.nodes
+
+    def _release(self, line: Line) -> None:
+        """Nothing of a limit is kept for the line any more. Those that were looked at before have not seen that."""
+        if limits.release(self._world, line):
+            self.has_released = True
 
     def _start(self, batch: Batch, line: Line) -> bool:
         """Start the head of the line, which no limit holds, if it has room; else say why not."""
@@ -322,7 +346,7 @@ class Sweep:
         length_us = estimate_us(world, line)
         might_use = access.open_to(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, line.features, might_use)
-        has_own = self._is_conservative and line in self._before  # what others are refused may be kept for it
+        has_own = line in self._before  # what others are refused may be kept for it, or be enough for what is left
         if not has_own and self._refusals.are_like(asked):
             self._refuse(batch, line)
             return False
@@ -388,7 +412,7 @@ class Sweep:
         if line not in self._world.giving:
             explain.no_room(self._world, batch, line)
             if line.reason != explain.NO_ROOM:
-                limits.release(self._world, line)
+                self._release(line)
         if not batch.has_begun:
             batch.has_begun = True
             if self._stacked is None:
@@ -399,9 +423,8 @@ class Sweep:
         """The head of the line has found no room: see to it that it will have some."""
         world = self._world
         self._put_down()
-        before = self._before.pop(line, None)
-        if self._left[line] < line.waiting.count:
-            before = None  # that was the head before, which has started now
+        before = self._promised_before(line)
+        self._before.pop(line, None)
         if not self._is_at_risk(line):
             return
         self._has_steps = True
@@ -442,6 +465,8 @@ class Sweep:
             batch = self._world.batches.get(line.batch)
             if batch is None or not self._left.get(line) or line in self._world.promises:
                 continue
+            if self._promised_before(line) is None:
+                continue
             if line in self._world.giving:
                 keep_room(self._world, batch, line, estimate_us(self._world, line))
             else:
@@ -455,10 +480,14 @@ class Sweep:
         The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
         Where others make way no time was promised: they may take as long as they like.
         """
-        before = self._before.get(line)
-        if before is None or self._left[line] < line.waiting.count or line in self._world.giving:
+        before = self._promised_before(line)
+        if before is None or line in self._world.giving:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
+
+    def _promised_before(self, line: Line) -> Promise | None:
+        """What the last pass promised the head of the line. What it promised one that has started is nobody's."""
+        return self._before.get(line) if self._left[line] == line.waiting.count else None
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""
@@ -466,23 +495,9 @@ class Sweep:
             return False
         if not batch.counters and not batch.queues:
             return True
+        return self._is_considered(line, hard=hard) and limits.room(self._world, line, hard=hard) > 0
+
+    def _is_considered(self, line: Line, *, hard: bool) -> bool:
+        """Whether the line's head is among the waiting jobs that limits let the pass consider."""
         taken = line.waiting.count - self._left[line]
-        is_considered = self.considered.admit(line, line.waiting.count, hard=hard) > taken
-        return is_considered and limits.room(self._world, line, hard=hard) > 0
-
-
-def _depth(world: World) -> int:
-    match world.policy.backfill:
-        case "none":
-            return 0
-        case "easy":
-            return world.policy.depth
-        case "conservative":
-            return 1 << 30
-
-
-def _forget_reasons(world: World) -> None:
-    for batch in world.batches.values():
-        for line in batch.lines.values():
-            if line.reason and not line.waiting.count:
-                explain.set_reason(world, line, "", "")
+        return self.considered.admit(line, line.waiting.count, hard=hard) > taken

@@ -66,8 +66,18 @@ def tier(world: World, batch: Batch) -> int:
 
 def is_strict(world: World) -> bool:
     """Whether there is no backfill: the first that finds no room blocks all behind it."""
-    policy = world.policy
-    return policy.backfill == "none" or (policy.backfill == "easy" and not policy.depth)
+    return not depth(world)
+
+
+def depth(world: World) -> int:
+    """How many lines that find no room a pass promises a time, 0 or more: then the rest is backfill."""
+    match world.policy.backfill:
+        case "none":
+            return 0
+        case "easy":
+            return world.policy.depth
+        case "conservative":
+            return 1 << 30
 
 
 class Tight:

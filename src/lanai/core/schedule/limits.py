@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from lanai.core.batches import Batch
+from lanai.core.schedule import access
 from lanai.core.schedule.counters import AMOUNTS, CPU_SECONDS, MILLI_US, WAITING, Counter
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
@@ -111,11 +112,12 @@ def keep(world: World, line: Line) -> None:
             return
 
 
-def release(world: World, line: Line) -> None:
-    """The line waits for something else than limits and room: nothing is kept for it."""
-    for counter in world.batches[line.batch].counters:
-        if counter.kept_for is line:
-            counter.kept_for = None
+def release(world: World, line: Line) -> bool:
+    """The line waits for something else than a hard limit and room: nothing is kept for it. Whether anything was."""
+    kept = [counter for counter in world.batches[line.batch].counters if counter.kept_for is line]
+    for counter in kept:
+        counter.kept_for = None
+    return bool(kept)
 
 
 def holding(world: World, line: Line) -> Counter | None:
@@ -311,15 +313,17 @@ def _tier(world: World, line: Line) -> int:
 
 
 def _kept(world: World, counter: Counter, line: Line) -> int:
-    """What is kept of the limit for another line than this one."""
+    """What is kept of the limit for another line than this one; nothing any more for one that it is no use to."""
     keeper = counter.kept_for
     if keeper is None or keeper is line:
         return 0
     batch = world.batches.get(keeper.batch)
-    if batch is None or not batch.is_open or not keeper.waiting or counter not in batch.counters:
-        counter.kept_for = None
-        return 0
-    return _each(world, counter, keeper)
+    if batch is not None and batch.is_open and keeper.waiting and not access.is_out(world, batch):
+        each = _each(world, counter, keeper)
+        if counter in batch.counters and each <= counter.most(hard=True):
+            return each
+    counter.kept_for = None
+    return 0
 
 
 def _each(world: World, counter: Counter, line: Line) -> int:

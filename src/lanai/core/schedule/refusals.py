@@ -64,18 +64,25 @@ class Refusals:
         """Whether to look at the line would change nothing: the index alone tells that it finds no room, as before."""
         if not self._waits_for_room_only(batch, line):
             return False
-        nodes = line.shape.nodes
-        kind = line.vector, line.features, nodes > 1
-        found = self._most_and_able.get(kind)
-        if found is None:
-            found = self._most_and_able[kind] = most_and_able(self._world, line)
-        return found[0] < nodes <= found[1]
+        most, able = self._counted(line)
+        return most < line.shape.nodes <= able
 
     def is_as_before(self, batch: Batch, line: Line) -> bool:
         """The same where one that asks for no more has found no room in this pass. Not for who has a promise."""
         if not self._noted or self._world.reservations or not self._waits_for_room_only(batch, line):
             return False
-        return self.are_like(Refusal(line.vector, estimate_us(self._world, line), line.shape.nodes, line.features))
+        nodes = line.shape.nodes
+        if self._counted(line)[1] < nodes:
+            return False  # since the last pass nodes have gone, which is now why it waits
+        return self.are_like(Refusal(line.vector, estimate_us(self._world, line), nodes, line.features))
+
+    def _counted(self, line: Line) -> tuple[int, int]:
+        """What `most_and_able` says, as of the first time that the pass asks."""
+        kind = line.vector, line.features, line.shape.nodes > 1
+        found = self._most_and_able.get(kind)
+        if found is None:
+            found = self._most_and_able[kind] = most_and_able(self._world, line)
+        return found
 
     def _waits_for_room_only(self, batch: Batch, line: Line) -> bool:
         """Whether the last pass found no room for the line, and nothing else can have to do with it."""

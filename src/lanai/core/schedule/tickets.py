@@ -116,9 +116,10 @@ def _in_their_turn(world: World, lines: Iterator[tuple[Batch, Line]]) -> Iterato
         yield from lines
         return
     first: tuple[Batch, Line] | None = None
-    if world.owed is not None and heads.is_strict(world):
-        first = world.batches[world.owed.batch], world.owed
+    owed = world.owed if heads.is_strict(world) else None
     for batch, line in lines:
+        if first is None and owed is not None and _tier(world, line) <= _tier(world, owed):
+            first = world.batches[owed.batch], owed
         if first is None or line is first[1] or not _waits_its_turn(world, batch) or _alternate(world, first, line):
             yield batch, line
         if first is None and limits.room(world, line, hard=True) > 0:

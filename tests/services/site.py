@@ -135,8 +135,9 @@ def descendants(pid: int) -> list[int]:
     found = [pid]
     for at in found:
         try:
-            for task in os.scandir(f"/proc/{at}/task"):
-                found += [int(child) for child in Path(task.path, "children").read_text().split()]
+            with os.scandir(f"/proc/{at}/task") as tasks:
+                for task in tasks:
+                    found += [int(child) for child in Path(task.path, "children").read_text().split()]
         except OSError:
             continue
     return found

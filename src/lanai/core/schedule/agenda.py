@@ -1,9 +1,9 @@
 """When nodes of a cell are expected to have more room: in order, so that a promise looks at few of them.
 
 A promise looks for the first time at which some nodes have room. A node that has none now has none before its first
-end, nor before so many cpus (or gpus) are free there: that is, as many as the largest power of two that is not more
-than what is asked for. By this time nodes are kept in order, for each such *part* that is asked for; a promise goes
-through them until none that is left can be better.
+end, nor before so much of what is scarcest for it (cpus, memory or gpus) is free there as the largest power of two that
+is not more than what is asked for. By this time nodes are kept in order, for each such *part* that is asked for; a
+promise goes through them until none that is left can be better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from lanai.core.nodes import NEVER_US, Node
 from lanai.model.ids import NodeId
-from lanai.model.vector import CPU, FIELD_BITS, GPU, Vector, field
+from lanai.model.vector import CPU, FIELD_BITS, GPU, MEMORY, Vector, field
 
 End = tuple[int, Vector]
 """When it is expected, and what it frees."""
@@ -112,7 +112,8 @@ class _Order:
 class Agenda:
     """The nodes of one cell in the order in which they have more room."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: Vector) -> None:
+        self._total = total
         self.changed: dict[NodeId, Node] = {}
         """Nodes of which something may have changed since `in_order`."""
         self._entries: dict[NodeId, Entry] = {}
@@ -121,7 +122,7 @@ class Agenda:
 
     def copy(self) -> Agenda:
         """Another one that is alike, for a while in which nodes are not what they are."""
-        other = Agenda()
+        other = Agenda(self._total)
         other.changed, other._entries, other._updates = self.changed.copy(), self._entries.copy(), self._updates
         other._orders = {part: order.copy() for part, order in self._orders.items()}
         return other
@@ -154,7 +155,7 @@ class Agenda:
         self.update(guard, now_us, effort, ends_of)
         if self.changed:
             raise Exhausted
-        part = _part(request)
+        part = _part(request, self._total)
         order = self._orders.get(part)
         if order is None:
             if not effort.spend_on_order(len(self._entries)):
@@ -194,8 +195,11 @@ class Agenda:
                     order.put(entry.room_us(part, guard), entry)
 
 
-def _part(request: Vector) -> Vector:
-    """Of the gpus or, where it asks for none, cpus of a request the largest power of two that is not more."""
-    position = GPU if field(request, GPU) else CPU
-    amount = field(request, position)
+def _part(request: Vector, total: Vector) -> Vector:
+    """Of what is scarcest for a request (cpus, memory or gpus) the largest power of two that is not more."""
+    amount, position = 0, CPU
+    for other in (CPU, MEMORY, GPU):
+        asked, most = field(request, other), field(total, other)
+        if asked and asked * field(total, position) > amount * most:
+            amount, position = asked, other
     return 1 << amount.bit_length() - 1 << position * FIELD_BITS if amount else _ANYTHING

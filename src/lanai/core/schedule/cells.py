@@ -29,7 +29,7 @@ class Cell:
     def __init__(self, total: Vector, features: tuple[str, ...]) -> None:
         self.total = total
         self.features = features
-        self.agenda = Agenda()
+        self.agenda = Agenda(total)
         self.tickets: dict[Line, int] = {}
         """Turns that the last pass has left each line here, in the order of their first; 0 or less where used up."""
         self.ended = 0

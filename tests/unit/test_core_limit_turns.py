@@ -106,6 +106,17 @@ def pass_time(hub: Recorder, us: int) -> None:
     hub.feed(*[NodeHeard(node, "", hub.now_us) for node in hub.core.world.nodes], TimePassed(hub.now_us))
 
 
+def overtaken(hub: Recorder, running: int) -> BatchId:
+    """All may have 4 cpus, and of bob's waiting jobs one is considered. He has one of 4 cpus, and then this, which is
+    more urgent; so many jobs of 2 cpus run."""
+    users = {"bob": UserPolicy(limits=Limits(waiting=Bound(1, 1)))}
+    weights, limits = Weights(own=1.0), Limits(cpus=Bound(4000, 4000))
+    limited(hub, Policy(preset="tight", weights=weights, users=users, limits=limits))
+    submitted(hub, running, cpus=2, user="carl")
+    submitted(hub, 1, cpus=4, user="bob")
+    return submitted(hub, 1, cpus=1, user="bob", priority=1)
+
+
 def test_not_for_a_batch_at_its_own_limit(hub: Recorder) -> None:
     limited(hub, Policy(users={"ann": UserPolicy(limits=Limits(jobs=Bound(2, 2)))}))
     submitted(hub, 5, cpus=1, max_running=1)
@@ -115,12 +126,7 @@ def test_not_for_a_batch_at_its_own_limit(hub: Recorder) -> None:
 
 def test_not_for_one_that_is_not_considered_any_more(hub: Recorder) -> None:
     """Of bob's waiting jobs one is considered. Were anything kept for the other, both would wait for ever."""
-    users = {"bob": UserPolicy(limits=Limits(waiting=Bound(1, 1)))}
-    weights, limits = Weights(own=1.0), Limits(cpus=Bound(4000, 4000))
-    limited(hub, Policy(preset="tight", weights=weights, users=users, limits=limits))
-    submitted(hub, 2, cpus=2, user="carl")
-    submitted(hub, 1, cpus=4, user="bob")
-    first = submitted(hub, 1, cpus=1, user="bob", priority=1)
+    first = overtaken(hub, 2)
     hub.end(hub.core.world.names["n"], 1, 1, 2)
     hub.decide()
     hub.take_all()
@@ -171,10 +177,5 @@ def test_not_for_one_that_is_found_to_take_more_than_the_limit(hub: Recorder) ->
 
 def test_what_is_kept_no_more_is_others_at_once(hub: Recorder) -> None:
     """Also of those whom the pass looks at before it finds that out."""
-    users = {"bob": UserPolicy(limits=Limits(waiting=Bound(1, 1)))}
-    weights, limits = Weights(own=1.0), Limits(cpus=Bound(4000, 4000))
-    limited(hub, Policy(preset="tight", weights=weights, users=users, limits=limits))
-    submitted(hub, 1, cpus=2, user="carl")
-    submitted(hub, 1, cpus=4, user="bob")
-    first = submitted(hub, 1, cpus=1, user="bob", priority=1)
+    first = overtaken(hub, 1)
     assert hub.counts(first) == {"locked": 1}

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.events import NodeHeard, PolicyChanged, TimePassed
 from lanai.core.schedule import decide
-from lanai.model.ids import BatchId
-from lanai.model.policy import Bound, Limits, Policy, Preset, ServicePolicy, Weights
+from lanai.model.ids import BatchId, GrantId, Index
+from lanai.model.policy import BackfillKind, Bound, Limits, Policy, Preset, ServicePolicy, Weights
 from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
 
 
-def minutes_until_begun(hub: Recorder, batch: BatchId, most: int) -> int | None:
-    """Jobs end when their time limit is over. None: it has not begun after so many minutes."""
+def minutes_until_begun(hub: Recorder, batch: BatchId, most: int, runs: Random | None = None) -> int | None:
+    """Jobs end when their time limit is over, or (`runs`) after 0.6 to 6 minutes. None: not begun after so many."""
     began_us = hub.now_us
+    lengths: dict[tuple[GrantId, Index], int] = {}
     while hub.now_us < began_us + most * MINUTE:
         hub.now_us += MINUTE // 2
         hub.feed(*[NodeHeard(node, "", hub.now_us) for node in hub.core.world.nodes], TimePassed(hub.now_us))
         for grant in list(hub.core.world.grants.values()):
             for index in sorted(grant.members):
-                length_us = grant.line.shape.time_limit_us
+                limit_us = grant.line.shape.time_limit_us
+                if runs is not None and not limit_us:
+                    limit_us = int(runs.uniform(0.1, 1) * 6 * MINUTE)
+                length_us = lengths.setdefault((grant.id, index), limit_us)
                 if hub.now_us >= grant.granted_at_us + length_us and index in grant.members:
                     hub.end(grant.node.id, grant.id & 0xFFFFFF, index, wall_us=length_us)
         hub.decide()
@@ -75,6 +81,23 @@ def test_the_same_without_backfill(hub: Recorder, nodes: int) -> None:
     hub.decide()
     hub.take_all()
     minutes = minutes_until_begun(hub, wide, 400)
+    assert minutes is not None and minutes < 60
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("users", ["bob bob bob bob", "bob dora bob dora"])
+@pytest.mark.parametrize("preset", ["fair", "tight"])
+@pytest.mark.parametrize("backfill", ["easy", "conservative"])
+def test_a_large_job_beside_small_ones_of_which_half_outlive_what_is_expected(
+    hub: Recorder, backfill: BackfillKind, preset: Preset, users: str, seed: int
+) -> None:
+    """They have no time limit. Each that runs longer than the mean puts off the large job for which its node is to be
+    free; those that were promised something later must not be in front of it then."""
+    busy(hub, Policy(preset=preset, backfill=backfill), users, (0, 0, 0, 0))
+    wide = hub.submit(1, user="carl", shape=Shape(cpu_milli=4000, nodes=2, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    minutes = minutes_until_begun(hub, wide, 400, Random(seed))
     assert minutes is not None and minutes < 60
 
 

@@ -49,11 +49,15 @@ class Arriving:
 
 
 class Promise(NamedTuple):
-    """The head of a line is to start on these nodes at `at_us`, by the hub's clock, or sooner."""
+    """The head of a line is to start on these nodes at `at_us`, by the hub's clock, or sooner.
+
+    It was promised a time first at `since_us`.
+    """
 
     line: Line
     at_us: int
     nodes: tuple[Node, ...]
+    since_us: int
 
 
 class Giving(NamedTuple):

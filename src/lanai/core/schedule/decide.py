@@ -6,7 +6,7 @@
 2. Once so many promises are held, the rest is *backfill*: it is looked at in backfill order and starts where it fits
    beside the promises. Who is at a soft limit is put aside, and tried under the hard one where that leaves room.
    Promises are made anew in each pass. Under `conservative`, where every line has one, they stay, and each is only
-   bettered in its turn, so that none is ever put off.
+   bettered in its turn, so that none is put off unless what was expected does not come true.
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
 A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts or `TOLD_MOST` new reasons, and
@@ -29,7 +29,7 @@ from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
 from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise
+from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise, renew
 from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users
 from lanai.core.world import Promise, World
@@ -128,7 +128,11 @@ class Sweep:
         """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
-        self._before = lift_all(world, but=self._left if world.policy.backfill == "conservative" else ())
+        is_lasting = world.policy.backfill == "conservative"
+        self._before = lift_all(world, but=self._left if is_lasting else ())
+        if is_lasting:
+            renew(world)
+            self._before = dict(world.promises)
         self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refusals = Refusals(world)
         self._at_hand: tuple[Node, ...] = ()

@@ -177,7 +177,7 @@ def keep_room(world: World, batch: Batch, line: Line, length_us: int) -> None:
     for node in giving.nodes:
         vector = need(world, batch, line, node)
         node.lay(Step(world.now_us, world.now_us + length_us, vector, line, _nobody))
-    world.promises[line] = Promise(line, giving.at_us, giving.nodes)
+    world.promises[line] = Promise(line, giving.at_us, giving.nodes, world.now_us)
 
 
 def next_due_us(world: World) -> int | None:

@@ -19,6 +19,7 @@ from typing import Final
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule import access, future
+from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_plain, may_go, need
 from lanai.core.world import Promise, World
@@ -47,6 +48,8 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
         found = before
     if found is None:
         return None
+    if before is not None:
+        found = found._replace(since_us=before.since_us)
     _lay(world, batch, found, length_us)
     return found
 
@@ -81,6 +84,38 @@ def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
         if line not in but:
             world.lift(world.promises.pop(line))
     return before
+
+
+def renew(world: World) -> None:
+    """Where one of the promises that outlast the pass cannot be kept any more, make all of them anew.
+
+    Those that were promised something first come first. So nobody who came to wait later gets in front of one whose
+    nodes are not free when they were expected to be: of such there might be one more each time. That one may have to
+    wait longer than he was told, as all do whose nodes are busy for longer.
+    """
+    lasting = [promise for line, promise in world.promises.items() if line not in world.giving]
+    if all(_stands(world, each) for each in lasting):
+        return
+    for each in lasting:
+        world.lift(world.promises.pop(each.line))
+    for before in sorted(lasting, key=_since):
+        line = before.line
+        promise(world, world.batches[line.batch], line, estimate_us(world, line), before)
+
+
+def _stands(world: World, promised: Promise) -> bool:
+    """Whether the nodes will be free for the line when it was promised them, or are now that this is past."""
+    line, begin_us = promised.line, max(promised.at_us, world.now_us)
+    batch, length_us = world.batches[line.batch], estimate_us(world, line)
+    return all(
+        node.is_open()
+        and future.earliest(world, node, line, need(world, batch, line, node), length_us, begin_us, begin_us) == begin_us
+        for node in promised.nodes
+    )
+
+
+def _since(promised: Promise) -> int:
+    return promised.since_us
 
 
 def _nobody(line: Line) -> bool:
@@ -121,7 +156,7 @@ def _earliest(world: World, batch: Batch, line: Line, length_us: int) -> Promise
         nodes = [node for _, _, node in soonest]
         late = _late(world, batch, line, nodes, at_us, length_us)
         if not late:
-            return Promise(line, at_us, tuple(sorted(nodes, key=_number)))
+            return Promise(line, at_us, tuple(sorted(nodes, key=_number)), world.now_us)
         floors |= late
 
 

@@ -101,6 +101,17 @@ def test_a_large_job_beside_small_ones_of_which_half_outlive_what_is_expected(
     assert minutes is not None and minutes < 60
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_where_one_call_renews_one_promise(hub: Recorder, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "LOOKED_AT_MOST", 1)
+    busy(hub, Policy(backfill="conservative"), "bob dora bob dora", (0, 0, 0, 0))
+    wide = hub.submit(1, user="carl", shape=Shape(cpu_milli=4000, nodes=2, time_limit_us=5 * MINUTE))
+    hub.decide()
+    hub.take_all()
+    minutes = minutes_until_begun(hub, wide, 400, Random(seed))
+    assert minutes is not None and minutes < 60
+
+
 def test_who_is_of_a_higher_tier_goes_before_who_is_owed(hub: Recorder) -> None:
     policy = Policy(services={"urgent": ServicePolicy(tier=1)})
     busy(hub, policy, "bob dora bob dora", (3, 4, 5, 7))

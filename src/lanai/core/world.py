@@ -145,6 +145,12 @@ class World:
         """How much this call of the core may still look at anew."""
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
+        self.renewed: set[Line] = set()
+        """Lines for whose heads a pass that goes on has found a time, or that there is none, in earlier calls."""
+        self.is_renewing = False
+        """All promises that outlast the pass are being made anew; those of the lines in `renewed` have been."""
+        self.bettered: set[Line] = set()
+        """Lines with such a promise for which a better time was looked for since that began anew."""
         self.owed: Line | None = None
         """Whose head's turn came, in the order of `fair`, when there was no room: it is looked at before others."""
         self.giving: dict[Line, Giving] = {}

@@ -52,8 +52,10 @@ class Effort:
     """How much one call may look at anew, in times at which a node has room for something: each is about 1 us."""
 
     UNLIMITED: Final = 1 << 60
-    PER_NODE: Final = 8
+    PER_NODE: Final = 16
     """To find out when everything on a node is expected to end."""
+    PER_LOOK: Final = 8
+    """To find out when one node has room for a request, beside what is kept there."""
 
     def __init__(self) -> None:
         self.left = self.UNLIMITED

@@ -10,8 +10,8 @@
 3. For each kind of node tickets say who is looked at first when an attempt ends there (`tickets`).
 
 A pass costs by the number of lines, never of jobs. It stops after `MOST_STARTS` starts or `TOLD_MOST` new reasons, and
-where more nodes have changed than a call may look at anew, and asks to be called again: so no call is long whatever the
-queue.
+where promises, or nodes that have changed, are more than a call may look at anew, and asks to be called again: so no
+call is long whatever the queue.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from typing import Final, NamedTuple
 from lanai.core import dates, explain, reservations
 from lanai.core.batches import Batch
 from lanai.core.nodes import Node
-from lanai.core.recall import make_way, nodes_with_surplus, recall_surplus
+from lanai.core.recall import make_way, nodes_with_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
-from lanai.core.schedule.agenda import Effort, Exhausted
+from lanai.core.schedule.agenda import Effort
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
-from lanai.core.schedule.preempt import Preemption, keep_room
-from lanai.core.schedule.promises import LATE_US, keep, lift_all, look_ahead, promise, renew
+from lanai.core.schedule.preempt import Preemption
+from lanai.core.schedule.promises import LATE_US, look_ahead
+from lanai.core.schedule.promising import Promising
 from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users
-from lanai.core.world import Promise, World
+from lanai.core.world import World
 from lanai.model.ids import BatchId, NodeId
 from lanai.model.vector import Vector
 
@@ -55,6 +56,7 @@ def decide(world: World) -> bool:
     sweep.give()
     if sweep.is_over:
         return False
+    sweep.promising.end()
     sweep.preemption.end()
     tickets.deal(world, sweep.total, sweep.considered)
     if world.promises:
@@ -112,28 +114,21 @@ class Sweep:
         self.total = total
         self.considered = limits.Considered(world)
         self.preemption = Preemption(world)
+        self._asked: set[NodeId] = set()
+        self.promising = Promising(world, left, self._asked)
         self._world = world
         self._left = left
         self._order = heads.in_order(world, waiting, self._left, total)
         self._depth = heads.depth(world)
         self._is_free = not has_rules(world)
         """Nothing but room says who may be on a node together."""
-        self._vectors: set[Vector] | None = None
         self._held = 0
         self._owed: Line | None = None
         """The one that was looked at before others."""
         self._told = 0
         """Lines that were told for the first time why they wait."""
-        self._is_exhausted = False
-        """To find out what can be promised takes more than one call may do."""
         self._is_blocked = False
         """There is no backfill and somebody waits: what is left is nobody's, also of those at a soft limit only."""
-        is_lasting = world.policy.backfill == "conservative"
-        self._before = lift_all(world, but=self._left if is_lasting else ())
-        if is_lasting:
-            renew(world)
-            self._before = dict(world.promises)
-        self._has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         self._refusals = Refusals(world)
         self._at_hand: tuple[Node, ...] = ()
         """The node on which the last one started, if the next may follow it there; its cell has it where it was."""
@@ -142,12 +137,12 @@ class Sweep:
         self._begun: list[tuple[tuple[Node, ...], Line]] = []
         """Of each start its nodes and its line."""
         self._aside: list[tuple[Batch, Line]] = []
-        self._asked: set[NodeId] = set()
         self._stacked: list[Node] | None = None
 
     def run(self) -> None:
         """Look at all lines, or at as many as a pass may start jobs of."""
-        self._look_at_owed()
+        if not self.is_over:
+            self._look_at_owed()
         while not (self.is_over or self._is_blocked) and (each := self._order.next()) is not None:
             batch, line = each
             if not self._left[line]:
@@ -184,12 +179,12 @@ class Sweep:
             self._try_those_aside()
         self._put_down()
         if self.is_over:
-            self._keep_promises()
+            self.promising.keep_rest()
 
     @property
     def is_over(self) -> bool:
         """It has done what one call may do: it wants to be called again."""
-        return self._is_exhausted or self.starts >= MOST_STARTS or self._told >= TOLD_MOST
+        return self.promising.is_exhausted or self.starts >= MOST_STARTS or self._told >= TOLD_MOST
 
     def booked(self) -> list[Booked]:
         """What was booked, in the order in which it was begun; of each line the first is the first of these."""
@@ -255,7 +250,7 @@ class Sweep:
         if world.owed is not None or world.policy.preset != "fair" or world.policy.backfill == "conservative":
             return
         # What this call could not find out how to promise him the next one is to.
-        if line in world.promises or not self._depth or self._is_exhausted:
+        if line in world.promises or not self._depth or self.promising.is_exhausted:
             world.owed = line
 
     def _backfill(self) -> None:
@@ -269,7 +264,7 @@ class Sweep:
             # Who may end attempts of others comes before those: else they would begin only to be ended.
             rest.sort(key=lambda each: not world.policy.service(each[0].settings.service).is_preemptor)
         for batch, line in rest:
-            if line not in self._before and self._refusals.is_as_before(batch, line):
+            if not self.promising.had(line) and self._refusals.is_as_before(batch, line):
                 continue
             service = world.policy.service(batch.settings.service)
             if service.may_backfill:
@@ -350,7 +345,7 @@ class Sweep:
         length_us = estimate_us(world, line)
         might_use = access.open_to(world, line)
         asked = Refusal(line.vector, length_us, line.shape.nodes, line.features, might_use)
-        has_own = line in self._before  # what others are refused may be kept for it, or be enough for what is left
+        has_own = self.promising.had(line)  # what others are refused may be kept for it, or be enough for what is left
         if not has_own and self._refusals.are_like(asked):
             self._refuse(batch, line)
             return False
@@ -380,6 +375,7 @@ class Sweep:
         self._begun.append((nodes, line))
         self._world.book(batch, line, 1)
         self._left[line] -= 1
+        self._world.renewed.discard(line)
         self.starts += len(nodes)
 
     # -- those that start one behind the other on one node
@@ -394,7 +390,7 @@ class Sweep:
         """
         if not self._is_free or self._world.policy.node_choice != "smallest":
             return False
-        is_kept = self._has_steps or bool(self._world.promises)
+        is_kept = self.promising.has_steps or bool(self._world.promises)
         return not is_kept and line.shape.nodes == 1 and is_plain(batch, line)
 
     def _follows(self, batch: Batch, line: Line) -> bool:
@@ -425,56 +421,15 @@ class Sweep:
 
     def _promise(self, batch: Batch, line: Line) -> None:
         """The head of the line has found no room: see to it that it will have some."""
-        world = self._world
         self._put_down()
-        before = self._promised_before(line)
-        self._before.pop(line, None)
-        if not self._is_at_risk(line):
-            return
-        self._has_steps = True
-        try:
-            found = promise(world, batch, line, estimate_us(world, line), before)
-        except Exhausted:
-            self._is_exhausted = True
-            if before is not None:
-                self._before[line] = before
-            return
-        if found is not None and (before is None or before.nodes != found.nodes):
-            for node in found.nodes:
-                recall_surplus(world, node, batch, self._asked)
+        self.promising.make(batch, line)
 
     def _makes_way(self, batch: Batch, line: Line) -> bool:
         """The head of the line has found no room: whether others make some, which is kept for it as if promised."""
         if not self.preemption.make_room(batch, line, estimate_us(self._world, line), self._asked):
             return False
-        self._before.pop(line, None)
+        self.promising.forget(line)
         return True
-
-    def _is_at_risk(self, line: Line) -> bool:
-        """Whether others could take what the line waits for; else its turn comes as room does.
-
-        That is so where it needs several nodes, where another line waits that asks for less of anything, where
-        something is reserved, and where it may not be on a node beside others.
-        """
-        if line.shape.nodes > 1 or self._has_steps or not self._is_free:
-            return True
-        if self._vectors is None:
-            self._vectors = {other.vector for other in self._left}
-        guard = self._world.layout.guard
-        return any((vector - line.vector) & guard for vector in self._vectors)
-
-    def _keep_promises(self) -> None:
-        """The pass goes on in the next call; until then what it has not come to yet is promised as before."""
-        for line, before in self._before.items():
-            batch = self._world.batches.get(line.batch)
-            if batch is None or not self._left.get(line) or line in self._world.promises:
-                continue
-            if self._promised_before(line) is None:
-                continue
-            if line in self._world.giving:
-                keep_room(self._world, batch, line, estimate_us(self._world, line))
-            else:
-                keep(self._world, batch, before, estimate_us(self._world, line))
 
     # -- questions
 
@@ -484,14 +439,10 @@ class Sweep:
         The pass comes a little after the time that was promised, and what is kept for others may begin where that ends.
         Where others make way no time was promised: they may take as long as they like.
         """
-        before = self._promised_before(line)
+        before = self.promising.before(line)
         if before is None or line in self._world.giving:
             return length_us
         return min(length_us, max(1, before.at_us + length_us - self._world.now_us))
-
-    def _promised_before(self, line: Line) -> Promise | None:
-        """What the last pass promised the head of the line. What it promised one that has started is nobody's."""
-        return self._before.get(line) if self._left[line] == line.waiting.count else None
 
     def _is_allowed(self, batch: Batch, line: Line, *, hard: bool) -> bool:
         """Whether limits let one more of the line start."""

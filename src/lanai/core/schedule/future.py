@@ -43,6 +43,13 @@ def fits(world: World, node: Node, line: Line, vector: Vector, length_us: int) -
     return not steps or _fits_from(world, node, vector, steps, world.now_us, length_us)
 
 
+def fits_at(world: World, node: Node, line: Line, vector: Vector, length_us: int, at_us: int) -> bool:
+    """The same from `at_us` on, not past."""
+    if access.is_bound(world, line) and not access.is_within(world, node, line, vector, at_us, length_us):
+        return False
+    return _fits_from(world, node, vector, _steps(node, line), at_us, length_us)
+
+
 def is_clear(world: World, node: Node, line: Line, vector: Vector, length_us: int) -> bool:
     """Whether what people have reserved leaves the line room there from now on for so long, and its own lasts."""
     if access.is_bound(world, line) and not access.is_within(world, node, line, vector, world.now_us, length_us):

@@ -4,9 +4,9 @@ EASY backfill over nodes (Lifka 1995): of the lines that find no room the first 
 at which enough nodes are free for as long as the job is expected to run, if every attempt there ends as estimated. Each
 node of a promise keeps what it needs from that time on: a *step*. Whoever is behind starts only where that stays so.
 
-All promises are made anew in each pass. Where one is due and cannot be kept, because an attempt runs longer than
-expected, it is held on to for `HELD_US`: else short jobs whose run times are only guessed could slip in front of it for
-ever.
+All promises are made anew in each pass, so many in one call as `Effort` allows. Where one is due and cannot be kept,
+because an attempt runs longer than expected, it is held on to for `HELD_US`: else short jobs whose run times are only
+guessed could slip in front of it for ever.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node, Step
 from lanai.core.schedule import access, future
+from lanai.core.schedule.agenda import Effort, Exhausted
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_plain, may_go, need
@@ -42,7 +43,10 @@ def promise(world: World, batch: Batch, line: Line, length_us: int, before: Prom
     Raises:
         Exhausted: to find that out takes more than this call may do. Nothing has been laid.
     """
+    if world.effort.left <= 0:
+        raise Exhausted
     found = _earliest(world, batch, line, length_us)
+    world.renewed.add(line)
     is_later = before is not None and (found is None or found.at_us > before.at_us)
     if before is not None and is_later and _still_holds(world, batch, before, length_us):
         found = before
@@ -92,15 +96,22 @@ def renew(world: World) -> None:
     Those that were promised something first come first. So nobody who came to wait later gets in front of one whose
     nodes are not free when they were expected to be: of such there might be one more each time. That one may have to
     wait longer than he was told, as all do whose nodes are busy for longer.
+
+    Raises:
+        Exhausted: that takes more than this call may do. Those that were not come to have no promise.
     """
-    lasting = [promise for line, promise in world.promises.items() if line not in world.giving]
-    if all(_stands(world, each) for each in lasting):
-        return
+    done = world.renewed | world.giving.keys()
+    lasting = [promise for line, promise in world.promises.items() if line not in done]
+    if not world.is_renewing:
+        if world.renewed or all(_stands(world, each) for each in lasting):
+            return
+        world.is_renewing = True
     for each in lasting:
         world.lift(world.promises.pop(each.line))
     for before in sorted(lasting, key=_since):
         line = before.line
         promise(world, world.batches[line.batch], line, estimate_us(world, line), before)
+    world.is_renewing = False
 
 
 def _stands(world: World, promised: Promise) -> bool:
@@ -108,8 +119,7 @@ def _stands(world: World, promised: Promise) -> bool:
     line, begin_us = promised.line, max(promised.at_us, world.now_us)
     batch, length_us = world.batches[line.batch], estimate_us(world, line)
     return all(
-        node.is_open()
-        and future.earliest(world, node, line, need(world, batch, line, node), length_us, begin_us, begin_us) == begin_us
+        node.is_open() and future.fits_at(world, node, line, need(world, batch, line, node), length_us, begin_us)
         for node in promised.nodes
     )
 
@@ -174,12 +184,14 @@ def _soonest(
         for node in cell.having_room(vector, guard):
             asked.look_at(node)
         for least_us, number, entry in cell.agenda.in_order(vector, guard, world.now_us, world.effort, ends_of):
+            asked.spent += 1
             if least_us >= asked.last_us and (least_us, number) > (asked.last_us, asked.last_number):
                 break
             if (entry.node.free - vector) & guard:  # else it has been looked at
                 room_us = entry.room_us(vector, guard)
                 if room_us <= asked.last_us:
                     asked.look_at(entry.node, room_us)
+    world.effort.spend(asked.spent)  # now that all is known that has changed: a search is begun and ended in one call
     return asked.soonest()
 
 
@@ -195,10 +207,13 @@ class _Asked:
         self.last_us = NEVER_US
         """When the last of them has room, and its number: no node that comes later is any good."""
         self.last_number = 0
+        self.spent = 0
+        """What this has taken, as `Effort` counts it."""
 
     def look_at(self, node: Node, room_us: int | None = None) -> None:
         """See when the node has room. `room_us`: it has none now, and has then if nothing is kept there."""
         world, batch, line, length_us = self._about
+        self.spent += Effort.PER_LOOK
         if self._is_barred and not may_go(batch, line, node):
             return
         at_us = self._floors.get(node.id, world.now_us)

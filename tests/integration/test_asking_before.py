@@ -1,4 +1,4 @@
-"""`lanai when` and `lanai free` about what is not submitted yet: options, defaults and refusals are those of `submit`."""
+"""`lanai when` and `lanai free` of what is not submitted yet: options, defaults and refusals as `submit` has them."""
 
 from __future__ import annotations
 

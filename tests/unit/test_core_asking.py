@@ -1,10 +1,13 @@
 """The queue as people ask for it, and what could start now."""
 
+import pytest
+
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
 from lanai.core.asking import Block, QueueAsked, queue
 from lanai.core.events import AttemptsStarted, BatchChanged, JobsHeld, NodeHeard
 from lanai.core.free import Free, free
 from lanai.model.batch import BatchSettings
+from lanai.model.errors import NothingThere
 from lanai.model.ids import Index
 from lanai.model.policy import AccountPolicy, Policy, ServicePolicy
 from lanai.model.resources import Shape
@@ -76,7 +79,19 @@ def test_a_user_sees_his_own_and_how_much_others_have(hub: Recorder) -> None:
     assert other.running.rows == other.eligible.rows == []
     both = queue(hub.core.world, QueueAsked(user="bob", node="n"))
     assert told(both.running) == [(bobs, ((1, 1),), "")]
-    assert told(queue(hub.core.world, QueueAsked(node="elsewhere")).running) == []
+
+
+@pytest.mark.parametrize("name", ["node", "service", "account"])
+def test_a_name_that_nothing_has_is_no_empty_queue(hub: Recorder, name: str) -> None:
+    """A batch keeps the service and the account that it was given, whatever the policy says now."""
+    hub.core.world.policy = Policy(services={"long": ServicePolicy()}, accounts={"chem": AccountPolicy()})
+    hub.submit(1, service="long", account="chem")
+    hub.core.world.policy = Policy()
+    world = hub.core.world
+    with pytest.raises(NothingThere, match=f"there is no {name} elsewhere"):
+        queue(world, QueueAsked(**{name: "elsewhere"}))
+    assert queue(world, QueueAsked(service="long", account="chem")).eligible.jobs == 1
+    assert queue(world, QueueAsked(service="normal", account="default")).eligible.others == 1
 
 
 def test_rows_come_in_pages(hub: Recorder) -> None:

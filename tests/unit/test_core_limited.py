@@ -25,7 +25,7 @@ from lanai.model.resources import Shape
 
 MINUTE = 60 * SECOND
 SHORT = Shape(time_limit_us=10 * MINUTE)
-ADMINISTRATOR = " in the policy, which an administrator changes with `lanai policy apply`, lets it start"
+ADMINISTRATOR = " in the policy, which an administrator changes with `lanai policy apply`, is enough for it"
 
 
 @pytest.fixture
@@ -156,7 +156,11 @@ def test_a_soft_limit_gives_way_to_nobody_else(hub: Recorder) -> None:
 def test_a_service_and_an_account_where_there_is_room(hub: Recorder) -> None:
     settle(
         hub,
-        services={"one": ServicePolicy(limits=most(1)), "vip": ServicePolicy(users=("carl",)), "wide": ServicePolicy()},
+        services={
+            "alone": ServicePolicy(),
+            "one": ServicePolicy(limits=most(1)),
+            "vip": ServicePolicy(users=("carl",)),
+        },
         accounts={"chem": AccountPolicy(limits=most(1)), "physics": AccountPolicy()},
     )
     batch = hub.submit(2, service="one", shape=SHORT)
@@ -164,6 +168,15 @@ def test_a_service_and_an_account_where_there_is_room(hub: Recorder) -> None:
     assert f"`lanai set {batch} --service normal` {where}" in changes(hub, batch)
     other = hub.submit(2, account="chem", shape=SHORT)
     assert f"`lanai set {other} --account default` {where}" in changes(hub, other)
+
+
+def test_several_limits_hold_it(hub: Recorder) -> None:
+    settle(hub, users={"ann": UserPolicy(limits=most(1))}, limits=most(1, thing="nodes"))
+    batch = hub.submit(2, shape=SHORT)
+    _, besides, raised = changes(hub, batch)
+    other = "the hub has 1 of at most 1 nodes at nodes (soft 1, hard 1), and this needs 1"
+    assert besides == f"besides, another limit is not to hold it: {other}"
+    assert raised.startswith("`jobs = 2` or more under [users.ann.limits]")
 
 
 def test_what_is_kept_for_the_first(hub: Recorder) -> None:

@@ -24,11 +24,11 @@ QUEUE: Final = Listing(
     key="job",
     columns=(
         *("job", "block", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name"),
-        *_REQUEST,
+        *(*_REQUEST, "nodes_most", "on"),
         *("queued_at", "node", "started_at", "left_s", "place", "code", "reason", "since"),
     ),
     shown=("block", "job", "user", "cpus", "nodes", "time_limit_s", "queued_at", "node", "left_s", "reason"),
-    numbers=frozenset(("batch", "jobs", "cpus", "gpus", "nodes", "place")),
+    numbers=frozenset(("batch", "jobs", "cpus", "gpus", "nodes", "nodes_most", "place")),
     words={"block": ("running", "eligible", "blocked")},
 )
 

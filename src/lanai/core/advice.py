@@ -41,6 +41,8 @@ def changes(world: World, batch: Batch, index: Index | None) -> list[str]:
     line = _line_of(batch, index)
     if line is None:
         return []
+    if batch.is_early:
+        return [f"`lanai set {batch.id} --start-after now` lets its jobs start"]
     if batch.room() <= 0:
         return [f"`lanai set {batch.id} --max-running {batch.max_running + 1}`, or any more, lets more of it run"]
     standing = limits.standing(world, line)

@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from lanai.core.batches import Batch
+from lanai.core.credentials import is_account, is_service
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
 from lanai.core.schedule.heads import tier
@@ -21,6 +22,7 @@ from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
 from lanai.core.schedule.shares import share_of
 from lanai.core.world import World
+from lanai.model.errors import NothingThere
 from lanai.model.ids import BatchId, Index, NodeId
 from lanai.model.policy import DEFAULT_SERVICE
 from lanai.model.resources import Shape
@@ -120,7 +122,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def queue(world: World, asked: QueueAsked) -> Queue:
-    """The queue as it stands."""
+    """The queue as it stands. Raises NothingThere where there is no such node, service or account."""
+    _check_names(world, asked)
     own = {batch.id: batch for batch in world.batches.values() if _is_asked(world, batch, asked)}
     eligible: list[Line] = []
     jobs = dict.fromkeys(BLOCKS, 0)
@@ -188,6 +191,18 @@ def before(world: World, asked: Line) -> list[Line]:
 def block_of(batch: Batch, line: Line) -> BlockName:
     """Where a waiting line belongs."""
     return "eligible" if batch.is_open and line.reason in ELIGIBLE else "blocked"
+
+
+def _check_names(world: World, asked: QueueAsked) -> None:
+    """A mistyped name would look like a queue with nothing in it."""
+    policy, batches = world.policy, world.batches.values()
+    if asked.node and asked.node not in world.names:
+        raise NothingThere(f"there is no node {asked.node}", code="no_such_node", hint="lanai node list")
+    service, account = asked.service, asked.account
+    if service and not is_service(policy, service) and all(_service(batch) != service for batch in batches):
+        raise NothingThere(f"there is no service {service}", code="no_such_service", hint="lanai policy show")
+    if account and not is_account(policy, account) and all(_account(world, batch) != account for batch in batches):
+        raise NothingThere(f"there is no account {account}", code="no_such_account", hint="lanai shares")
 
 
 def _is_asked(world: World, batch: Batch, asked: QueueAsked) -> bool:

@@ -21,10 +21,11 @@ from lanai.core.schedule.forecast import LOOKED_AT, ends
 from lanai.core.schedule.limits import Standing
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
-from lanai.model.policy import DEFAULT_SERVICE, EVERYONE, UNLIMITED
+from lanai.model.policy import DEFAULT_SERVICE, EVERYONE, NO_ACCOUNT, UNLIMITED
 from lanai.model.units import format_duration
 
 _OPTIONS: Final = {"cpus": "--cpus", "memory": "--memory", "gpus": "--gpus", "nodes": "--nodes"}
+_USUAL: Final = (DEFAULT_SERVICE, NO_ACCOUNT)
 _TABLES: Final = {"user": "users", "group": "groups", "account": "accounts", "service": "services"}
 
 
@@ -44,6 +45,8 @@ def changes(world: World, batch: Batch, line: Line, found: Standing) -> Iterator
     yield from _within(line, found)
     yield from _elsewhere(world, batch, line, found.counter)
     needs = found.used + found.kept + found.each
+    for text in limits.others_holding(world, line, found.counter):
+        yield f"besides, another limit is not to hold it: {text}"
     yield _raised(world, found.counter, -(-needs // MILLI_US) if found.counter.thing == CPU_SECONDS else needs)
 
 
@@ -88,7 +91,7 @@ def _within(line: Line, found: Standing) -> Iterator[str]:
 
 
 def _elsewhere(world: World, batch: Batch, line: Line, counter: Counter) -> Iterator[str]:
-    """Another service, or account, that its user may use and whose limits leave room."""
+    """Another service, or account, that its user may use and whose limits leave room; the usual one before others."""
     policy, settings = world.policy, batch.settings
     if counter.kind == "service":
         names = credentials.services_of(policy, batch.user, batch.account)
@@ -97,7 +100,7 @@ def _elsewhere(world: World, batch: Batch, line: Line, counter: Counter) -> Iter
         names, own = credentials.accounts_of(policy, batch.user), batch.account
     else:
         return
-    for name in names:
+    for name in sorted(names, key=lambda name: name not in _USUAL):
         other = msgspec.structs.replace(settings, **{counter.kind: name})
         if name == own or limits.room_with(world, line, other) < 1:
             continue
@@ -113,7 +116,7 @@ def _raised(world: World, counter: Counter, needs: int) -> str:
     if counter.bound.soft < needs <= hard < UNLIMITED:
         value = f"[{value}, {_value(counter.thing, hard)}]"
     wanted = f"`{counter.thing} = {value}` or more under {_table(world, counter)}"
-    return f"{wanted} in the policy, which an administrator changes with `lanai policy apply`, lets it start"
+    return f"{wanted} in the policy, which an administrator changes with `lanai policy apply`, is enough for it"
 
 
 def _value(thing: str, needs: int) -> str:

@@ -137,6 +137,8 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
     """
     client = asked.connect()
     count, at, duration = job.partition("@")
+    if at and count.isdecimal() and not (int(count) and duration):
+        raise click.UsageError(f"found {job}, accepted is a job such as 417/12, or PROCS@DURATION such as 8@2:00:00")
     if at and count.isdecimal():
         found = client.when(shape={**_tasks(client, int(count)), "time": duration})
         return _print(format_, found, maui.showstart(job, found, found["asked"], int(count)))

@@ -45,15 +45,20 @@ def command(asked: Asked, /, selectors: tuple[str, ...], format_: str, **shape: 
         found = client.when(shape=with_defaults(asked, given))
         _print(request_text(found["asked"]), found, format_)
         return 0
+    is_any = False
     for each in choose(selectors):
         if each.ranges is None and not each.states:
+            is_any = True
             _print(f"{each.batch}", client.when(each.batch), format_)
             continue
         meant = list(jobs_of(client, each, MANY + 1))
+        is_any = is_any or bool(meant)
         for batch, index in meant[:MANY]:
             _print(f"{batch}/{index}", client.when(batch, index), format_)
         if len(meant) > MANY:
             say(f"lanai: there are more; these are the first {MANY}")
+    if not is_any:
+        say("lanai: no such jobs")
     return 0
 
 

@@ -242,6 +242,12 @@ def standing(world: World, line: Line) -> Standing | None:
     return Standing(counter, _whose(counter), _used(world, counter), each, kept, counter.kept_for if kept else None)
 
 
+def others_holding(world: World, line: Line, but: Counter) -> list[str]:
+    """In words, the other hard limits that let no further attempt of the line start now either."""
+    counters = [counter for counter in world.batches[line.batch].counters if counter is not but]
+    return [named(world, each, line) for each in counters if _more(world, each, line, hard=True) < 1]
+
+
 def room_with(world: World, line: Line, settings: BatchSettings) -> int:
     """How many more attempts of the line the hard limits would let start if its batch had these settings."""
     counters = _counters(world, world.batches[line.batch], settings)

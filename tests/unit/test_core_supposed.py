@@ -108,6 +108,15 @@ def test_what_its_limits_never_let_start(hub: Recorder) -> None:
     assert expected(hub, service="brief").certainty == "now"
 
 
+def test_what_no_batch_may_have(hub: Recorder) -> None:
+    """It has no number yet that could be named."""
+    settle(hub, batch_limits=Limits(cpus=Bound(2000, 2000)))
+    assert when(hub).certainty == "now"
+    large = BatchSettings(shape=Shape(cpu_milli=3000))
+    found = earliest_if_submitted(hub.core.world, "ann", large)
+    assert found.why == "a job needs 3 cpus, and each batch may have at most 2"
+
+
 def test_a_dedicated_service_needs_a_node_where_nobody_is(hub: Recorder) -> None:
     settle(hub, services={"alone": ServicePolicy(is_dedicated=True)})
     for name in ("n1", "n2"):

@@ -49,6 +49,9 @@ def attach_supposed(world: World, batch: Batch) -> None:
     """Have a batch that nobody has submitted count where it would belong; nothing is remembered of that."""
     there = set(world.counters)
     batch.counters = tuple(counter for counter in _counters(world, batch) if counter.thing != WAITING)
+    for counter in batch.counters:
+        if counter.kind == "batch":
+            counter.name = ""  # its number is not given yet
     for key in [key for key in world.counters if key not in there]:
         del world.counters[key]
 
@@ -447,7 +450,9 @@ def _code(counter: Counter) -> str:
 
 
 def _whose(counter: Counter) -> str:
-    return f"{counter.kind} {counter.name}" if counter.name else "the hub"
+    if not counter.name:
+        return "the hub" if counter.kind == "hub" else "each batch"
+    return f"{counter.kind} {counter.name}"
 
 
 def _words(world: World, counter: Counter, line: Line, *, hard: bool) -> str:

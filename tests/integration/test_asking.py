@@ -87,7 +87,7 @@ def test_when_and_free(site: Site, batch: int) -> None:
     wide = asked(site, "when", "--cpus", "3")
     assert (wide["certainty"], wide["starts_at"]) == ("unknown", None)
     assert "accepted is 0.001 or more" in site.lanai("when", "--cpus", "0", ok=False).stderr
-    assert "nodes: found 0, accepted is 1 to" in site.lanai("when", "--nodes", "0", ok=False).stderr
+    assert "nodes: found '0', accepted is 1 to" in site.lanai("when", "--nodes", "0", ok=False).stderr
     room = asked(site, "free")
     assert (room["jobs"], room["rooms"][0]["free_cpus"], room["rooms"][0]["names"]) == (0, 0, ["n1"])
     assert room["waiting"] == 997
@@ -230,7 +230,9 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     start = maui(site, "showstart", f"{batch}/3")
     assert "requires 1 proc for 00:30:00" in start and "Earliest start in             00:" in start
     many = maui(site, "showstart", "64@1:00:00")
-    assert "requires 64 procs" in many and "32 nodes are needed" in many
+    assert "requires 64 procs" in many and "needs 32 nodes with 2 cpus, 1 could take it" in many
+    odd = maui(site, "showstart", "63@1:00:00")
+    assert "requires 63 procs" in odd and "NOTE: answered for 32 nodes with 2 procs each, which is 64" in odd
     assert site.lanai("maui", "showstart", str(batch), ok=False).returncode == 2
     assert "no procs available" in maui(site, "showbf", "-m", ">=512")
 

@@ -169,6 +169,15 @@ def test_a_maui_cfg_becomes_a_policy_that_can_be_applied(site: Site) -> None:
     site.start_hub()
     site.lanai("policy", "apply", "-", stdin=made.stdout)
     assert 'preset = "tight"' in site.lanai("policy", "show").stdout
+    (site.work / "bad.cfg").write_text("USERCFG[ann] MAXJOB=many\nFSDECAY x\n")
+    for words in ((), ("--format", "json")):
+        refused = site.lanai("policy", "import", "bad.cfg", *words, ok=False)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.splitlines() == [
+            "lanai: bad.cfg has 2 mistakes",
+            "  bad.cfg:1: USERCFG[ann] MAXJOB=many: accepted is a number",
+            "  bad.cfg:2: FSDECAY x: accepted is a number",
+        ]
 
 
 def test_statistics_go_by_the_account_that_is_charged(site: Site) -> None:

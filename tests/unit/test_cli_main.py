@@ -64,6 +64,12 @@ def test_the_version() -> None:
     assert (ended.returncode, ended.stdout) == (0, "lanai 0.1.0\n")
 
 
+def test_a_group_without_a_member_shows_its_help_as_it_is() -> None:
+    ended = lanai("policy")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == lanai("policy", "--help").stdout
+
+
 def test_no_verb_is_a_question_for_help() -> None:
     assert lanai().stdout == lanai("--help").stdout
 

@@ -75,6 +75,18 @@ def test_showstart_says_when_it_would_end() -> None:
     assert lines[-1] == "Certainty: promised (it has a reservation)"
 
 
+def test_showstart_says_how_many_processors_were_asked_about() -> None:
+    """99 are the same number on each of 50 nodes of two only with one too many: it said that 100 were required."""
+    found = {"starts_at": None, "why": "too many"}
+    asked = {**ASKED, "nodes": 50}
+    lines = list(maui.showstart("99@1:00:00", found, asked, 99))
+    assert lines[:2] == [
+        "job 99@1:00:00 requires 99 procs for 01:00:00",
+        "NOTE: answered for 50 nodes with 2 procs each, which is 100",
+    ]
+    assert list(maui.showstart("100@1:00:00", found, asked, 100))[1] == ""
+
+
 def test_what_comes_from_jobs_is_made_harmless() -> None:
     found = queue(blocked=[row("3/1", code="held", reason="\x1b[2J")])
     assert "\x1b" not in "\n".join(maui.showq_blocked(found))

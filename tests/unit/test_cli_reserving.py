@@ -103,6 +103,7 @@ def test_a_rule() -> None:
         ("--every week --from 8:00 --to 9:00", "on which days?"),
         ("--every day --from 8:00 --to 9:00 --for 1h", "not with --begin, --end or --for"),
         ("--for 1h --count x", "--count: found 'x'"),
+        ("--for 1h --count 0", "--count: found '0', accepted is 1 or more"),
         ("--for 1h --batches x", "--batches: found 'x'"),
         ("--for 1h --batches +7", "--batches: found '+7', accepted is N"),
         ("--begin yesterday --for 1h", "--begin: found 'yesterday'"),

@@ -61,6 +61,12 @@ def test_wishes_that_would_free_it(hub: Recorder) -> None:
     hub.batch(batch).state = "open"
 
 
+def test_a_date(hub: Recorder) -> None:
+    hub.join("n")
+    batch = waiting(hub, Shape(), start_after_us=hub.core.world.wall_us + 60 * MINUTE)
+    assert changes(hub, batch) == [f"`lanai set {batch} --start-after now` lets its jobs start"]
+
+
 def test_drained_and_avoided_nodes(hub: Recorder) -> None:
     node = hub.join("n")
     hub.feed(NodeWished(1, "n", "drain", 0))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.advice import rejections
-from lanai.core.asking import free
-from lanai.core.schedule.forecast import earliest_of_job, earliest_of_shape
+from lanai.core.free import Free, free
+from lanai.core.schedule.forecast import Forecast, earliest_if_submitted, earliest_of_job
 from lanai.model.access import Caller, Role
 from lanai.model.batch import BatchSettings
 from lanai.model.policy import AccountPolicy, Bound, Limits, Policy, ServicePolicy, UserPolicy
@@ -44,17 +46,27 @@ def reserve(hub: Recorder, **lists: tuple[str, ...]) -> None:
     hub.take_all()
 
 
+def now(hub: Recorder, user: str, shape: Shape = SHORT, **about: Any) -> Free:
+    """What the user could start now of a batch with these settings."""
+    return free(hub.core.world, user, BatchSettings(shape=shape, **about))
+
+
+def when(hub: Recorder, user: str, shape: Shape = SHORT, **about: Any) -> Forecast:
+    """When the job of a batch with these settings could start."""
+    return earliest_if_submitted(hub.core.world, user, BatchSettings(shape=shape, **about))
+
+
 def jobs_on(hub: Recorder, user: str, shape: Shape = SHORT) -> dict[str, int]:
     """How many jobs of the user could start now, by the first node of each kind."""
-    return {room.names[0]: room.jobs for room in free(hub.core.world, user, shape).rooms}
+    return {room.names[0]: room.jobs for room in now(hub, user, shape).rooms}
 
 
 def certainty(hub: Recorder, user: str, shape: Shape = SHORT) -> str:
-    return earliest_of_shape(hub.core.world, user, shape).certainty
+    return when(hub, user, shape).certainty
 
 
 def seconds_ahead(hub: Recorder, user: str, shape: Shape = SHORT) -> float:
-    return (earliest_of_shape(hub.core.world, user, shape).at_us - hub.core.world.wall_us) / SECOND
+    return (when(hub, user, shape).at_us - hub.core.world.wall_us) / SECOND
 
 
 # -- reservations
@@ -95,16 +107,16 @@ def test_nobody_else_is_on_a_node_of_a_single_user(hub: Recorder) -> None:
     hub.submit(1, user="ann", shape=SHORT)
     hub.submit(1, user="bob", shape=SHORT)
     hub.start()
-    assert [free(hub.core.world, user, SHORT).jobs for user in ("ann", "bob", "carl")] == [3, 3, 0]
+    assert [now(hub, user, SHORT).jobs for user in ("ann", "bob", "carl")] == [3, 3, 0]
     assert (certainty(hub, "ann"), seconds_ahead(hub, "carl")) == ("now", 600)
 
 
 def test_each_job_has_its_node_to_itself(hub: Recorder) -> None:
     settle(hub, sharing="single_job")
-    assert free(hub.core.world, "ann", SHORT).jobs == 2
+    assert now(hub, "ann", SHORT).jobs == 2
     batch = hub.submit(3, user="ann", shape=SHORT)
     hub.start()
-    assert free(hub.core.world, "ann", SHORT).jobs == 0
+    assert now(hub, "ann", SHORT).jobs == 0
     assert seconds_ahead(hub, "ann") == 600
     assert rejections(hub.core.world, hub.batch(batch), None) == {"not to be shared": 2}
 
@@ -113,7 +125,7 @@ def test_nothing_is_beside_a_job_of_a_dedicated_service(hub: Recorder) -> None:
     settle(hub, services={"alone": ServicePolicy(is_dedicated=True)})
     hub.submit(1, shape=SHORT, service="alone")
     hub.start()
-    assert free(hub.core.world, "ann", SHORT).jobs == 4
+    assert now(hub, "ann", SHORT).jobs == 4
     own = hub.submit(1, shape=SHORT, service="alone")
     assert earliest_of_job(hub.core.world, hub.batch(own), None).certainty == "now"
     hub.submit(1, shape=SHORT)
@@ -128,13 +140,13 @@ def test_nothing_is_beside_a_job_of_a_dedicated_service(hub: Recorder) -> None:
 
 def test_hard_limits_of_the_asker_hold(hub: Recorder) -> None:
     settle(hub, users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 3)))})
-    found = free(hub.core.world, "ann", SHORT)
+    found = now(hub, "ann", SHORT)
     assert (found.jobs, found.limit) == (3, "user ann runs 0 of at most 3 jobs (soft 1, hard 3)")
-    assert (free(hub.core.world, "bob", SHORT).jobs, free(hub.core.world, "bob", SHORT).limit) == (8, "")
+    assert (now(hub, "bob", SHORT).jobs, now(hub, "bob", SHORT).limit) == (8, "")
     hub.submit(3, user="ann", shape=SHORT)
     hub.start()
-    assert free(hub.core.world, "ann", SHORT).jobs == 0
-    held = earliest_of_shape(hub.core.world, "ann", SHORT)
+    assert now(hub, "ann", SHORT).jobs == 0
+    held = when(hub, "ann", SHORT)
     assert held.why == "user ann runs 3 of at most 3 jobs (soft 1, hard 3); the first of what counts ends then"
     assert certainty(hub, "bob") == "now"
 
@@ -143,9 +155,9 @@ def test_what_a_hard_limit_can_never_let_start(hub: Recorder) -> None:
     settle(hub, users={"ann": UserPolicy(limits=Limits(cpus=Bound(2000, 2000)))})
     large = Shape(cpu_milli=3000)
     never = "a job needs 3 cpus, and user ann may have at most 2"
-    found = earliest_of_shape(hub.core.world, "ann", large)
+    found = when(hub, "ann", large)
     assert (found.certainty, found.why) == ("unknown", never)
-    assert (free(hub.core.world, "ann", large).jobs, free(hub.core.world, "ann", large).limit) == (0, never)
+    assert (now(hub, "ann", large).jobs, now(hub, "ann", large).limit) == (0, never)
     assert certainty(hub, "bob", large) == "now"
 
 
@@ -153,7 +165,7 @@ def test_asking_leaves_nothing_behind(hub: Recorder) -> None:
     settle(hub, users={"ann": UserPolicy(limits=Limits(jobs=Bound(1, 3), cpu_seconds=Bound(9, 9000)))})
     world = hub.core.world
     before = dict(world.batches), dict(world.counters), dict(world.tree.users), dict(world.tree.accounts)
-    free(world, "ann", SHORT)
-    earliest_of_shape(world, "ann", SHORT)
+    now(hub, "ann", SHORT)
+    when(hub, "ann", SHORT)
     assert (world.batches, world.counters, world.tree.users, world.tree.accounts) == before
     assert hub.submit(1) == 1 and hub.batch(hub.submit(1)).settings == BatchSettings()

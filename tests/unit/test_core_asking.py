@@ -1,14 +1,22 @@
 """The queue as people ask for it, and what could start now."""
 
+import pytest
+
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
-from lanai.core.asking import Block, QueueAsked, free, queue
+from lanai.core.asking import Block, QueueAsked, queue
 from lanai.core.events import AttemptsStarted, BatchChanged, JobsHeld, NodeHeard
+from lanai.core.free import Free, free
 from lanai.model.batch import BatchSettings
+from lanai.model.errors import NothingThere
 from lanai.model.ids import Index
 from lanai.model.policy import AccountPolicy, Policy, ServicePolicy
 from lanai.model.resources import Shape
 
 LIMITED = Shape(time_limit_us=600 * SECOND)
+
+
+def free_for(hub: Recorder, shape: Shape) -> Free:
+    return free(hub.core.world, "ann", BatchSettings(shape=shape))
 
 
 def told(block: Block) -> list[tuple[int, tuple[tuple[int, int], ...], str]]:
@@ -71,7 +79,19 @@ def test_a_user_sees_his_own_and_how_much_others_have(hub: Recorder) -> None:
     assert other.running.rows == other.eligible.rows == []
     both = queue(hub.core.world, QueueAsked(user="bob", node="n"))
     assert told(both.running) == [(bobs, ((1, 1),), "")]
-    assert told(queue(hub.core.world, QueueAsked(node="elsewhere")).running) == []
+
+
+@pytest.mark.parametrize("name", ["node", "service", "account"])
+def test_a_name_that_nothing_has_is_no_empty_queue(hub: Recorder, name: str) -> None:
+    """A batch keeps the service and the account that it was given, whatever the policy says now."""
+    hub.core.world.policy = Policy(services={"long": ServicePolicy()}, accounts={"chem": AccountPolicy()})
+    hub.submit(1, service="long", account="chem")
+    hub.core.world.policy = Policy()
+    world = hub.core.world
+    with pytest.raises(NothingThere, match=f"there is no {name} elsewhere"):
+        queue(world, QueueAsked(**{name: "elsewhere"}))
+    assert queue(world, QueueAsked(service="long", account="chem")).eligible.jobs == 1
+    assert queue(world, QueueAsked(service="normal", account="default")).eligible.others == 1
 
 
 def test_rows_come_in_pages(hub: Recorder) -> None:
@@ -116,7 +136,7 @@ def test_asking_changes_nothing(hub: Recorder) -> None:
 def test_each_node_may_have_parts_of_several_jobs(hub: Recorder) -> None:
     for name in "abc":
         hub.join(name, capacity(cpus=4))
-    assert free(hub.core.world, "ann", Shape(cpu_milli=2000, nodes=2)).jobs == 3
+    assert free_for(hub, Shape(cpu_milli=2000, nodes=2)).jobs == 3
 
 
 def test_free_by_kind_of_node(hub: Recorder) -> None:
@@ -125,14 +145,14 @@ def test_free_by_kind_of_node(hub: Recorder) -> None:
     hub.join("big", capacity(cpus=8, gib=64, gpus=2))
     hub.submit(1, shape=Shape(cpu_milli=2000))
     hub.start()
-    found = free(hub.core.world, "ann", Shape(memory_bytes=2 * GIB))
+    found = free_for(hub, Shape(memory_bytes=2 * GIB))
     assert [(room.names, room.nodes, room.roomy, room.jobs, room.free_milli) for room in found.rooms] == [
         (("big",), 1, 1, 8, 8000),
         (("small2",), 2, 1, 2, 2000),
     ]
     assert (found.jobs, found.waiting, found.rooms[0].until_us) == (10, 0, 0)
-    assert free(hub.core.world, "ann", Shape(gpu_milli=1000)).jobs == 2
-    assert free(hub.core.world, "ann", Shape(nodes=2)).jobs == 2
-    assert free(hub.core.world, "ann", Shape(cpu_milli=2000, nodes=2)).jobs == 1
-    assert free(hub.core.world, "ann", Shape(features=("ssd",))).rooms == []
+    assert free_for(hub, Shape(gpu_milli=1000)).jobs == 2
+    assert free_for(hub, Shape(nodes=2)).jobs == 2
+    assert free_for(hub, Shape(cpu_milli=2000, nodes=2)).jobs == 1
+    assert free_for(hub, Shape(features=("ssd",))).rooms == []
     assert BatchSettings().shape == Shape()

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from core_recorder import GIB, SECOND, Recorder, capacity, grant
 from lanai.core.events import AttemptsStarted, JobsHeld, NodeHeard, PolicyChanged
 from lanai.core.nodes import Step
-from lanai.core.schedule.forecast import Forecast, earliest_of_job, earliest_of_shape, fit_number
+from lanai.core.schedule.forecast import Forecast, earliest_if_submitted, earliest_of_job, fit_number
 from lanai.core.schedule.promises import lift_all
+from lanai.core.world import World
+from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, Index
 from lanai.model.policy import Bound, Limits, Policy
 from lanai.model.resources import Shape
@@ -20,6 +22,10 @@ LIMITED = Shape(time_limit_us=10 * MINUTE)
 
 def of_job(hub: Recorder, batch: BatchId, index: int | None = None) -> Forecast:
     return earliest_of_job(hub.core.world, hub.batch(batch), None if index is None else Index(index))
+
+
+def of_shape(world: World, user: str, shape: Shape) -> Forecast:
+    return earliest_if_submitted(world, user, BatchSettings(shape=shape))
 
 
 def pass_time(hub: Recorder, seconds: int) -> None:
@@ -36,19 +42,20 @@ def seconds_ahead(hub: Recorder, found: Forecast) -> float:
 def test_what_has_room_could_start_now(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
     hub.wait(1)
-    found = earliest_of_shape(hub.core.world, "ann", Shape(cpu_milli=4000))
+    found = of_shape(hub.core.world, "ann", Shape(cpu_milli=4000))
     assert (found.certainty, seconds_ahead(hub, found), found.why) == ("now", 0, "one node has room")
 
 
 def test_what_no_node_can_hold_never_starts(hub: Recorder) -> None:
-    assert earliest_of_shape(hub.core.world, "ann", Shape()).certainty == "unknown"
+    assert of_shape(hub.core.world, "ann", Shape()).certainty == "unknown"
     hub.join("n", capacity(cpus=4))
-    found = earliest_of_shape(hub.core.world, "ann", Shape(cpu_milli=5000))
+    found = of_shape(hub.core.world, "ann", Shape(cpu_milli=5000))
     assert (found.at_us, found.certainty) == (0, "unknown")
-    assert found.why == "a node is needed, none of those there are is large enough"
-    assert "features" not in found.why
-    particular = earliest_of_shape(hub.core.world, "ann", Shape(features=("ssd",)))
-    assert particular.why == "a node with ssd is needed, 1 is large enough, none of them open to it"
+    assert found.why == "needs 5 cpus, the largest node has 4 cpus"
+    particular = of_shape(hub.core.world, "ann", Shape(features=("ssd",)))
+    assert particular.why == "needs the feature ssd, no node has it"
+    named = of_shape(hub.core.world, "ann", Shape(on="m*"))
+    assert named.why == "needs one of the nodes m*, there is none"
 
 
 def test_after_the_ends_that_make_room_for_it(hub: Recorder) -> None:
@@ -59,7 +66,7 @@ def test_after_the_ends_that_make_room_for_it(hub: Recorder) -> None:
     pass_time(hub, 60)
     hub.submit(1, shape=LIMITED)
     hub.start()
-    one, two = (earliest_of_shape(hub.core.world, "ann", Shape(cpu_milli=cpus)) for cpus in (1000, 2000))
+    one, two = (of_shape(hub.core.world, "ann", Shape(cpu_milli=cpus)) for cpus in (1000, 2000))
     assert one.certainty == two.certainty == "if nothing comes before it"
     assert (seconds_ahead(hub, one), seconds_ahead(hub, two)) == (540, 600)
     assert one.why == "what runs on n is expected to have ended by then"
@@ -72,7 +79,7 @@ def test_the_start_that_the_node_reported_counts(hub: Recorder) -> None:
     pass_time(hub, 100)
     world = hub.core.world
     hub.feed(AttemptsStarted(node, [(grant(1), Index(1), world.wall_us - 40 * SECOND)]))
-    assert seconds_ahead(hub, earliest_of_shape(world, "ann", Shape())) == 560
+    assert seconds_ahead(hub, of_shape(world, "ann", Shape())) == 560
 
 
 def test_without_a_time_limit_nothing_is_known(hub: Recorder) -> None:
@@ -102,10 +109,8 @@ def test_several_nodes_are_free_when_the_last_of_them_is(hub: Recorder) -> None:
     hub.submit(1, shape=LIMITED)
     hub.start()
     wide = Shape(nodes=2)
-    assert seconds_ahead(hub, earliest_of_shape(hub.core.world, "ann", wide)) == 600
-    assert earliest_of_shape(hub.core.world, "ann", Shape(nodes=3)).why == (
-        "3 nodes are needed, 2 of those there are are large enough"
-    )
+    assert seconds_ahead(hub, of_shape(hub.core.world, "ann", wide)) == 600
+    assert of_shape(hub.core.world, "ann", Shape(nodes=3)).why == "needs 3 nodes with 1 cpu, 2 could take it"
 
 
 def test_all_nodes_of_a_job_over_several_are_free_when_it_has_ended(hub: Recorder) -> None:
@@ -114,7 +119,7 @@ def test_all_nodes_of_a_job_over_several_are_free_when_it_has_ended(hub: Recorde
     hub.submit(1, shape=Shape(nodes=2, time_limit_us=10 * MINUTE))
     hub.decide()
     hub.take_all()
-    assert seconds_ahead(hub, earliest_of_shape(hub.core.world, "ann", Shape(nodes=2))) == 600
+    assert seconds_ahead(hub, of_shape(hub.core.world, "ann", Shape(nodes=2))) == 600
 
 
 def test_jobs_of_its_own_line_come_first(hub: Recorder) -> None:
@@ -150,9 +155,7 @@ def test_a_limit_of_the_policy_holds_although_there_is_room(hub: Recorder) -> No
     hub.start()
     found = of_job(hub, batch)
     assert (seconds_ahead(hub, found), found.certainty) == (600, "if nothing comes before it")
-    assert found.why == (
-        f"batch {batch} runs 1 of at most 1 jobs (soft 1, hard 1); the first of what counts ends then"
-    )
+    assert found.why == (f"batch {batch} runs 1 of at most 1 jobs (soft 1, hard 1); the first of what counts ends then")
     assert of_job(hub, other).certainty == "unknown"
     assert "nothing says when that changes" in of_job(hub, other).why
 
@@ -194,11 +197,11 @@ def test_a_reservation_ends_what_is_free(hub: Recorder) -> None:
     until_us = hub.now_us + 30 * MINUTE
     node.lay(Step(until_us, until_us + 30 * MINUTE, node.total, "somebody", lambda line: False))
     world = hub.core.world
-    assert earliest_of_shape(world, "ann", Shape(time_limit_us=30 * MINUTE)).certainty == "now"
-    afterwards = earliest_of_shape(world, "ann", Shape(time_limit_us=31 * MINUTE))
+    assert of_shape(world, "ann", Shape(time_limit_us=30 * MINUTE)).certainty == "now"
+    afterwards = of_shape(world, "ann", Shape(time_limit_us=31 * MINUTE))
     assert (seconds_ahead(hub, afterwards), afterwards.certainty) == (3600, "if nothing comes before it")
     assert afterwards.why == "what runs or is kept for others on n is expected to have ended by then"
-    assert seconds_ahead(hub, earliest_of_shape(world, "ann", Shape())) == 3600
+    assert seconds_ahead(hub, of_shape(world, "ann", Shape())) == 3600
 
 
 @given(
@@ -231,7 +234,7 @@ def test_it_is_when_a_naive_look_at_all_ends_says(
 
     moments = sorted({0, *(shape.time_limit_us for _, shape in ends)})
     naive = next((at_us for at_us in moments if has_room(at_us)), None)
-    found = earliest_of_shape(world, "ann", Shape(cpu_milli=1000 * asked, nodes=nodes))
+    found = of_shape(world, "ann", Shape(cpu_milli=1000 * asked, nodes=nodes))
     assert (found.certainty == "unknown") == (naive is None)
     assert naive is None or found.at_us - world.wall_us == naive
     assert (found.certainty == "now") == (naive == 0)

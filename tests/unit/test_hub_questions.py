@@ -11,6 +11,7 @@ from core_recorder import GIB, Recorder, capacity
 from lanai.core.events import JobsHeld
 from lanai.hub import questions
 from lanai.hub.commands import RESULT_BYTES
+from lanai.model.batch import BatchSettings
 from lanai.model.errors import NothingThere
 from lanai.model.ids import BatchId
 from lanai.model.resources import Shape
@@ -49,9 +50,9 @@ def test_the_longest_queue_fits_a_frame(hub: Recorder) -> None:
 
 def test_free_and_when(hub: Recorder) -> None:
     hub.join("n", capacity(cpus=4))
-    asked = msgspec.to_builtins(Shape(memory_bytes=4 * GIB))
-    assert questions.free(hub.core, "ann", raw(shape=asked))["jobs"] == 2
-    assert questions.when(hub.core, "ann", raw(shape=asked))["certainty"] == "now"
+    asked = msgspec.to_builtins(BatchSettings(shape=Shape(memory_bytes=4 * GIB)))
+    assert questions.free(hub.core, "ann", raw(settings=asked))["jobs"] == 2
+    assert questions.when(hub.core, "ann", raw(settings=asked))["certainty"] == "now"
     batch = hub.submit(1)
     assert questions.when(hub.core, "ann", raw(batch=batch, index=1))["certainty"] == "now"
     with pytest.raises(NothingThere, match="is not running"):

@@ -108,10 +108,6 @@ def test_a_whole_site() -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("= 3", "this is no line of a maui.cfg"),
-        ("FSDEPTH", "it has no value"),
-        ("FSDECAY x", "accepted is a number, 0 or more"),
-        ("FSINTERVAL 1:2:3:4:5", "accepted is a time, [[[DD:]HH:]MM:]SS"),
         ("FSPOLICY NONE", "shares are always by dominant resources; `share = 0` under [weights] leaves them out"),
         ("RESERVATIONDEPTH[3] 4", "there is one depth for all services"),
         ("NODEALLOCATIONPOLICY FASTEST", "there are MINRESOURCE, FIRSTAVAILABLE, CPULOAD"),
@@ -120,14 +116,59 @@ def test_a_whole_site() -> None:
         ("USERCFG[7] PRIORITY=3", "this is no name"),
         ("SYSTEMCFG PRIORITY=3", "a policy has nothing like it"),
         ("USERCFG[ann] FSTARGET=0", "a share is a number above 0"),
-        ("USERCFG[ann] MAXJOB=3,2", "accepted is a limit, or soft,hard with the soft one no more than the hard one"),
         ("USERCFG[ann] QLIST=a/b", "this is no name"),
+        ("NODEWEIGHT -3", "a policy takes numbers from 0 to 1e+12 there"),
+        ("USERCFG[ann] MAXPROC=1e15", "a policy takes numbers from 0 to 1e+12 there"),
+        ("USERCFG[ann] PRIORITY=-1e13", "a policy takes numbers from -1e+12 to 1e+12 there"),
+        ("QOSCFG[a] QTTARGET=99999:00:00:00", "a policy takes times up to ten years"),
     ],
 )
 def test_what_cannot_be_taken_over_says_why(line: str, why: str) -> None:
     _, left_out = policy_from_maui(f"\n{line}\n", "m")
     (said,) = left_out
     assert said.startswith("m:2: ") and said.endswith(f": {why}")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("= 3", "this is no line of a maui.cfg"),
+        ("FSDEPTH", "it has no value"),
+        ("FSDECAY x", "accepted is a number"),
+        ("FSDECAY nan", "accepted is a number"),
+        ("QUEUETIMEWEIGHT 1 2 3", "found 2 3 after the value, accepted is one"),
+        ("FSINTERVAL 1:2:3:4:5", "accepted is a time, [[[DD:]HH:]MM:]SS"),
+        ("QOSCFG[a] QTTARGET=soon", "accepted is a time, [[[DD:]HH:]MM:]SS"),
+        ("RESERVATIONDEPTH four", "accepted is a number"),
+        ("USERCFG[ann] PRIORITY=high", "accepted is a number"),
+        ("USERCFG[ann] PRIORITY=", "accepted is a number"),
+        ("USERCFG[ann] MAXJOB=3,2", "accepted is a limit, or soft,hard with the soft one no more than the hard one"),
+        ("USERCFG[ann] MAXJOB=1,2,3", "accepted is a limit, or soft,hard with the soft one no more than the hard one"),
+        ("USERCFG[ann] MAXJOB=many", "accepted is a number"),
+        ("USERCFG[ann] FSTARGET=much", "accepted is a number, and perhaps one of + - ^ % after it"),
+        ("USERCFG[ann] MAXJOB 3", "found MAXJOB 3, accepted is NAME=VALUE"),
+        ("USERCFG[ann] well PRIORITY=3", "found well, accepted is NAME=VALUE"),
+        ("QUEUETIMEWEIGHT 1e12", "with SERVICEWEIGHT it becomes 1.44e+15, accepted is at most 1e+12"),
+    ],
+)
+def test_a_mistake_is_refused(line: str, why: str) -> None:
+    """It was left out as if a policy had no place for it, and the rest of the file was printed as the policy."""
+    with pytest.raises(UserError) as raised:
+        policy_from_maui(f"\n{line}\n", "m")
+    assert raised.value.exit_code == 2
+    (said,) = raised.value.facts["problems"]  # type: ignore[misc]
+    assert said.startswith("m:2: ") and said.endswith(f": {why}")
+
+
+def test_all_mistakes_are_named_by_their_lines() -> None:
+    with pytest.raises(UserError, match=r"^m has 3 mistakes$") as raised:
+        policy_from_maui("FSDECAY x\nRMPOLLINTERVAL 60\nUSERCFG[a] MAXJOB=1,0 \\\n PRIORITY=b\n", "m")
+    assert [said.split(" ")[0] for said in raised.value.facts["problems"]] == ["m:1:", "m:3:", "m:3:"]  # type: ignore[union-attr]
+
+
+def test_the_longest_windows_make_the_longest_half_life() -> None:
+    policy, _ = policy_from_maui("FSINTERVAL 3000:00:00:00\nFSDEPTH 1000\n", "m")
+    assert policy_from_toml(policy_to_toml(policy), "p") == policy
 
 
 def test_windows_that_count_the_same_have_a_half_life_of_half_their_length() -> None:

@@ -18,15 +18,17 @@ from lanai.api import questions
 from lanai.api.answers import answer, rfc3339, seconds
 from lanai.api.app import Served, caller, only_of
 from lanai.api.hublink import HubLink
+from lanai.api.submission import setting_problems
 from lanai.api.view import View
 from lanai.model.access import Action
+from lanai.model.batch import BatchSettings
 from lanai.model.clauses import named_resource
 from lanai.model.errors import UserError
 from lanai.model.ids import BatchId, Index, ShapeId
 from lanai.model.job import FINAL
 from lanai.model.ranges import format_ranges
 from lanai.model.records import SaveReason
-from lanai.model.resources import NODES_MAX, Shape
+from lanai.model.resources import Shape
 from lanai.model.units import UnitError, parse_bytes, parse_count, parse_duration, parse_milli
 from lanai.store.reader import BatchRow
 from lanai.store.statistics import Fared
@@ -81,17 +83,18 @@ class Asking:
 
     async def free(self, request: Request) -> Response:
         """GET /v1/free."""
-        shape = shape_of(request)
-        said = await self._link.command(caller(request), "free", shape=msgspec.to_builtins(shape))
+        settings = settings_of(request)
+        said = await self._link.command(caller(request), "free", settings=msgspec.to_builtins(settings))
         rooms = [_room_shown(room) for room in said.pop("rooms")]
-        limit = said.pop("limit") or None
-        return answer({"rooms": rooms, **said, "limit": limit, "asked": shape_shown(msgspec.to_builtins(shape))})
+        limit, never = said.pop("limit") or None, said.pop("never") or None
+        asked = _asked_shown(settings, said)
+        return answer({"rooms": rooms, **said, "limit": limit, "never": never, "asked": asked})
 
     async def when(self, request: Request) -> Response:
         """GET /v1/when: of a request that nobody has submitted."""
-        shape = msgspec.to_builtins(shape_of(request))
-        said = await self._link.command(caller(request), "when", shape=shape)
-        return answer({**forecast_shown(said), "asked": shape_shown(shape)})
+        settings = settings_of(request)
+        said = await self._link.command(caller(request), "when", settings=msgspec.to_builtins(settings))
+        return answer({**forecast_shown(said), "before": said["before"], "asked": _asked_shown(settings, said)})
 
     async def when_batch(self, request: Request) -> Response:
         """GET .../when: of a job that waits, or of the first of a batch that does."""
@@ -196,28 +199,36 @@ def jobs_named(row: Mapping[str, Any]) -> tuple[str, str, bool]:
     return f"{row['batch']}/[{ranges}{',...' * is_cut}]", ranges, is_cut
 
 
-def shape_of(request: Request) -> Shape:
-    """The request that stands in a query: cpus, memory, gpus, nodes, time, features, resources. Raises UserError."""
-    features = questions.listed(request, "features")
-    cpu_milli = _understood(request, "cpus", "1", parse_milli)
-    if not cpu_milli:
-        raise UserError("cpus: found 0, accepted is 0.001 or more (what asks for nothing fits without end)")
+def settings_of(request: Request) -> BatchSettings:
+    """The batch that stands in a query: account, service, cpus, memory, gpus, nodes, time, features, on, resources.
+
+    Raises:
+        UserError: with all that is wrong, as of a submission.
+    """
+    account, service = (request.query_params.get(name, "") for name in ("account", "service"))
+    settings = BatchSettings(shape=_shape(request), account=account, service=service)
+    if problems := list(setting_problems(settings, single=True)):
+        raise UserError("; ".join(problems), code="bad_query", facts={"problems": problems})
+    return settings
+
+
+def _shape(request: Request) -> Shape:
     return Shape(
-        cpu_milli=cpu_milli,
+        cpu_milli=_understood(request, "cpus", "1", parse_milli),
         memory_bytes=_understood(request, "memory", "0", parse_bytes),
         gpu_milli=1000 * _understood(request, "gpus", "0", parse_count),
         time_limit_us=round(1e6 * _understood(request, "time", "0", parse_duration)),
-        nodes=_nodes(request),
-        features=tuple(sorted(set(features))),
+        nodes=_understood(request, "nodes", "1", parse_count),
+        features=tuple(sorted({name.strip() for name in questions.listed(request, "features")} - {""})),
+        on=request.query_params.get("on", ""),
         named=_named(request),
     )
 
 
-def _nodes(request: Request) -> int:
-    nodes = _understood(request, "nodes", "1", parse_count)
-    if not 1 <= nodes <= NODES_MAX:
-        raise UserError(f"nodes: found {nodes}, accepted is 1 to {NODES_MAX}", code="bad_query")
-    return nodes
+def _asked_shown(settings: BatchSettings, said: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What was asked about, with the account and the service that the hub has found for it, taken out of `said`."""
+    credit = {name: said.pop(name) for name in ("account", "service")}
+    return {**shape_shown(msgspec.to_builtins(settings.shape)), **credit}
 
 
 def _named(request: Request) -> tuple[tuple[str, int], ...]:

@@ -86,7 +86,7 @@ def head_from(line: bytes) -> Head:
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UserError(f"the submission's first line is not understood: {error}", code="bad_submission") from None
     known = msgspec.convert(msgspec.structs.asdict(settings), BatchSettings)
-    problems = [*_setting_problems(known, single=single), *_env_problems(encoded)]
+    problems = [*setting_problems(known, single=single), *_env_problems(encoded)]
     if problems:
         raise UserError("; ".join(problems), code="bad_settings", facts={"problems": problems})
     return Head(settings=known, env=encoded, file=file, single=single)
@@ -100,7 +100,8 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]:
+def setting_problems(settings: BatchSettings, *, single: bool) -> Iterator[str]:
+    """What is wrong with settings, by field, with what is accepted. `single`: the batch is one command."""
     if not PRIORITY_MIN <= settings.priority <= PRIORITY_MAX:
         yield f"priority: found {settings.priority}, accepted is {PRIORITY_MIN} to {PRIORITY_MAX}"
     if settings.shell not in SHELL_SETTINGS:

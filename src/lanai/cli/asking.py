@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from lanai.cli.tables import Listing
+from lanai.model.policy import DEFAULT_SERVICE, NO_ACCOUNT
+
+if TYPE_CHECKING:
+    from lanai.cli.context import Asked
 
 F = TypeVar("F", bound=Callable[..., Any])
+_USUAL: Final = {"account": NO_ACCOUNT, "service": DEFAULT_SERVICE}
+"""What is not said of a request."""
 
 _REQUEST: Final = ("cpus", "memory_bytes", "gpus", "nodes", "time_limit_s", "features", "resources")
 
@@ -18,11 +24,11 @@ QUEUE: Final = Listing(
     key="job",
     columns=(
         *("job", "block", "batch", "ranges", "is_cut", "jobs", "user", "account", "service", "name"),
-        *_REQUEST,
+        *(*_REQUEST, "nodes_most", "on"),
         *("queued_at", "node", "started_at", "left_s", "place", "code", "reason", "since"),
     ),
     shown=("block", "job", "user", "cpus", "nodes", "time_limit_s", "queued_at", "node", "left_s", "reason"),
-    numbers=frozenset(("batch", "jobs", "cpus", "gpus", "nodes", "place")),
+    numbers=frozenset(("batch", "jobs", "cpus", "gpus", "nodes", "nodes_most", "place")),
     words={"block": ("running", "eligible", "blocked")},
 )
 
@@ -94,14 +100,30 @@ def shape_options(function: F) -> F:
             click.option("--cpus", metavar="N", help="Cpus per job (on each of its nodes), also fractions."),
             click.option("--memory", metavar="SIZE", help="Memory per job, e.g. 8G."),
             click.option("--gpus", metavar="N", help="Gpus per job."),
-            click.option("--nodes", metavar="N", help="Nodes that each job has at once."),
-            click.option("--time", metavar="T", help="Time limit, e.g. 20m; none: without end."),
+            click.option("--nodes", metavar="N", help="Nodes that each job has at once; of 4-8 or 4+ the 4 count."),
+            click.option("--time", metavar="T", help="Time limit, e.g. 20m (default: without end)."),
             click.option("--features", metavar="NAME,...", help="What each of its nodes must have."),
+            click.option("--on", metavar="NAMES", help="Which nodes it may have: n1,n2 or n[1-8,12] or gpu-*."),
             click.option("--resources", metavar="NAME=N,...", help="Named resources per job."),
+            click.option("--account", metavar="NAME", help="The account that it is charged to (default: your own)."),
+            click.option("--service", metavar="NAME", help="Its class of service (default: normal)."),
         )
     ):
         function = option(function)
     return function
+
+
+def with_defaults(asked: Asked, given: Mapping[str, object]) -> dict[str, object]:
+    """What was given of a request, and of the rest what `submit` would take from the configuration."""
+    from lanai.cli.submission import nodes_of
+    from lanai.client.discover import configuration
+
+    defaults = configuration(asked.environ()).submit
+    usual = {name: getattr(defaults, name) for name in ("cpus", "memory", "gpus", "time", "account", "service")}
+    named = {name: value for name, value in given.items() if value is not None}
+    if "nodes" in named:
+        named["nodes"], _ = nodes_of(str(named["nodes"]))
+    return {name: value for name, value in usual.items() if value is not None} | named
 
 
 def request_text(asked: Mapping[str, Any]) -> str:
@@ -116,8 +138,11 @@ def request_text(asked: Mapping[str, Any]) -> str:
     if asked["nodes"] > 1:
         parts.append(f"{asked['nodes']} nodes")
     parts += [*asked["features"], *(f"{count} {name}" for name, count in asked["resources"].items())]
+    if asked["on"]:
+        parts.append(f"on {asked['on']}")
     if asked["time_limit_s"]:
         parts.append(f"for {format_duration(asked['time_limit_s'])}")
+    parts += [f"{name} {asked[name]}" for name, usual in _USUAL.items() if asked[name] != usual]
     return ", ".join(parts)
 
 
@@ -127,9 +152,15 @@ def when_text(forecast: Mapping[str, Any]) -> str:
     from lanai.model.units import format_duration
 
     if forecast["certainty"] == "now":
-        return f"now: {forecast['why']}"
+        return f"now: {forecast['why']}{_before(forecast)}"
     if forecast["starts_at"] is None:
         return f"not known: {forecast['why']}"
     how = "promised" if forecast["certainty"] == "promised" else "at the earliest, if nothing comes before it"
     at = for_people("starts_at", forecast["starts_at"])
-    return f"in {format_duration(forecast['in_s'])}, at {at} ({how}): {forecast['why']}"
+    return f"in {format_duration(forecast['in_s'])}, at {at} ({how}): {forecast['why']}{_before(forecast)}"
+
+
+def _before(forecast: Mapping[str, Any]) -> str:
+    """How many lines would be looked at before it, where it is not submitted yet."""
+    count = forecast.get("before", 0)
+    return f"; before it would come {count} line{'s' * (count > 1)} that wait{'s' * (count == 1)}" if count else ""

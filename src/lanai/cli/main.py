@@ -161,6 +161,9 @@ def _run() -> int:
         return int(code or 0)
     except click.exceptions.Abort:
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        _tell(error.format_message())
+        return error.exit_code
     except click.UsageError as error:
         return _say_usage(error)
     except click.ClickException as error:

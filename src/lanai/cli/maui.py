@@ -277,11 +277,17 @@ def _node_state(node: Answer, busy: float, free: float) -> str:
 # -- when, what is free, how it went
 
 
-def showstart(what: str, found: Answer, asked: Answer) -> Iterator[str]:
-    """The earliest start and, where there is a time limit, the earliest completion."""
-    count = asked["cpus"] * asked["nodes"]
+def showstart(what: str, found: Answer, asked: Answer, count: float | None = None) -> Iterator[str]:
+    """The earliest start and, where there is a time limit, the earliest completion.
+
+    `count` is how many processors were asked about, where `asked` may be more: as many on each of its nodes.
+    """
+    most = asked["cpus"] * asked["nodes"]
+    count = most if count is None else count
     limit_s = asked["time_limit_s"]
     yield f"job {what} requires {count:g} proc{'' if count == 1 else 's'} for {clock(limit_s)}"
+    if most != count:
+        yield f"NOTE: answered for {asked['nodes']} nodes with {asked['cpus']:g} procs each, which is {most:g}"
     yield ""
     if found["starts_at"] is None:
         yield f"Earliest start is not known: {printable(found['why'])}"

@@ -68,7 +68,7 @@ def wish_of(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
     """
     wish: dict[str, Any] = {
         "nodes": options["nodes"],
-        "count": _parsed("--count", options["count"], parse_count),
+        "count": _count(options["count"], is_change=is_change),
         "features": _list(options["features"]),
         "cpus": _milli(options["cpus"]),
         "memory_bytes": _parsed("--memory", options["memory"], parse_bytes),
@@ -86,6 +86,14 @@ def wish_of(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
     if is_change and said.keys() == {"is_dry_run"}:
         raise UserError("what is to change? Say so as for `lanai reserve create`, e.g. --end 20:00", code="bad_option")
     return said
+
+
+def _count(text: str | None, *, is_change: bool) -> int | None:
+    """How many nodes are to be chosen; 0 is for a reservation that had a number, and is to have none."""
+    count: int | None = _parsed("--count", text, parse_count)
+    if count == 0 and not is_change:
+        raise UserError(f"--count: found {text!r}, accepted is 1 or more", code="bad_option")
+    return count
 
 
 def _only(kinds: tuple[str, ...]) -> str | None:

@@ -227,9 +227,7 @@ class Client:
         """Cancel jobs; returns how many were not at their end. `ranges` None is the whole batch."""
         return self._change(batch, "cancel", ranges, states)
 
-    def hold(
-        self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = (), until_us: int = 0
-    ) -> int:
+    def hold(self, batch: Batch, *, ranges: str | None = None, states: Sequence[str] = (), until_us: int = 0) -> int:
         """Keep waiting jobs from starting; returns how many, those at nodes included that may have begun already.
 
         `until_us` is a time in microseconds since 1970; 0: until they are released.
@@ -346,7 +344,9 @@ class Client:
         return self._get(_url("/v1/queue", asked))
 
     def free(self, shape: Mapping[str, object]) -> dict[str, Any]:
-        """What could start now of jobs with these `cpus`, `memory`, `gpus`, `nodes`, `time` and `features`, as text."""
+        """What could start now of jobs with these `cpus`, `memory`, `gpus`, `nodes`, `time`, `features`, `on`,
+        `resources`, `account` and `service`, as text. Raises what submitting such a job would, where that is refused.
+        """
         return self._get(_url("/v1/free", shape))
 
     def when(

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from lanai.core import limited
 from lanai.core.batches import Batch
 from lanai.core.explain import describe, too_large
 from lanai.core.nodes import Node
-from lanai.core.schedule import access, placing
+from lanai.core.schedule import access, limits, placing
 from lanai.core.schedule.forecast import free_until, has_room, may_go
 from lanai.core.schedule.lines import Line
 from lanai.core.world import World
@@ -40,8 +41,13 @@ def changes(world: World, batch: Batch, index: Index | None) -> list[str]:
     line = _line_of(batch, index)
     if line is None:
         return []
+    if batch.is_early:
+        return [f"`lanai set {batch.id} --start-after now` lets its jobs start"]
     if batch.room() <= 0:
         return [f"`lanai set {batch.id} --max-running {batch.max_running + 1}`, or any more, lets more of it run"]
+    standing = limits.standing(world, line)
+    if standing is not None and standing.is_holding:
+        return list(limited.changes(world, batch, line, standing))
     return list((_of_bound if batch.settings.reservation else _of_line)(world, batch, line))
 
 

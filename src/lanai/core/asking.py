@@ -1,4 +1,4 @@
-"""What people ask of the scheduler: who runs, who is next, who is blocked and why; and what could start now.
+"""The queue as people ask for it: who runs, who is next, who is blocked and why.
 
 Questions, which change nothing. They go by lines, grants and cells, never by single waiting jobs: a million jobs that
 wait alike are one row. What a user may not see in detail is counted: `others` says how much of it there is.
@@ -14,21 +14,19 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from lanai.core.batches import Batch
-from lanai.core.nodes import NEVER_US, Grant, Node
+from lanai.core.credentials import is_account, is_service
+from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
-from lanai.core.schedule import limits, placing
-from lanai.core.schedule.forecast import fitting_on, has_room
-from lanai.core.schedule.future import left_now, until
 from lanai.core.schedule.heads import tier
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
 from lanai.core.schedule.shares import share_of
-from lanai.core.supposed import supposed
 from lanai.core.world import World
+from lanai.model.errors import NothingThere
 from lanai.model.ids import BatchId, Index, NodeId
-from lanai.model.policy import DEFAULT_SERVICE, UNLIMITED
-from lanai.model.resources import Amounts, Shape
-from lanai.model.vector import CPU, FIELD_MASK, Vector, field
+from lanai.model.policy import DEFAULT_SERVICE
+from lanai.model.resources import Shape
+from lanai.model.vector import FIELD_MASK
 
 BlockName: TypeAlias = Literal["running", "eligible", "blocked"]
 BLOCKS: Final[tuple[BlockName, ...]] = ("running", "eligible", "blocked")
@@ -38,8 +36,6 @@ ELIGIBLE: Final = frozenset(
 """Reasons that are no more than that it is not its turn, or that there is no room. All others block."""
 SPANS: Final = 8
 """So many pieces of a line a row names; it says how many there are."""
-NAMED: Final = 3
-"""So many nodes of a kind are named."""
 
 _Place: TypeAlias = tuple[float, ...]
 
@@ -125,50 +121,9 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     busy_nodes: int
 
 
-class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """What could start now on the nodes of one kind that are free for the same time.
-
-    Attributes:
-        total: of one such node.
-        nodes: how many such nodes there are; `names` the first few of them.
-        roomy: how many of them have room for at least one.
-        jobs: how many jobs such as was asked about fit now.
-        free_milli: cpus that are free on all of them together.
-        until_us: until the next reservation, by the clock on the wall; 0: without end.
-    """
-
-    total: Amounts
-    features: tuple[str, ...]
-    nodes: int
-    names: tuple[str, ...]
-    roomy: int
-    jobs: int
-    free_milli: int
-    until_us: int
-
-
-class Free(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user could start now.
-
-    Attributes:
-        rooms: by kind of node, the most jobs first; `more` of them are left out.
-        jobs: how many jobs fit in all, and may start.
-        limit: in words, the hard limit because of which these are fewer than fit, or none; empty where there is none.
-        waiting: how many jobs wait already.
-    """
-
-    rooms: list[Room]
-    jobs: int
-    limit: str
-    waiting: int
-    more: int
-
-
-# -- the queue
-
-
 def queue(world: World, asked: QueueAsked) -> Queue:
-    """The queue as it stands."""
+    """The queue as it stands. Raises NothingThere where there is no such node, service or account."""
+    _check_names(world, asked)
     own = {batch.id: batch for batch in world.batches.values() if _is_asked(world, batch, asked)}
     eligible: list[Line] = []
     jobs = dict.fromkeys(BLOCKS, 0)
@@ -221,9 +176,33 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
     return by_score
 
 
+def before(world: World, asked: Line) -> list[Line]:
+    """The eligible lines of others that the pass looks at before this one, in no particular order."""
+    place = pass_order(world)
+    own = place(asked)
+    lines = (line for batch in world.batches.values() for line in batch.lines.values() if line.waiting)
+    return [
+        line
+        for line in lines
+        if line is not asked and block_of(world.batches[line.batch], line) == "eligible" and place(line) < own
+    ]
+
+
 def block_of(batch: Batch, line: Line) -> BlockName:
     """Where a waiting line belongs."""
     return "eligible" if batch.is_open and line.reason in ELIGIBLE else "blocked"
+
+
+def _check_names(world: World, asked: QueueAsked) -> None:
+    """A mistyped name would look like a queue with nothing in it."""
+    policy, batches = world.policy, world.batches.values()
+    if asked.node and asked.node not in world.names:
+        raise NothingThere(f"there is no node {asked.node}", code="no_such_node", hint="lanai node list")
+    service, account = asked.service, asked.account
+    if service and not is_service(policy, service) and all(_service(batch) != service for batch in batches):
+        raise NothingThere(f"there is no service {service}", code="no_such_service", hint="lanai policy show")
+    if account and not is_account(policy, account) and all(_account(world, batch) != account for batch in batches):
+        raise NothingThere(f"there is no account {account}", code="no_such_account", hint="lanai shares")
 
 
 def _is_asked(world: World, batch: Batch, asked: QueueAsked) -> bool:
@@ -396,89 +375,4 @@ def _row(
         node=node,
         started_at_us=started_at_us,
         left_us=left_us,
-    )
-
-
-# -- what is free
-
-
-def free(world: World, user: str, shape: Shape, most: int = 1000) -> Free:
-    """What jobs of a shape the user could start now, if none came before them: at most `most` kinds of node."""
-    with supposed(world, user, shape) as line:
-        return _free(world, line, most)
-
-
-def _free(world: World, line: Line, most: int) -> Free:
-    shape = line.shape
-    groups: dict[tuple[Vector, tuple[str, ...], int], list[Node]] = {}
-    for cell in world.cells.values():
-        if line.features <= set(cell.features):
-            for node in cell.nodes():
-                groups.setdefault((node.total, node.features, until(world, node, line)), []).append(node)
-    rooms: list[Room] = []
-    parts: list[int] = []
-    for (_, _, until_us), nodes in groups.items():
-        fitting = _fitting(world, line, nodes)
-        parts += fitting
-        rooms.append(_room(world, line, nodes, fitting, until_us))
-    rooms.sort(key=lambda room: (-room.jobs, -room.free_milli, room.names))
-    jobs = _jobs(parts, shape.nodes)
-    limited, limit = _limited(world, line)
-    return Free(
-        rooms=rooms[:most],
-        jobs=min(jobs, limited),
-        limit=limit if limited < jobs or not limited else "",
-        waiting=sum(batch.waiting for batch in world.batches.values()),
-        more=max(0, len(rooms) - most),
-    )
-
-
-def _limited(world: World, line: Line) -> tuple[int, str]:
-    """How many jobs of the line hard limits let start now, and what the narrowest of them says."""
-    if never := limits.beyond(world.batches[line.batch], line.shape):
-        return 0, never
-    found = limits.tightest(world, line)
-    return (found[0], limits.named(world, found[1], line)) if found is not None else (UNLIMITED, "")
-
-
-def _jobs(parts: list[int], nodes: int) -> int:
-    """How many jobs, each with a part on so many different nodes, fit where so many parts fit on each node."""
-    few, many = 0, sum(parts) // nodes
-    while few < many:
-        jobs = (few + many + 1) // 2
-        if sum(min(part, jobs) for part in parts) >= jobs * nodes:
-            few = jobs
-        else:
-            many = jobs - 1
-    return few
-
-
-def _fitting(world: World, line: Line, nodes: list[Node]) -> list[int]:
-    """How many attempts of the line could start on each of these nodes."""
-    fits: dict[tuple[Vector, bool], int] = {}
-    """By what is free, and whether that may be shared: many nodes of a kind are alike."""
-    batch, has_rules, guard = world.batches[line.batch], placing.has_rules(world), world.layout.guard
-    found: list[int] = []
-    for node in nodes:
-        left = left_now(world, node, line)
-        is_small = bool((left - line.vector) & guard)
-        alike = left, has_rules and not is_small and placing.may_share(world, batch, node)
-        if alike not in fits:
-            has = has_room(world, node, line.vector, line.shape.time_limit_us, line)
-            fits[alike] = fitting_on(world, node, line, left) if has else 0
-        found.append(fits[alike])
-    return found
-
-
-def _room(world: World, line: Line, nodes: list[Node], fitting: list[int], until_us: int) -> Room:
-    roomy = [node for node, jobs in zip(nodes, fitting, strict=True) if jobs]
-    return Room(
-        total=world.layout.left(nodes[0].total, 0),
-        features=nodes[0].features,
-        nodes=len(nodes),
-        names=tuple(node.name for node in (roomy or nodes)[:NAMED]),
-        roomy=len(roomy),
-        jobs=min(_jobs(fitting, line.shape.nodes), UNLIMITED - 1),
-        free_milli=sum(field(left_now(world, node, line), CPU) for node in nodes),
-        until_us=0 if until_us == NEVER_US else world.wall_us + until_us - world.now_us,
     )

@@ -54,7 +54,7 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
     if kept is not None:
         set_reason(world, line, *kept)
     elif not _is_just_busy(world, batch, line):
-        set_reason(world, line, *_why_no_room(world, batch, line))
+        set_reason(world, line, *why_no_room(world, batch, line))
     elif line.reason != NO_ROOM:
         set_reason(world, line, NO_ROOM, f"needs {describe(line.shape)}; the nodes that could take it are busy")
 
@@ -71,7 +71,7 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
 def text_of(world: World, batch: Batch, line: Line) -> str:
     """Why the line waits, with the numbers of now. Costs by the number of nodes."""
     if line.reason == "no_room" and line.waiting and not batch.settings.reservation:
-        return _why_no_room(world, batch, line)[1]
+        return why_no_room(world, batch, line)[1]
     return line.reason_text
 
 
@@ -212,7 +212,8 @@ def _line_of(batch: Batch, index: Index | None) -> Line | None:
     return next((line for line in batch.lines.values() if index in line.waiting), None)
 
 
-def _why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
+def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
+    """Why no nodes take the head of the line now, as a code and in words with numbers. Costs by the number of nodes."""
     nodes = _nodes(world)
     if not nodes:
         return "no_node", "all nodes have been removed" if world.nodes else "no node has joined yet"

@@ -9,33 +9,35 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from lanai.core import advice, asking, priorities, rehearsal
+from lanai.core import advice, asking, credentials, priorities, rehearsal
 from lanai.core.asking import QueueAsked
+from lanai.core.free import Free
+from lanai.core.free import free as free_now
 from lanai.core.hub import HubCore
 from lanai.core.schedule import forecast
 from lanai.core.schedule.forecast import Forecast
+from lanai.model.batch import BatchSettings
 from lanai.model.errors import NothingThere
 from lanai.model.ids import BatchId, Index
-from lanai.model.policy import Policy
-from lanai.model.resources import Shape
+from lanai.model.policy import DEFAULT_SERVICE, Policy
 
-_Answer: TypeAlias = asking.Queue | asking.Free | priorities.Priorities | rehearsal.Rehearsal | Forecast
+_Answer: TypeAlias = asking.Queue | Free | priorities.Priorities | rehearsal.Rehearsal | Forecast
 ROWS: Final = 1_000
 """Most rows of each block of the queue, and most kinds of node, in one answer."""
 
 
-class OfShape(msgspec.Struct, frozen=True):
-    """A request that nobody has submitted."""
+class OfFree(msgspec.Struct, frozen=True):
+    """A batch of one job that nobody has submitted."""
 
-    shape: Shape
+    settings: BatchSettings
 
 
 class OfWhen(msgspec.Struct, frozen=True):
-    """A job, a batch (without index), or a request."""
+    """A job, a batch (without index), or a batch of one job that nobody has submitted."""
 
     batch: BatchId = BatchId(0)
     index: Index | None = None
-    shape: Shape = Shape()
+    settings: BatchSettings = BatchSettings()
 
 
 class OfPlan(msgspec.Struct, frozen=True):
@@ -53,15 +55,21 @@ def queue(core: HubCore, arguments: msgspec.Raw) -> dict[str, Any]:
 
 
 def free(core: HubCore, user: str, arguments: msgspec.Raw) -> dict[str, Any]:
-    """What the user could start now."""
-    return _shown(asking.free(core.world, user, msgspec.msgpack.decode(arguments, type=OfShape).shape, ROWS))
+    """What the user could start now. Refused where his submission would be."""
+    settings = msgspec.msgpack.decode(arguments, type=OfFree).settings
+    credit = _credit(core, user, settings)
+    return _shown(free_now(core.world, user, settings, ROWS)) | credit
 
 
 def when(core: HubCore, user: str, arguments: msgspec.Raw) -> dict[str, Any]:
-    """The earliest start of a job that has not ended, whosever it is, or of a request of the user's."""
+    """The earliest start of a job that has not ended, whosever it is, or of one that the user might submit.
+
+    The latter is refused where his submission would be.
+    """
     asked = msgspec.msgpack.decode(arguments, type=OfWhen)
     if not asked.batch:
-        return _shown(forecast.earliest_of_shape(core.world, user, asked.shape))
+        credit = _credit(core, user, asked.settings)
+        return _shown(forecast.earliest_if_submitted(core.world, user, asked.settings)) | credit
     batch = core.world.batches.get(asked.batch)
     if batch is None:
         raise NothingThere(f"batch {asked.batch} is not running", code="batch_not_running")
@@ -91,6 +99,16 @@ def prospects(core: HubCore, batch_id: BatchId, index: Index | None) -> dict[str
         "when": _shown(expected) if waiting else None,
         "shapes": sorted({int(line.shape_id) for line in waiting}),
     }
+
+
+def _credit(core: HubCore, user: str, settings: BatchSettings) -> dict[str, Any]:
+    """The account and the service that a batch of these settings would have. Raises what a submission would meet."""
+    policy = core.world.policy
+    refused = credentials.refusal(policy, user, account=settings.account, service=settings.service)
+    if refused is not None:
+        raise refused
+    account = policy.account_of(user, settings.account)
+    return {"account": account, "service": settings.service or DEFAULT_SERVICE}
 
 
 def _shown(answer: _Answer) -> dict[str, Any]:

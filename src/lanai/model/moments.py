@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from lanai.model.units import UnitError, parse_duration
 
-ACCEPTED_MOMENT = "a moment such as 2026-12-01T08:00, 2026-12-01, 08:00 (the next) or +2h30m"
+ACCEPTED_MOMENT = "a moment such as 2026-12-01T08:00, 2026-12-01, 08:00 (the next), +2h30m or now"
 
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 

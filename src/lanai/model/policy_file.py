@@ -336,6 +336,8 @@ class _Reading:
         near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
         if len(path) == 1 and path[0] in _SCHEDULE:
             near = [f"{path[0]} in [schedule]"]
+        elif path[0] in ("limits", "batch_limits") and path[-1] in _NAMED:
+            near = [f"[{path[-1]}.NAME.limits]"]
         advice = f"did you mean {near[0]}?" if near else "accepted are " + ", ".join(known)
         self.wrong(path, f"found unknown key {'.'.join(path)}, {advice}")
 

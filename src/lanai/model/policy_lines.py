@@ -33,6 +33,10 @@ class Lines:
             path = path[:-1]
         return self._lines[path]
 
+    def note(self, path: Path, line: int) -> None:
+        """The key stands there, where the text does not say so itself. The first word counts."""
+        self._lines.setdefault(path, line)
+
     def _read(self, text: str) -> None:
         table: Path = ()
         at = _end_of(_BLANK, text, 0)

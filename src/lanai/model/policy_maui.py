@@ -1,5 +1,8 @@
 """What a policy becomes of a maui.cfg; every line that cannot be taken over is named, with the reason.
 
+What a policy has no place for is left out, and the rest is taken over. A mistake is another thing: a value that is not
+what Maui takes there. Then nothing is, since what the line was to say is not known; all mistakes are named together.
+
 Maui's fair share is flat: a target for each user, account, class. Its targets become weights. Its use is counted in
 windows that are weighted by a decay; the half-life is made of them. Its score is the order, so the preset is `tight`.
 """
@@ -18,6 +21,7 @@ from lanai.model.errors import UserError
 from lanai.model.policy import CAPS, EVERYONE, WEIGHTS, Policy
 from lanai.model.policy_file import NUMBER_MOST, Tree, check_policy, refusal
 from lanai.model.policy_lines import Lines
+from lanai.model.units import MAX_SECONDS
 
 _LINE: Final = re.compile(r"([A-Za-z0-9_]+)(?:\[([^\]]*)\])?[ \t=]*(.*)")
 _VALUE: Final = re.compile(r'([A-Za-z0-9_]+(?:\[[^\]]*\])?)[ \t]*\+?=[ \t]*("[^"]*"|[^\s]*)')
@@ -62,26 +66,38 @@ _FACTORS: Final = {
 }
 """Our factor, its component, and how many of Maui's units are one of ours: minutes, and points of a hundred."""
 _CAPS: Final = {name.replace("WEIGHT", "CAP"): (field, unit) for name, (field, _, unit) in _FACTORS.items()}
+_SINGLE: Final = frozenset(
+    (
+        *(*_COMPONENTS, *_FACTORS, *_CAPS, "FSINTERVAL", "FSDEPTH", "FSDECAY", "FSPOLICY"),
+        *("BACKFILLPOLICY", "RESERVATIONDEPTH", "RESERVATIONPOLICY"),
+        *("NODEALLOCATIONPOLICY", "NODEACCESSPOLICY", "PREEMPTPOLICY"),
+    )
+)
+"""Parameters that are known, each of which has one value."""
 _INTERVAL_S: Final = 12 * 3600.0
 _DEPTH: Final = 8
 """What Maui takes where nothing is said."""
 
 
 class Unfit(Exception):
-    """Why something cannot be taken over."""
+    """Why something cannot be taken over, although it is in order."""
+
+
+class Mistake(Exception):
+    """What was found instead of a value, and what is accepted."""
 
 
 def policy_from_maui(text: str, file: str) -> tuple[Policy, list[str]]:
     """The policy that a maui.cfg becomes, and what could not be taken over, each as `FILE:LINE: what: why`.
 
     Raises:
-        UserError: what it becomes does not fit together.
+        UserError: it has mistakes, or what it becomes does not fit together; each is named as `FILE:LINE: what`.
     """
     reading = _Reading(file)
     for line, words in _logical_lines(text):
         reading.take(line, words)
     reading.finish()
-    mistakes = check_policy(reading.tree, file, Lines(""))
+    mistakes = [said for _, said in sorted(reading.mistakes)] or check_policy(reading.tree, file, reading.lines)
     if mistakes:
         raise refusal(file, mistakes)
     return msgspec.convert(reading.tree, Policy), [said for _, said in sorted(reading.left_out)]
@@ -109,6 +125,9 @@ class _Reading:
         usual = {"preset": "tight", "backfill_order": "same"}
         self.tree: Tree = {**usual, "accounts": {}, "users": {}, "groups": {}, "services": {}}
         self.left_out: list[tuple[int, str]] = []
+        self.mistakes: list[tuple[int, str]] = []
+        self.lines = Lines("")
+        """On which line what is in the tree was said first."""
         self._file = file
         self._components: dict[str, float] = {}
         self._factors: dict[str, float] = {}
@@ -122,27 +141,35 @@ class _Reading:
     def leave(self, line: int, what: str, why: str) -> None:
         self.left_out.append((line, f"{self._file}:{line}: {what}: {why}"))
 
+    def wrong(self, line: int, what: str, why: object) -> None:
+        self.mistakes.append((line, f"{self._file}:{line}: {what}: {why}"))
+
     def take(self, line: int, words: str) -> None:
         """One line."""
         found = _LINE.fullmatch(words)
         if found is None:
-            self.leave(line, words[:60], "this is no line of a maui.cfg")
+            self.wrong(line, words[:60], "this is no line of a maui.cfg")
             return
         name, of, value = found[1].upper(), found[2], found[3].strip()
         try:
             if name in _KINDS or name == "SYSTEMCFG":
                 self._credential(line, name, of or "", value)
             else:
+                self.lines.note((name,), line)
                 self._parameter(name, of, value.split())
         except Unfit as unfit:
             self.leave(line, words[:60], str(unfit))
+        except Mistake as mistake:
+            self.wrong(line, words[:60], mistake)
 
     # -- parameters
 
     def _parameter(self, name: str, of: str | None, values: list[str]) -> None:
         if not values:
-            raise Unfit("it has no value")
+            raise Mistake("it has no value")
         value = values[0].upper()
+        if name in _SINGLE and len(values) > 1:
+            raise Mistake(f"found {' '.join(values[1:])} after the value, accepted is one")
         if name in _COMPONENTS or name in _FACTORS:
             (self._components if name in _COMPONENTS else self._factors)[name] = _number(values[0])
         elif name in _CAPS:
@@ -186,6 +213,8 @@ class _Reading:
 
     def _credential(self, line: int, name: str, of: str, words: str) -> None:
         found = _VALUE.findall(words)
+        if rest := _VALUE.sub(" ", words).split():
+            raise Mistake(f"found {' '.join(rest)}, accepted is NAME=VALUE")
         if not found:
             raise Unfit("it says nothing")
         settled = self.tree if name == "SYSTEMCFG" else self._named_or_usual(line, name, of)
@@ -194,11 +223,14 @@ class _Reading:
                 self._attribute(line, name, of, settled, key.upper(), value.strip('"'))
             except Unfit as unfit:
                 self.leave(line, f"{name}[{of}] {key}={value}", str(unfit))
+            except Mistake as mistake:
+                self.wrong(line, f"{name}[{of}] {key}={value}", mistake)
 
     def _named_or_usual(self, line: int, name: str, of: str) -> Tree:
         if of.upper() == "DEFAULT":
             return self._usual[name]
         settled = self._settled(_KINDS[name], of)
+        self.lines.note((_KINDS[name], of), line)
         if name == "GROUPCFG" and of not in self._named[name]:
             self.leave(line, f"GROUPCFG[{of}]", f"nobody is in it yet: name its `members` under [groups.{of}]")
         self._named[name][of] = settled
@@ -218,7 +250,7 @@ class _Reading:
         elif name == "SYSTEMCFG":
             raise Unfit("a policy has nothing like it")
         elif key == "PRIORITY":
-            settled["priority"] = _number(value.removeprefix("-")) * (-1 if value.startswith("-") else 1)
+            settled["priority"] = _number(value, least=-NUMBER_MOST)
         elif key == "FSTARGET":
             self._target(name, settled, value)
         elif key == "ADEF" and name == "USERCFG":
@@ -237,7 +269,7 @@ class _Reading:
         field, unit = _LIMITS[key]
         bounds = [round(_number(each) * unit) for each in value.split(",")]
         if len(bounds) > 2 or bounds[0] > bounds[-1]:
-            raise Unfit("accepted is a limit, or soft,hard with the soft one no more than the hard one")
+            raise Mistake("accepted is a limit, or soft,hard with the soft one no more than the hard one")
         limits = settled.setdefault("limits", {})
         assert isinstance(limits, dict)
         limits[field] = [bounds[0], bounds[-1]]
@@ -246,7 +278,9 @@ class _Reading:
         found = _TARGET.fullmatch(value)
         if name not in ("USERCFG", "ACCOUNTCFG"):
             raise Unfit("only accounts and users have shares")
-        if found is None or not float(found[1]):
+        if found is None:
+            raise Mistake("accepted is a number, and perhaps one of + - ^ % after it")
+        if not float(found[1]):
             raise Unfit("a share is a number above 0")
         settled["weight"] = float(found[1])
         if found[2]:
@@ -294,7 +328,7 @@ class _Reading:
         interval_s, decay = self._window.get("FSINTERVAL", _INTERVAL_S), self._window.get("FSDECAY", 1.0)
         whole_s = interval_s * self._window.get("FSDEPTH", _DEPTH)
         half_s = interval_s * math.log(0.5) / math.log(decay) if 0 < decay < 1 else math.inf
-        return max(60.0, min(half_s, whole_s / 2))
+        return max(60.0, min(half_s, whole_s / 2, MAX_SECONDS))
 
     def _weights(self) -> Tree:
         """Maui has weight 1 on queue time where nothing is said, and 0 on all else."""
@@ -304,7 +338,11 @@ class _Reading:
             field, component, unit = _FACTORS[name]
             before = factors[field]
             assert isinstance(before, float)
-            factors[field] = max(before, weight * components.get(component, 1.0) * unit)
+            made = weight * components.get(component, 1.0) * unit
+            if made > NUMBER_MOST:
+                why = f"with {component} it becomes {made:g}, accepted is at most {NUMBER_MOST:g}"
+                self.wrong(self.lines.of((name,)), name, why)
+            factors[field] = max(before, made)
         return factors
 
     def _let_in(self) -> None:
@@ -338,13 +376,15 @@ def _beside(usual: Tree, own: Tree) -> Tree:
     return found
 
 
-def _number(text: str) -> float:
+def _number(text: str, least: float = 0.0) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not abs(value) <= NUMBER_MOST or value < 0:
-        raise Unfit("accepted is a number, 0 or more")
+    if math.isnan(value):
+        raise Mistake("accepted is a number")
+    if not least <= value <= NUMBER_MOST:
+        raise Unfit(f"a policy takes numbers from {least:g} to {NUMBER_MOST:g} there")
     return value
 
 
@@ -352,9 +392,12 @@ def _seconds(text: str) -> float:
     """`[[[D:]H:]M:]S`."""
     parts = text.split(":")
     if not 1 <= len(parts) <= 4 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise Unfit("accepted is a time, [[[DD:]HH:]MM:]SS")
+        raise Mistake("accepted is a time, [[[DD:]HH:]MM:]SS")
     units = (86_400, 3600, 60, 1)[-len(parts) :]
-    return float(sum(int(part) * unit for part, unit in zip(parts, units, strict=True)))
+    found = float(sum(int(part) * unit for part, unit in zip(parts, units, strict=True)))
+    if found > MAX_SECONDS:
+        raise Unfit("a policy takes times up to ten years")
+    return found
 
 
 def _one_of(value: str, known: dict[str, str]) -> str:

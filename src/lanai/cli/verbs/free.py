@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lanai.cli.asking import ROOMS, request_text, shape_options
+from lanai.cli.asking import ROOMS, request_text, shape_options, with_defaults
 from lanai.cli.context import Asked
 from lanai.cli.tables import View, print_rows, selected, view_of, view_options
 from lanai.cli.terminal import printable
@@ -30,16 +30,18 @@ def command(
 
     FOR is how long what is free for you stays so, until the next reservation; `-` is without end. With --time only
     nodes count that are free for so long. What reservations let you use counts, what may not be shared with others
-    does not, and your hard limits hold. Jobs that wait already are not taken off: the last line says how many.
+    does not, and hard limits hold: yours, and those of the --service and the --account. Jobs that wait already are not
+    taken off: the last line says how many. Options, defaults and refusals are those of `lanai submit`.
 
     \b
     Examples:
       lanai free
       lanai free --cpus 4 --memory 16G --time 2h
+      lanai free --service urgent --account physics --on 'rack1-*'
       lanai free --nodes 8 --format json
     """
     view = view_of(ROOMS, format_, columns, filters, limit)
-    found = asked.connect().free(shape)
+    found = asked.connect().free(with_defaults(asked, shape))
     found["rooms"] = list(selected(ROOMS, found["rooms"], view))
     if format_ == "json":
         rooms = [{name: room.get(name) for name in view.columns or room} for room in found["rooms"]]
@@ -58,5 +60,7 @@ def _print(found: dict[str, Any], view: View) -> None:
         print()
     print(f"{found['jobs']:,} job{'' if found['jobs'] == 1 else 's'} of {what} could start now", end="")
     print(f"; {found['waiting']:,} wait already" if found["waiting"] else "")
+    if found["never"]:
+        print(f"none ever: {printable(found['never'])}")
     if found["limit"]:
         print(f"no more, by a limit: {printable(found['limit'])}")

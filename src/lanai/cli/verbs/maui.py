@@ -137,9 +137,11 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
     """
     client = asked.connect()
     count, at, duration = job.partition("@")
+    if at and count.isdecimal() and not (int(count) and duration):
+        raise click.UsageError(f"found {job}, accepted is a job such as 417/12, or PROCS@DURATION such as 8@2:00:00")
     if at and count.isdecimal():
         found = client.when(shape={**_tasks(client, int(count)), "time": duration})
-        return _print(format_, found, maui.showstart(job, found, found["asked"]))
+        return _print(format_, found, maui.showstart(job, found, found["asked"], int(count)))
     batch, index = _one(job)
     request = client.job(batch, index)["asked"]
     found = client.when(batch, index)
@@ -147,7 +149,7 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
 
 
 @command.command("showbf")
-@click.option("-c", "class_", metavar="CLASS", help="Accepted; what is free is so for every class.")
+@click.option("-c", "class_", metavar="CLASS", help="For jobs of this class (service).")
 @click.option("-d", "duration", metavar="DURATION", help="Free for so long at least.")
 @click.option("-f", "feature", metavar="FEATURE", help="On nodes with this feature.")
 @click.option(
@@ -177,7 +179,7 @@ def showbf(
     """
     _one_partition(partition)
     wanted = (memory or "").lstrip("<>=! ")
-    shape = {"time": duration, "features": feature, "nodes": nodes, "memory": _megabytes(wanted)}
+    shape = {"time": duration, "features": feature, "nodes": nodes, "memory": _megabytes(wanted), "service": class_}
     client = asked.connect()
     found = client.free({name: value for name, value in shape.items() if value})
     return _print(format_, found, maui.showbf(found, user or client.hub()["you"]["user"]))

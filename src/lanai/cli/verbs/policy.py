@@ -106,8 +106,9 @@ def import_(file: str, format_: str) -> int:
     """Read FILE, a maui.cfg (`-` is standard input), and print the policy that it becomes.
 
     Taken over are fair share with its targets, priorities and their weights, backfill and reservation depth, node
-    choice and access, limits, QOS and classes as services. Each line that could not be is named, with the reason, in a
-    comment at the top and on standard error.
+    choice and access, limits, QOS and classes as services. Each line that a policy has no place for is named, with the
+    reason, in a comment at the top and on standard error. A mistake, such as a weight that is no number, is refused:
+    all are named by their lines, and nothing is printed.
 
     \b
     Examples:

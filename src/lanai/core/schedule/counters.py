@@ -35,7 +35,7 @@ class Counter:
 
     Attributes:
         kind: `user`, `group`, `account`, `service`, `batch` or `hub`.
-        name: of the user, and so on; empty for the hub.
+        name: of the user, and so on; empty for the hub, and for a batch that has no number yet.
         thing: a field of `Limits`.
         bound: the limits, in the unit of that field.
         used: what is at nodes now, in that unit; of `cpu_seconds` what it was when it was last counted, in thousandths

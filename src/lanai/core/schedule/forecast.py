@@ -19,15 +19,16 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from lanai.core import holds
+from lanai.core import asking, explain, holds
 from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
-from lanai.core.schedule import access, future, limits, placing
+from lanai.core.schedule import access, future, heads, limits, placing, preempt
 from lanai.core.schedule.counters import Counter
 from lanai.core.schedule.estimate import end_of, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.supposed import supposed
 from lanai.core.world import Promise, World
+from lanai.model.batch import BatchSettings
 from lanai.model.ids import Index
 from lanai.model.moments import format_moment
 from lanai.model.policy import UNLIMITED
@@ -38,9 +39,10 @@ from lanai.model.vector import FIELD_BITS, FIELD_MASK, Vector
 Certainty: TypeAlias = Literal["now", "promised", "if nothing comes before it", "unknown"]
 LOOKED_AT: Final = 5_000
 """So many attempts are looked at for one answer, so that it is never long in coming."""
-
 NAMED: Final = 3
-"""So many nodes of a promise are named."""
+"""So many nodes are named."""
+_STUCK: Final = frozenset(("no_room", "reserved", "making_way"))
+"""Reasons of a line that would start if there were room."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +53,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         certainty: `now`: there is room; `promised`: a reservation says so; `if nothing comes before it`: by what runs;
             `unknown`.
         why: what that rests on, in a sentence.
+        before: of what nobody has submitted: how many lines that wait would be looked at before it; else 0.
     """
 
     at_us: int = 0
     certainty: Certainty
     why: str
+    before: int = 0
 
 
 def earliest_start(world: World, asked: Line) -> Forecast:
@@ -87,10 +91,12 @@ def earliest_start(world: World, asked: Line) -> Forecast:
     return Forecast(at_us=at_us, certainty="if nothing comes before it", why=why)
 
 
-def earliest_of_shape(world: World, user: str, shape: Shape) -> Forecast:
-    """When one more job of a shape can start, were the user to submit it."""
-    with supposed(world, user, shape) as line:
-        return earliest_start(world, line)
+def earliest_if_submitted(world: World, user: str, settings: BatchSettings) -> Forecast:
+    """When the job of a batch of these settings can start, were the user to submit it now."""
+    with supposed(world, user, settings) as line:
+        if never := limits.never(world, world.batches[line.batch]):
+            return _unknown(never)
+        return msgspec.structs.replace(_in_turn(world, line), before=len(asking.before(world, line)))
 
 
 def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast:
@@ -103,9 +109,30 @@ def earliest_of_job(world: World, batch: Batch, index: Index | None) -> Forecast
     if not lines:
         return _unknown("it is at a node already" if batch.sent else "nothing of it waits")
     line = min(lines, key=lambda line: line.waiting.head())
-    head = earliest_start(world, line)
+    head = _in_turn(world, line)
     before = 0 if index is None else line.waiting.before(index)
     return _behind(world, line, head, before) if before and head.certainty != "unknown" else head
+
+
+def _in_turn(world: World, line: Line) -> Forecast:
+    """As `earliest_start`, but those who may not be backfilled start none before others in front who find no room."""
+    found, batch = earliest_start(world, line), world.batches[line.batch]
+    service = world.policy.service(batch.settings.service)
+    if found.certainty not in ("now", "if nothing comes before it"):
+        return found
+    if service.may_backfill and not heads.is_strict(world):
+        return found
+    stuck = [other for other in asking.before(world, line) if other.reason in _STUCK]
+    if len(stuck) < max(1, heads.depth(world)):
+        return found
+    first = min(stuck, key=asking.pass_order(world))
+    whose = "there is no backfill" if heads.is_strict(world) else "its service does not backfill"
+    text = f"batch {first.batch} is in front of it and finds no room, and {whose}"
+    theirs = earliest_start(world, first)
+    if not theirs.at_us:
+        return _unknown(f"{text}; when that starts is not known: {theirs.why}")
+    at_us = max(found.at_us, theirs.at_us)
+    return Forecast(at_us=at_us, certainty="if nothing comes before it", why=f"{text} before then")
 
 
 def free_until(node: Node) -> int:
@@ -211,10 +238,12 @@ def _on_nodes(world: World, batch: Batch, line: Line) -> Forecast:
     able = [node for node in world.nodes.values() if not (node.total - request) & guard]
     usable = [node for node in able if may_go(world, node, shape) and placing.may_go(batch, line, node)]
     if len(usable) < shape.nodes:
-        return _unknown(_too_few(shape, len(able), len(usable)))
+        return _unknown(explain.why_no_room(world, batch, line)[1])
     roomy = sum(has_room(world, node, request, shape.time_limit_us, line) for node in usable)
     if roomy >= shape.nodes:
         return Forecast(at_us=world.wall_us, certainty="now", why=_rooms(roomy))
+    if made := preempt.room_to_make(world, batch, line, shape.time_limit_us or estimate_us(world, line)):
+        return _made(world, *made)
     found, looked_at = _earliest(world, usable, line)
     if len(found) < shape.nodes:
         if any(node.steps for node in usable):
@@ -230,6 +259,16 @@ def _on_nodes(world: World, batch: Batch, line: Line) -> Forecast:
         certainty="if nothing comes before it",
         why=f"what runs {'or is kept for others ' * is_kept}on {where} is expected to have ended by then{of}",
     )
+
+
+def _made(world: World, attempts: int, after_us: int, names: list[str]) -> Forecast:
+    """Others would make way for it."""
+    who = "one attempt" if attempts == 1 else f"{attempts} attempts"
+    where = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    why = (
+        f"{who} of a lower tier on {where} would make way for it, and ha{'s' if attempts == 1 else 've'} ended by then"
+    )
+    return Forecast(at_us=world.wall_us + after_us, certainty="if nothing comes before it", why=why)
 
 
 def _earliest(world: World, nodes: Iterable[Node], line: Line) -> tuple[list[tuple[int, Node]], int]:
@@ -314,7 +353,7 @@ def _fitting(world: World, line: Line) -> int:
     return sum(
         fitting_on(world, node, line, future.left_now(world, node, line))
         for node in world.nodes.values()
-        if may_go(world, node, line.shape)
+        if may_go(world, node, line.shape) and placing.may_go(world.batches[line.batch], line, node)
     )
 
 
@@ -332,11 +371,3 @@ def _rooms(count: int) -> str:
 
 def _nodes(count: int) -> str:
     return "one node" if count == 1 else f"{count} nodes"
-
-
-def _too_few(shape: Shape, able: int, usable: int) -> str:
-    such = f" with {' and '.join(shape.features)}" if shape.features else ""
-    wanted = f"{shape.nodes} nodes{such} are needed" if shape.nodes > 1 else f"a node{such} is needed"
-    if able < shape.nodes:
-        return f"{wanted}, {able or 'none'} of those there are {'is' if able < 2 else 'are'} large enough"
-    return f"{wanted}, {able} {'is' if able == 1 else 'are'} large enough, {usable or 'none'} of them open to it"

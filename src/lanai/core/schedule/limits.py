@@ -10,7 +10,7 @@ The soft limit holds while others wait that are within theirs, the hard one alwa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from lanai.core.batches import Batch
 from lanai.core.schedule import access
@@ -49,6 +49,9 @@ def attach_supposed(world: World, batch: Batch) -> None:
     """Have a batch that nobody has submitted count where it would belong; nothing is remembered of that."""
     there = set(world.counters)
     batch.counters = tuple(counter for counter in _counters(world, batch) if counter.thing != WAITING)
+    for counter in batch.counters:
+        if counter.kind == "batch":
+            counter.name = ""  # its number is not given yet
     for key in [key for key in world.counters if key not in there]:
         del world.counters[key]
 
@@ -192,6 +195,66 @@ def facts(world: World, batch: Batch) -> list[str]:
         used = _shown(counter, _used(world, counter))
         found.append(f"{_whose(counter)} has {used}{_unit(counter)}{_still(counter)} ({_bounds(counter)})")
     return found
+
+
+class Standing(NamedTuple):
+    """How one limit stands to one line, in the unit of `Counter.used`.
+
+    Attributes:
+        counter: the limit.
+        whose: in words.
+        used: what is at nodes now.
+        each: what a job of the line needs.
+        kept: what of the limit is kept for the line `keeper`; 0 where nothing is.
+    """
+
+    counter: Counter
+    whose: str
+    used: int
+    each: int
+    kept: int
+    keeper: Line | None
+
+    def left(self, *, hard: bool) -> int:
+        """What a job of the line could have; may be negative."""
+        return self.counter.most(hard=hard) - self.used - self.kept
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it holds the line, at least as a soft one. Of waiting jobs the pass alone knows; it has said so."""
+        return self.counter.thing == WAITING or self.left(hard=False) < self.each
+
+    def number(self, amount: int) -> str:
+        """So much, without saying of what."""
+        return _shown(self.counter, amount)
+
+    def text(self, amount: int) -> str:
+        """So much of the thing, in words."""
+        return self.number(amount) + _unit(self.counter)
+
+
+def standing(world: World, line: Line) -> Standing | None:
+    """The limit that the line's reason names, as it stands now; None where that is another kind of reason."""
+    batch = world.batches[line.batch]
+    counter = next((each for each in (*batch.counters, *batch.queues) if _code(each) == line.reason), None)
+    if counter is None:
+        return None
+    if counter.thing == WAITING:
+        return Standing(counter, _whose(counter), 0, 1, 0, None)
+    kept, each = _kept(world, counter, line), _each(world, counter, line)
+    return Standing(counter, _whose(counter), _used(world, counter), each, kept, counter.kept_for if kept else None)
+
+
+def others_holding(world: World, line: Line, but: Counter) -> list[str]:
+    """In words, the other hard limits that let no further attempt of the line start now either."""
+    counters = [counter for counter in world.batches[line.batch].counters if counter is not but]
+    return [named(world, each, line) for each in counters if _more(world, each, line, hard=True) < 1]
+
+
+def room_with(world: World, line: Line, settings: BatchSettings) -> int:
+    """How many more attempts of the line the hard limits would let start if its batch had these settings."""
+    counters = _counters(world, world.batches[line.batch], settings)
+    return min((_more(world, each, line, hard=True) for each in counters), default=UNLIMITED)
 
 
 def wake_for_time(world: World) -> None:
@@ -387,7 +450,9 @@ def _code(counter: Counter) -> str:
 
 
 def _whose(counter: Counter) -> str:
-    return f"{counter.kind} {counter.name}" if counter.name else "the hub"
+    if not counter.name:
+        return "the hub" if counter.kind == "hub" else "each batch"
+    return f"{counter.kind} {counter.name}"
 
 
 def _words(world: World, counter: Counter, line: Line, *, hard: bool) -> str:

@@ -135,8 +135,7 @@ class Preemption:
             self._put_off_us = min(self._put_off_us or next_us, next_us)
             return None
         self._searches += 1
-        # It begins when they have ended; what is reserved soon after must not keep it out then.
-        length_us += CONFIRM_US + max(self._world.batches[other.batch].settings.grace_us for other in lower)
+        length_us += _leave_us(self._world, lower)
         able = _able(self._world, batch, line, length_us, lower)
         if len(able) >= line.shape.nodes:
             return _choose(self._world, batch, line, length_us, lower, able)
@@ -149,14 +148,7 @@ class Preemption:
         """Lines with attempts at nodes that may have to give way to one of that tier."""
         found = self._lower.get(tier)
         if found is None:
-            world = self._world
-            found = self._lower[tier] = frozenset(
-                line
-                for batch in world.batches.values()
-                if _yields(_service(world, batch), tier)
-                for line in batch.lines.values()
-                if line.active
-            )
+            found = self._lower[tier] = _lower_than(self._world, tier)
         return found
 
     def _is_vain(self, tier: int, line: Line) -> bool:
@@ -169,6 +161,26 @@ class Preemption:
             and set(line.shape.features) >= set(other.shape.features)
             for other_tier, other in self._vain
         )
+
+
+def room_to_make(world: World, batch: Batch, line: Line, length_us: int) -> tuple[int, int, list[str]] | None:
+    """What a pass would do now for the head of a line that no limit holds and that finds no room.
+
+    That is how many attempts it would end, after how long all of them have ended at the latest, in microseconds, and on
+    which nodes. None where the line is of no preemptor, or nothing can be done for it. Changes nothing.
+    """
+    service = _service(world, batch)
+    lower = _lower_than(world, service.tier) if service.is_preemptor else frozenset()
+    if not lower:
+        return None
+    length_us += _leave_us(world, lower)
+    able = _able(world, batch, line, length_us, lower)
+    chosen = _choose(world, batch, line, length_us, lower, able) if len(able) >= line.shape.nodes else None
+    if chosen is None:
+        return None
+    nodes, parts = chosen
+    grace_us = max(part.grant.batch.settings.grace_us for part in parts)
+    return len(parts), CONFIRM_US + grace_us, [node.name for node in nodes]
 
 
 def keep_room(world: World, batch: Batch, line: Line, length_us: int) -> None:
@@ -197,6 +209,22 @@ def _dues(world: World) -> list[int]:
 
 def _service(world: World, batch: Batch) -> ServicePolicy:
     return world.policy.service(batch.settings.service)
+
+
+def _lower_than(world: World, tier: int) -> frozenset[Line]:
+    """Lines with attempts at nodes that may have to give way to one of that tier."""
+    return frozenset(
+        line
+        for batch in world.batches.values()
+        if _yields(_service(world, batch), tier)
+        for line in batch.lines.values()
+        if line.active
+    )
+
+
+def _leave_us(world: World, lower: frozenset[Line]) -> int:
+    """A job begins so long after these were asked for room: what is reserved soon after must not keep it out then."""
+    return CONFIRM_US + max(world.batches[other.batch].settings.grace_us for other in lower)
 
 
 def _yields(service: ServicePolicy, tier: int) -> bool:

@@ -235,13 +235,14 @@ def test_a_question_that_waits_too_long_for_its_turn_is_refused() -> None:
     with_asker(scene, most=1, limit_s=0.2)
 
 
-def test_a_child_whose_parent_does_not_come_round_to_it_ends_by_itself(gate: Gate) -> None:
+def test_a_child_whose_parent_does_not_come_round_to_it_ends_by_itself() -> None:
     """As where the hub is gone by kill -9: nobody else would end one that hangs."""
 
     async def scene(asker: Asker) -> None:
-        answer = asker.ask(gate.pass_through)
-        signal_of = stand_still_until_ended(await gate.reached())
-        assert signal_of == signal.SIGALRM
+        answer = asker.ask(wait_for_ever)
+        await asyncio.sleep(0)
+        (pid,) = children()
+        assert stand_still_until_ended(pid) == signal.SIGALRM
         assert isinstance(await answer, Refusal)
 
     with_asker(scene, limit_s=0.2)

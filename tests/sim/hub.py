@@ -114,7 +114,15 @@ class Hub:
         recovered = store.recover()
         self.core = HubCore(epoch=1, lease_us=world.lease_us)
         self.core.world.policy = world.policy
-        self.board = Switchboard(self.core, store, hub="sim", facts=dict, stop=lambda now: None, end=lambda: None)
+        self.board = Switchboard(
+            self.core,
+            store,
+            hub="sim",
+            apart=lambda verb, work, then: then(work()),
+            facts=dict,
+            stop=lambda now: None,
+            end=lambda: None,
+        )
         self.board.attach(self)  # type: ignore[arg-type]
         self._inbox: list[Event] = []
         self._afterwards: list[Callable[[], None]] = []

@@ -6,18 +6,18 @@ the disk is full.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from commands_shell import Shell
 from core_recorder import Recorder, capacity
 from lanai.core import events as ev
-from lanai.core.events import BatchRevived, Event, JobsHeld, JobsRetried
-from lanai.hub.commands import RESULT_BYTES, Commands, Revival, reply
+from lanai.core.events import BatchRevived, JobsHeld, JobsRetried
+from lanai.hub.commands import RESULT_BYTES, reply
 from lanai.model.batch import BatchSettings
-from lanai.model.errors import ErrorBody, StoreError
+from lanai.model.errors import StoreError
 from lanai.model.ids import BatchId, ShapeId
 from lanai.model.policy import AccountPolicy, Policy
 from lanai.model.records import PruneBatch, RecoveredBatch
@@ -25,52 +25,6 @@ from lanai.model.resources import Shape
 from lanai.store.memory import MemoryStore
 from lanai.wire import messages
 from lanai.wire.framing import FRAME_BYTES, frame
-
-
-class Shell:
-    """What commands need around them; what is to be done aside waits until the test does it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.posted: list[Event] = []
-        self.answered: list[tuple[int, str]] = []
-        self.aside: list[Callable[[], None]] = []
-        self.afterwards: list[Callable[[], None]] = []
-        self._numbers = 0
-        self.is_full = False
-        self.commands = Commands(
-            recorder.core,
-            recorder.store,
-            post=self.posted.append,
-            aside=self._aside,
-            afterwards=self.afterwards.append,
-            answer=self._answer,
-            expect=self._expect,
-            facts=dict,
-            stop=lambda now: None,
-            end=lambda: None,
-            is_full=lambda: self.is_full,
-        )
-
-    def retry(self, batch: BatchId) -> messages.Reply | None:
-        arguments = msgspec.Raw(msgspec.msgpack.encode({"batch": batch, "states": ["failed"]}))
-        return self.commands.take(messages.Command(1, "ann", "retry", arguments))
-
-    def why(self, batch: BatchId) -> dict[str, object]:
-        arguments = msgspec.Raw(msgspec.msgpack.encode({"batch": batch}))
-        answer = self.commands.take(messages.Command(1, "ann", "why", arguments))
-        assert answer is not None and answer.error is None
-        told: dict[str, object] = msgspec.msgpack.decode(answer.result)
-        return told
-
-    def _aside(self, work: Callable[[], Revival], then: Callable[[Revival], None]) -> None:
-        self.aside.append(lambda: then(work()))
-
-    def _answer(self, request: int, error: ErrorBody) -> None:
-        self.answered.append((request, error.code))
-
-    def _expect(self, command: messages.Command) -> int:
-        self._numbers += 1
-        return self._numbers
 
 
 def failed_batch(hub: Recorder) -> BatchId:

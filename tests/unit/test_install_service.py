@@ -180,6 +180,11 @@ def test_the_hub_is_shut_in(tmp_path: Path) -> None:
     assert measured.returncode == 0, measured.stdout[-200:]
 
 
+def test_a_copy_of_the_hub_may_run_out_of_memory_without_it() -> None:
+    """By itself systemd ends a service of which the kernel has ended any process for want of memory."""
+    assert settings(unit_texts()["lanai-hub.service"], "OOMPolicy") == ["continue"]
+
+
 def test_a_root_agent_is_not_shut_in_since_its_jobs_would_be() -> None:
     """Each of these is inherited by what the agent starts, and cannot be undone there."""
     lines = unit_texts()["lanai-agent.service"].splitlines()

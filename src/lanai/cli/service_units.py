@@ -137,8 +137,10 @@ RestartPreventExitStatus=2
 # No command runs here: nothing that must outlive the hub. Its API process is told by the hub; where that was killed,
 # this ends it, before its port is wanted again.
 KillMode=mixed
-# Where memory runs out, better a job than the hub.
+# Where memory runs out, better a job than the hub; and of the hub better a copy that answers a question, of which
+# nothing else is to end.
 OOMScoreAdjust=-500
+OOMPolicy=continue
 
 # The hub reads and writes its state, and speaks to sockets. It needs nothing else of the machine.
 NoNewPrivileges=yes

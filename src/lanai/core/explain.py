@@ -90,11 +90,16 @@ def limit_reached(world: World, line: Line, considered: limits.Considered) -> No
 def too_large(world: World, shape: Shape) -> str:
     """Why no nodes, drained or away included, can hold one job of this shape; empty where some can, or none is."""
     nodes = _nodes(world)
-    request = world.layout.request(shape)
-    having = [node for node in nodes if _has(node, shape)]
-    able = sum(not (node.total - request) & world.layout.guard for node in having)
-    if not nodes or able >= shape.nodes:
+    if not nodes:
         return ""
+    request, guard = world.layout.request(shape), world.layout.guard
+    having, able = [], 0
+    for node in nodes:
+        if _has(node, shape):
+            having.append(node)
+            able += not (node.total - request) & guard
+            if able >= shape.nodes:
+                return ""
     if not having:
         if shape.on:
             which = f" with {_features(shape)}" if shape.features else ""

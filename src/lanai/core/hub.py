@@ -398,8 +398,15 @@ class HubCore:
         ]
         return sorted(found)[:most]
 
-    def nodes(self, now_us: int, avoided_most: int | None = None) -> list[NodeStanding]:
-        """All nodes but those removed, by name; of the batches that avoid one, or stall there, the first few."""
+    def nodes(
+        self, now_us: int, avoided_most: int | None = None, after: str = "", most: int | None = None
+    ) -> list[NodeStanding]:
+        """All nodes but those removed, by name; of the batches that avoid one, or stall there, the first few.
+
+        Of nodes with names behind `after` at most the first `most` are told.
+        """
+        there = (node for node in self.world.nodes.values() if node.state is not NodeState.REMOVED)
+        told = sorted((node for node in there if node.name > after), key=lambda node: node.name)[:most]
         avoided_by: dict[NodeId, list[BatchId]] = {}
         stalled: dict[NodeId, list[BatchId]] = {}
         for batch in self.world.batches.values():
@@ -407,7 +414,7 @@ class HubCore:
                 avoided_by.setdefault(avoided, []).append(batch.id)
             for stalling in batch.stalls:
                 stalled.setdefault(stalling, []).append(batch.id)
-        found = [
+        return [
             NodeStanding(
                 node=node.id,
                 name=node.name,
@@ -430,10 +437,8 @@ class HubCore:
                 claims=[f"{one.batch.id}/{min(one.members)}" for one in node.claims.values()][:avoided_most],
                 reserved=reserved_shown.of_node(self.world, node),
             )
-            for node in self.world.nodes.values()
-            if node.state is not NodeState.REMOVED
+            for node in told
         ]
-        return sorted(found, key=lambda node: node.name)
 
     # -- for tests
 

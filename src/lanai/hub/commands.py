@@ -27,6 +27,7 @@ from lanai.core.shares import shares
 from lanai.core.wishes import has_ended
 from lanai.hub import questions, reserving
 from lanai.hub.clock import boottime_us, wall_us
+from lanai.hub.lengthy import is_long
 from lanai.model.access import Caller, TokenKind, user_name
 from lanai.model.errors import (
     ErrorBody,
@@ -169,6 +170,8 @@ class Commands:
 
     Args:
         post: puts an event into the inbox.
+        apart: has a question answered by a copy of the hub, under the number that `expect` gave: that returns a Reply,
+            encoded.
         aside: does the first in a thread, and the second on the loop with what came of it.
         afterwards: calls back once the core has handled what was posted.
         answer: answers a request that was registered, in the core's place.
@@ -185,6 +188,7 @@ class Commands:
         batches: Batches,
         *,
         post: Callable[[Event], None],
+        apart: Callable[[str, int, Callable[[], bytes]], None],
         aside: Callable[[Callable[[], Revival], Callable[[Revival], None]], None],
         afterwards: Callable[[Callable[[], None]], None],
         answer: Callable[[int, ErrorBody], None],
@@ -197,6 +201,7 @@ class Commands:
         self._core = core
         self._batches = batches
         self._post = post
+        self._apart = apart
         self._aside = aside
         self._afterwards = afterwards
         self._answer = answer
@@ -211,7 +216,13 @@ class Commands:
         self._is_full = is_full
 
     def take(self, command: messages.Command) -> messages.Reply | None:
-        """Answer at once, or None where the core's Answer will follow."""
+        """Answer at once, or None where the core's Answer, or a copy's, will follow."""
+        if is_long(self._core.world, command):
+            self._apart(command.verb, self._expect(command), lambda: msgspec.msgpack.encode(self._answered(command)))
+            return None
+        return self._answered(command)
+
+    def _answered(self, command: messages.Command) -> messages.Reply | None:
         handler = _HANDLERS.get(command.verb)
         try:
             if handler is None:
@@ -283,7 +294,7 @@ class Commands:
     def nodes(self, command: messages.Command) -> dict[str, Any]:
         """The next nodes by name, and the name to go on after, None where none are left."""
         after = _arguments(command, OfNodes).after
-        found = [node for node in self._core.nodes(boottime_us(), AVOIDED_BY) if node.name > after][:NODES]
+        found = self._core.nodes(boottime_us(), AVOIDED_BY, after, NODES)
         return {"nodes": found, "next": found[-1].name if len(found) == NODES else None}
 
     def policy(self, command: messages.Command) -> dict[str, Any]:

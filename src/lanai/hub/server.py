@@ -22,6 +22,7 @@ from lanai.core.world import Kept
 from lanai.hub import identity
 from lanai.hub.apiprocess import Access, ApiProcess
 from lanai.hub.clock import boottime_us, wall_us
+from lanai.hub.lengthy import LongQuestions
 from lanai.hub.loop import Heart
 from lanai.hub.peers import STALLED_S, Peer
 from lanai.hub.standing import RENEWED_S, renewals
@@ -103,6 +104,7 @@ class Hub:
         Raises:
             LanaiError: it cannot start, and nothing was changed.
         """
+        self._copies = LongQuestions(asyncio.get_running_loop())
         self._lobby = Lobby(allow_many_connections(), _log)
         self._store = SqliteWriter(self._directory, durability=self._options.durability)
         try:
@@ -138,6 +140,7 @@ class Hub:
             self._core,
             self._store,
             hub=meta["hub"],
+            apart=self._copies.ask,
             facts=self._facts,
             stop=self._stop_asked,
             end=self._end_as_asked,
@@ -345,6 +348,7 @@ class Hub:
         for door in self._doors:
             door.close()
         self._api.stop()
+        self._copies.close()
         if hasattr(self, "_heart"):
             self._heart.stop()
             if self._ended.done() and not self._ended.cancelled() and self._ended.result() == 0:

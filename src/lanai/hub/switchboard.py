@@ -19,6 +19,7 @@ from lanai.core.hub import HubCore
 from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
 from lanai.hub.commands import Batches, Commands, reply
+from lanai.hub.copies import Outcome
 from lanai.hub.handouts import Handouts
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
@@ -48,6 +49,7 @@ class Switchboard:
 
     Args:
         hub: the hub's uuid.
+        apart: has a question answered by a copy of the hub (see `hub.lengthy`).
         facts: what the hub says of itself.
         stop: makes ready for its end; raises LanaiError to refuse.
         end: ends it.
@@ -59,6 +61,7 @@ class Switchboard:
         store: Store,
         *,
         hub: str,
+        apart: Callable[[str, Callable[[], bytes], Callable[[Outcome], None]], None],
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
         end: Callable[[], None],
@@ -67,6 +70,7 @@ class Switchboard:
         self._core = core
         self._store = store
         self._hub = hub
+        self._apart = apart
         self._lines = LineSource(store)
         self._streams = Streams(core, store, self._peer_of)
         self._handouts = Handouts(core, self._lines, self._streams, self._peer_of, self._later)
@@ -95,6 +99,7 @@ class Switchboard:
             self._core,
             self._store,
             post=heart.post,
+            apart=self._ask_copy,
             aside=heart.aside,
             afterwards=heart.afterwards,
             answer=lambda request, error: self._answer(do.Answer(request, error=error)),
@@ -437,6 +442,19 @@ class Switchboard:
                 self.heart.post(events.BatchAbandoned(batch))
         else:
             peer.send(reply(request, effect.result))
+
+    def _ask_copy(self, verb: str, request: int, work: Callable[[], bytes]) -> None:
+        self._apart(verb, work, lambda outcome: self._answer_of_copy(request, outcome))
+
+    def _answer_of_copy(self, number: int, outcome: Outcome) -> None:
+        found = self._requests.pop(number, None)
+        if found is None:
+            return
+        peer, request, _ = found
+        if isinstance(outcome, bytes):
+            peer.send(msgspec.msgpack.decode(outcome, type=messages.Reply))
+        else:
+            peer.send(messages.Reply(request, error=outcome.body()))
 
     def _batch_moved(self, effect: do.BatchMoved) -> None:
         if effect.has_ended:

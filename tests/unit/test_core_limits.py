@@ -19,6 +19,7 @@ from lanai.model.job import AttemptResult
 from lanai.model.policy import (
     EVERYONE,
     AccountPolicy,
+    BackfillKind,
     Bound,
     GroupPolicy,
     Limits,
@@ -26,6 +27,7 @@ from lanai.model.policy import (
     ServicePolicy,
     UserPolicy,
 )
+from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
 
 JOBS_8_10 = Limits(jobs=Bound(8, 10))
@@ -49,6 +51,23 @@ def reason(hub: Recorder, batch: BatchId) -> tuple[object, object]:
 
 def at_nodes(hub: Recorder, *batches: BatchId) -> int:
     return sum(hub.batch(batch).sent for batch in batches)
+
+
+@pytest.mark.parametrize("backfill", ["easy", "none"])
+def test_who_is_at_his_soft_limit_is_told_once_why_he_waits(hub: Recorder, backfill: BackfillKind) -> None:
+    """He would have what nobody else can, and there is nothing. Each pass said both, and each was new to the store."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(0, 9))}, backfill=backfill))
+    hub.join("n", capacity(cpus=2))
+    hub.submit(4, user="bob")
+    hub.start()
+    batch = hub.submit(2)
+    hub.take_kept(SaveReason)
+    for _ in range(3):
+        hub.core.world.needs_pass = True
+        hub.start()
+    code = "no_room" if backfill == "easy" else "limit_user_jobs"
+    assert [record.code for record in hub.take_kept(SaveReason) if record.batch == batch] == [code]
+    assert reason(hub, batch)[0] == code
 
 
 def test_a_user_runs_no_more_than_his_limit_in_all_his_batches(hub: Recorder) -> None:

@@ -70,6 +70,9 @@ def test_whose_service_may_not_backfill_waits_behind_a_promise(hub: Recorder) ->
     usual = hub.submit(1, shape=shape(1, 1))
     assert started(hub) == [usual]
     assert hub.counts(patient) == {"queued": 1}
+    why = hub.core.why(patient, None)
+    assert why is not None and why["code"] == "behind"
+    assert "start before nobody" in why["verdict"]
 
 
 @pytest.mark.parametrize(("reserves", "begun"), [(False, True), (True, False)])

@@ -21,6 +21,7 @@ from lanai.core.world import World
 from lanai.model.ids import Index
 from lanai.model.node import NodeState
 from lanai.model.node_names import names_of
+from lanai.model.policy import DEFAULT_SERVICE
 from lanai.model.records import SaveReason
 from lanai.model.resources import Capacity, Shape
 from lanai.model.units import format_bytes
@@ -78,6 +79,13 @@ def text_of(world: World, batch: Batch, line: Line) -> str:
 def is_behind(world: World, line: Line, first: Line) -> None:
     """The line waits because another one is first, has no room, and nothing may pass it."""
     set_reason(world, line, "behind", f"batch {first.batch} is in front of it and finds no room; there is no backfill")
+
+
+def is_not_backfilled(world: World, batch: Batch, line: Line) -> None:
+    """The line waits because others are in front of it, and its service lets nothing start before such."""
+    name = batch.settings.service or DEFAULT_SERVICE
+    text = f"others are in front of it and find no room; jobs of the service {name} start before nobody (backfill = false)"
+    set_reason(world, line, "behind", text)
 
 
 def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:

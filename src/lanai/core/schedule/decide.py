@@ -175,8 +175,7 @@ class Sweep:
             if self._held >= self._depth:
                 self._backfill()
                 break
-        if not self._is_blocked:
-            self._try_those_aside()
+        self._try_those_aside()
         self._put_down()
         if self.is_over:
             self.promising.keep_rest()
@@ -277,6 +276,8 @@ class Sweep:
                 self._put_aside(batch, line)
             elif self._left[line]:
                 has_way = service.may_backfill and self._makes_way(batch, line)
+                if not service.may_backfill:
+                    explain.is_not_backfilled(world, batch, line)
                 if service.reserves_always and not has_way:
                     self._promise(batch, line)
 
@@ -292,10 +293,15 @@ class Sweep:
                 explain.limit_reached(self._world, line, self.considered)
 
     def _try_those_aside(self) -> None:
-        """Within the soft limits nobody else can start: those that only these hold back may have what is left."""
+        """Within the soft limits nobody else can start: those that only these hold back may have what is left, if any.
+
+        Who finds no room waits for that, whatever his limits: so each of them is told once why he waits.
+        """
         for batch, line in self._aside:
-            self._start_all(batch, line, hard=True)
-            if self._left[line] and not self._is_allowed(batch, line, hard=True):
+            if self.is_over:
+                return
+            has_no_room = not self._is_blocked and self._start_all(batch, line, hard=True)
+            if self._left[line] and not has_no_room:
                 explain.limit_reached(self._world, line, self.considered)
 
     def _start_all(self, batch: Batch, line: Line, *, hard: bool) -> bool:
@@ -311,10 +317,11 @@ class Sweep:
         """A limit holds the line: nothing is kept for it. Where that is a soft one only, it may be tried once more."""
         if line in self._world.promises:
             self._world.lift(self._world.promises.pop(line))
-        explain.limit_reached(self._world, line, self.considered)
         if self._is_allowed(batch, line, hard=True):
             self._aside.append((batch, line))
-        elif self._could_start(batch, line):
+            return
+        explain.limit_reached(self._world, line, self.considered)
+        if self._could_start(batch, line):
             limits.keep(self._world, line)
         else:
             self._release(line)

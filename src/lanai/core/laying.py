@@ -95,7 +95,8 @@ def relay(world: World, node: Node) -> None:
     for live in all_of_them:
         _lift_from(live, node)
     for live in all_of_them:
-        lay_on(world, live, node)
+        if live.names.globs or node.name in live.names.exact:
+            lay_on(world, live, node)
 
 
 def relay_all(world: World) -> Work:
@@ -103,7 +104,7 @@ def relay_all(world: World) -> Work:
     world.reservations_skew_us = world.wall_seen_us - world.wall_us
     for live in world.reservations.values():
         live.laid.clear()
-    to_match = sum(1 + len(live.names.globs) for live in world.reservations.values())
+    to_match = len(world.reservations) // 8 + sum(len(live.names.globs) for live in world.reservations.values())
     for node in list(world.nodes.values()):
         relay(world, node)
         yield to_match + 2 * cost_of(node)

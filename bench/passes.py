@@ -1,11 +1,11 @@
 """One pass of the core in a large world: 10,000 nodes, 110,000 attempts, 1,000,000 jobs that wait in 2,000 lines.
 
-    python bench/passes.py 1 | 16 | fill
+    python bench/passes.py 1 | 16 | fill | reserve
 
 The number is how many lines are promised a time. The world is made by the core's own events. Between
 passes 90 attempts end, which the fast path follows up. The garbage
-collector is off, as in the hub. And 32,000 slots over 1,000 nodes are filled from empty for 40 users. What
-is timed are the calls of the core.
+collector is off, as in the hub. And 32,000 slots over 1,000 nodes are filled from empty for 40 users; and thousands of
+nodes of the large world, but for those who wait, are reserved in several ways. What is timed are the calls of the core.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ from lanai.core.events import (
     Event,
     NodeJoined,
     NodeTookStock,
+    ReservationDropped,
+    ReservationRenewed,
+    ReservationWished,
 )
 from lanai.core.hub import HubCore
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, NodeId, ShapeId
 from lanai.model.job import AttemptResult
+from lanai.model.reservation import Period, Reservation, Rule
 from lanai.model.resources import Capacity, Shape
 
 GIB = 1 << 30
@@ -70,6 +74,19 @@ class World:
             self._note(decision.effects)
             if not self.core.needs_pass:
                 return whole_s, longest_s
+
+    def work(self, event: Event) -> tuple[float, float]:
+        """One wish and all the work that it makes, without passes between; returns what `decide` does."""
+        calls = [lambda: self.core.handle(self.now_us, [event])]
+        whole_s = longest_s = 0.0
+        while calls or self.core.world.work:
+            call = calls.pop() if calls else lambda: self.core.decide(self.now_us)
+            began_s = time.perf_counter()
+            call()
+            took_s = time.perf_counter() - began_s
+            whole_s, longest_s = whole_s + took_s, max(longest_s, took_s)
+            self.core.world.needs_pass = False
+        return whole_s, longest_s
 
     def join(self, name: str, cpus: int, memory_gib: int, gpus: int, features: tuple[str, ...] = ()) -> None:
         """A node comes."""
@@ -123,9 +140,8 @@ def shapes_of(rng: random.Random, count: int) -> list[Shape]:
     ]
 
 
-def large_world(depth: int) -> dict[str, float]:
-    """Milliseconds of 60 passes, and the longest call of all."""
-    rng = random.Random(4)
+def busy_world(depth: int) -> World:
+    """10,000 nodes on which all runs that fits, and nobody waits who could start."""
     world = World(depth)
     for number in range(NODES):
         world.join(f"n{number}", *TYPES[number % 4], features=("abc"[number // 4 % 3],))
@@ -134,6 +150,13 @@ def large_world(depth: int) -> dict[str, float]:
         small = Shape(cpu_milli=5538, memory_bytes=4 * GIB, time_limit_us=minutes * MINUTE_US)
         world.submit("filler", [(9_000, large), (RUNNING // 5 - 9_000, small)])
     world.decide()
+    return world
+
+
+def large_world(depth: int) -> dict[str, float]:
+    """Milliseconds of 60 passes, and the longest call of all."""
+    rng = random.Random(4)
+    world = busy_world(depth)
     per_leaf = LINES // LEAVES + 1
     shapes = shapes_of(rng, LINES)
     for leaf in range(LEAVES):
@@ -176,6 +199,34 @@ def filled_from_empty() -> dict[str, float]:
     }
 
 
+def reserved() -> dict[str, float]:
+    """Milliseconds that reservations over thousands of nodes take, and the longest call of all."""
+    world = busy_world(1)
+    rule = Rule(on=tuple(range(7)), from_minute=0, to_minute=60, timezone="UTC")
+
+    def days(first_hour: int) -> tuple[Period, ...]:
+        begins = [world.wall_us + (first_hour + 24 * day) * 60 * MINUTE_US for day in range(14)]
+        return tuple(Period(begin_us, begin_us + 60 * MINUTE_US) for begin_us in begins)
+
+    def wish(name: str, first_hour: int, *, is_change: bool = False, count: int = 0) -> Event:
+        made = Reservation(name=name, nodes="*", count=count, rule=rule, periods=days(first_hour))
+        return ReservationWished(1, made, is_change, world.wall_us)
+
+    gc.collect()
+    took = {
+        "made": world.work(wish("all", 5)),
+        "made beside another": world.work(wish("also", 7)),
+        "made by number": world.work(wish("some", 9, count=4_000)),
+        "changed": world.work(wish("some", 11, is_change=True, count=4_010)),
+        "renewed": world.work(ReservationRenewed("all", rule, days(6))),
+        "dropped": world.work(ReservationDropped(1, "also", world.wall_us)),
+    }
+    return {
+        **{f"{what}_ms": 1000 * whole_s for what, (whole_s, _) in took.items()},
+        "longest_call_ms": 1000 * max(longest_s for _, longest_s in took.values()),
+    }
+
+
 def measured(what: str) -> dict[str, float]:
     """What this program prints, run by itself: its garbage collector is frozen, and its memory counted."""
     words = [sys.executable, __file__, what]
@@ -187,4 +238,5 @@ def measured(what: str) -> dict[str, float]:
 if __name__ == "__main__":
     gc.disable()
     what = sys.argv[1] if len(sys.argv) > 1 else "1"
-    print(json.dumps(filled_from_empty() if what == "fill" else large_world(int(what))))
+    others = {"fill": filled_from_empty, "reserve": reserved}
+    print(json.dumps(others[what]() if what in others else large_world(int(what))))

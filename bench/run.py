@@ -203,7 +203,7 @@ def measure_replays(report: Report, scale: Scale, say: Callable[[str], None]) ->
 
 
 def measure_passes(report: Report, scale: Scale, say: Callable[[str], None]) -> None:
-    """One pass of the core in a large world, and many nodes filled at once."""
+    """One pass of the core in a large world, many nodes filled at once, and many reserved."""
     found: dict[str, dict[str, float]] = {}
     for depth in ("1", "16"):
         one = found[f"depth {depth}"] = passes.measured(depth)
@@ -218,6 +218,9 @@ def measure_passes(report: Report, scale: Scale, say: Callable[[str], None]) -> 
     title = f"{filled['started']:,.0f} slots over 1,000 nodes filled from empty"
     report.against(title, "filled from empty", filled["ms"])
     report.against(f"{title}: longest call", "one call", filled["longest_call_ms"])
+    reserved = found["reserved"] = passes.measured("reserve")
+    say(f"reserved: {reserved}")
+    report.against("daily reservations over 10,000 nodes: longest call", "one call", reserved["longest_call_ms"])
     report.results["passes_ms"] = found
 
 

@@ -60,9 +60,13 @@ class Recorder:
 
     def decide(self) -> None:
         """Passes until none is wanted any more."""
-        self._note(self.core.decide(self.now_us))
+        self.decide_once()
         while self.core.needs_pass:
-            self._note(self.core.decide(self.now_us))
+            self.decide_once()
+
+    def decide_once(self) -> None:
+        """One call: a pass, or a part of what is long work."""
+        self._note(self.core.decide(self.now_us))
 
     def wait(self, seconds: float) -> None:
         """Time passes, second by second as in the hub's loop."""

@@ -272,7 +272,7 @@ def test_what_waits_at_a_node_is_asked_back_when_it_is_reserved_soon(hub: Record
     hub.take_all()
     assert hub.node(node).surplus_count
     wish(hub, 0.5, 20)
-    assert [type(effect) for effect in hub.take_all()] == [RecallJobs, Answer]
+    assert [type(effect) for effect in hub.take_all()] == [Answer, RecallJobs]
 
 
 def test_a_promise_makes_way_for_what_is_reserved_after_it(hub: Recorder) -> None:

@@ -1,6 +1,7 @@
 """In seeded worlds in virtual time: what is reserved is never others', and no node ever has more than there is.
 
-Jobs run for no longer than they say. People make and drop reservations, nodes come, the hub is killed and comes back.
+Jobs run for no longer than they say. People make, change and drop reservations, nodes come, the hub is killed and comes
+back; and all of this may happen between any two parts of the work of making one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pytest
 
 from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import events as ev
+from lanai.core import long_work
 from lanai.core.effects import StartAttempts
 from lanai.core.nodes import Node
 from lanai.core.reserved import Live
@@ -44,6 +46,7 @@ class World:
         self.spooled: dict[NodeId, int] = {}
         self.began_within: dict[tuple[GrantId, Index], set[str]] = {}
         """Reservations that had begun, or were made, when an attempt of somebody else was there already."""
+        self.known: list[Live] = []
         self.made = self.held = 0
         for number in range(self.random.randint(2, 4)):
             self.hub.join(f"n{number}", capacity(cpus=self.random.choice((2, 4, 8)), gib=8))
@@ -52,14 +55,20 @@ class World:
 
     def step(self) -> None:
         happen = self.random.choices(
-            (self.submit, self.reserve, self.drop, self.pass_time, self.restart), weights=(4, 2, 0.5, 12, 0.1)
+            (self.submit, self.reserve, self.change, self.drop, self.join, self.pass_time, self.restart),
+            weights=(4, 2, 0.5, 0.5, 0.2, 12, 0.1),
         )
         happen[0]()
+        self.check()
         if self.random.random() < 0.8:
             self.hub.core.world.needs_pass = True
-            self.hub.decide()
-        self.note_starts()
-        self.check()
+            # Where the work is done in parts, some of it may be left.
+            for _ in range(self.random.randint(1, 6) if long_work.MOST == 1 else 1000):
+                if self.hub.core.needs_pass:
+                    self.hub.decide_once()
+                    self.note_new()
+                    self.note_starts()
+                    self.check()
 
     def submit(self) -> None:
         wide = self.random.random() < 0.2
@@ -79,15 +88,26 @@ class World:
         self.hub.submit(self.random.randint(1, 6), user=user, shape=shape, reservation=bound)
 
     def reserve(self) -> None:
+        self.made += 1
+        self.wish(f"r{self.made}", is_change=False)
+
+    def change(self) -> None:
+        if names := list(self.hub.core.world.reservations):
+            self.wish(self.random.choice(names), is_change=True)
+
+    def join(self) -> None:
+        if len(self.hub.core.world.nodes) < 6:
+            self.hub.join(f"n{len(self.hub.core.world.nodes)}", capacity(cpus=4, gib=8))
+
+    def wish(self, name: str, *, is_change: bool) -> None:
         now_us, pick = self.hub.now_us, self.random.choice
         begin_us = now_us + self.random.randint(0, 30) * MINUTE
         kinds: tuple[Kind, ...] = ("exclusive", "exclusive", "preferring", "maintenance")
         kind = pick(kinds)
         is_whole = kind == "maintenance" or self.random.random() < 0.5
         by_number = self.random.random() < 0.5
-        self.made += 1
         made = Reservation(
-            name=f"r{self.made}",
+            name=name,
             kind=kind,
             periods=(Period(begin_us, begin_us + self.random.randint(1, 40) * MINUTE),),
             count=self.random.randint(1, 2) if by_number else 0,
@@ -99,14 +119,15 @@ class World:
                 max_time_us=pick((0, 0, 10 * MINUTE)),
             ),
         )
-        self.hub.feed(ev.ReservationWished(9, made, False, now_us))
+        self.hub.feed(ev.ReservationWished(9, made, is_change, now_us))
         self.hub.take_all()
-        self.note_late()
+        self.note_new()
 
     def drop(self) -> None:
         if names := list(self.hub.core.world.reservations):
             self.hub.feed(ev.ReservationDropped(9, self.random.choice(names), self.hub.now_us))
             self.hub.take_all()
+            self.note_new()
 
     def pass_time(self) -> None:
         """To the next end, beginning or minute, whichever is first; and what ends then ends."""
@@ -116,6 +137,7 @@ class World:
         hub.now_us = max(hub.now_us, min(times))
         nodes = [node.id for node in hub.core.world.nodes.values()]
         hub.feed(*(ev.NodeHeard(node, "", hub.now_us) for node in nodes), ev.TimePassed(hub.now_us))
+        self.note_new()
         self.note_starts()
         self.check()
         over = [key for key, at_us in self.ends.items() if at_us <= hub.now_us]
@@ -156,7 +178,8 @@ class World:
         for number, index in list(self.ends):
             if number not in hub.core.world.grants:
                 del self.ends[number, index]
-        self.note_late()
+        self.known = []
+        self.note_new()
 
     # -- what is noted
 
@@ -175,11 +198,11 @@ class World:
                     self.ends[held.id, index] = self.hub.now_us + length_us
         self.hub.take_all()
 
-    def note_late(self) -> None:
+    def note_new(self) -> None:
         """Who is on a node when a reservation is made of it is not ended by that."""
-        world = self.hub.core.world
-        for live in world.reservations.values():
-            for node in live.nodes.values():
+        before, self.known = self.known, list(self.hub.core.world.reservations.values())
+        for live in self.known:
+            for node in live.nodes.values() if live not in before else ():
                 for held in (*node.grants.values(), *node.claims.values()):
                     for index in held.members:
                         self.began_within.setdefault((held.id, index), set()).add(live.made.name)
@@ -192,8 +215,14 @@ class World:
         for node in world.nodes.values():
             assert not node.free & guard, "more runs than there is"
             for step in node.steps:
-                if isinstance(step.owner, Live) and step.begin_us <= self.hub.now_us < step.end_us:
-                    self.check_step(node, step.owner, step.vector, step.end_us)
+                live = step.owner
+                is_now = step.begin_us <= self.hub.now_us < step.end_us
+                if isinstance(live, Live) and live.is_in_force and is_now:
+                    self.check_step(node, live, step.vector, step.end_us)
+        for live in world.reservations.values():
+            on_them = [node for node in world.nodes.values() if any(step.owner is live for step in node.steps)]
+            if any(period.end_us > self.hub.now_us for period in live.made.periods):
+                assert on_them == sorted(live.nodes.values(), key=lambda node: node.id), "whole, or not there"
 
     def check_step(self, node: Node, live: Live, reserved: int, end_us: int) -> None:
         world = self.hub.core.world
@@ -225,3 +254,10 @@ def test_what_is_reserved_is_never_others(seed: int) -> None:
     for _ in range(STEPS):
         world.step()
     assert world.made > 10 and world.held > 0, "something was at stake"
+
+
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_nor_is_it_while_another_is_being_made(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call does the smallest part of the work."""
+    monkeypatch.setattr(long_work, "MOST", 1)
+    test_what_is_reserved_is_never_others(seed)

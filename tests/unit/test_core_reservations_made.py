@@ -7,6 +7,7 @@ import pytest
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.effects import Answer
+from lanai.core.nodes import Node
 from lanai.core.reserved_shown import of_node, standings
 from lanai.core.reserving_tried import rehearse
 from lanai.model.errors import Refusal
@@ -214,6 +215,44 @@ def test_a_change_leaves_what_it_does_not_name(hub: Recorder) -> None:
     assert reserve(hub, 0, 0, count=1, periods=(longer,), is_change=True) == ["b"]
     assert reserve(hub, 0, 0, count=2, periods=(longer,), is_change=True) == ["a", "b"]
     assert reserve(hub, 0, 0, count=1, periods=(longer,), is_change=True) == ["b"]
+
+
+def test_it_keeps_its_node_though_another_is_free_by_now(hub: Recorder) -> None:
+    node = hub.join("a")
+    hub.submit(1, user="bob", shape=job(2, 60))
+    hub.start()
+    hub.join("b")
+    assert reserve(hub, 10, 20, count=1) == ["b"]
+    hub.end(node, 1, 1)
+    hub.take_all()
+    assert reserve(hub, 10, 30, count=1, is_change=True) == ["b"]
+
+
+def test_what_it_is_short_of_is_told_once(hub: Recorder) -> None:
+    hub.join("a")
+    hub.join("b")
+    rule = Rule(on=(0, 1, 2, 3, 4, 5, 6), from_minute=0, to_minute=10, timezone="UTC")
+    periods = tuple(Period(hub.now_us + n * 60 * MINUTE, hub.now_us + (n * 60 + 10) * MINUTE) for n in range(1, 4))
+    reserve(hub, 0, 0, count=2, rule=rule, periods=periods[:2])
+    hub.feed(ev.NodeWished(3, "b", "remove", hub.now_us))
+    hub.take_all()
+    hub.feed(ev.ReservationRenewed("r", rule, periods))
+    assert standings(hub.core.world)[0].short == ("b is gone, or without its features",)
+    assert told(hub) == ["reservation_made", "reservation_short"]
+
+
+def test_thousands_of_nodes_may_have_long_names(hub: Recorder) -> None:
+    """Their names together are longer than any expression may be."""
+    template = hub.node(hub.join("x" * 250))
+    for number in range(2, 500):
+        node = Node(NodeId(number), f"{number}" + "x" * 240, b"")
+        node.state, node.total, node.free = template.state, template.total, template.free
+        hub.core.world.nodes[node.id] = node
+        hub.core.world.names[node.name] = node.id
+    wish(hub, 10, 20, count=450)
+    hub.decide()
+    answer = hub.answer()
+    assert answer is not None and answer["count"] == 450
 
 
 def test_a_standing_one_goes_on_from_period_to_period(hub: Recorder) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from lanai.core.batches import Batch
-from lanai.core.effects import Answer
+from lanai.core.effects import Answer, Effect
 from lanai.core.events import (
     BatchChanged,
     BatchClosed,
@@ -27,11 +27,11 @@ from lanai.core.events import (
     TokenCreated,
     TokensRevoked,
 )
+from lanai.core.long_work import Work
 from lanai.core.nodes import Node
 from lanai.core.reserved_shown import reservation_facts
 from lanai.core.world import World
 from lanai.model.access import Action, Caller
-from lanai.model.errors import ErrorBody
 from lanai.model.ids import NodeId
 from lanai.model.ranges import format_ranges
 from lanai.model.records import Facts, SaveAudit
@@ -73,10 +73,18 @@ def watched(world: World, event: W, handler: Callable[[World, W], None]) -> None
     before = look()
     mark = len(world.effects)
     handler(world, event)
-    answers = [each for each in world.effects[mark:] if isinstance(each, Answer) and each.request == event.request]
-    error = answers[0].error if answers else None
-    told = answers[0].result if answers else None
-    _keep(world, event.caller, event, before, {} if error else {**look(), **_plain(told or {})}, error)
+    _keep(world, event.caller, event, before, look, world.effects[mark:])
+
+
+def watched_work(world: World, event: W, handler: Callable[[World, W], Work]) -> Work:
+    """The same of a wish that is long work, and is answered in the call in which that ends."""
+    if event.caller is None:
+        yield from handler(world, event)
+        return
+    look = _look_at(world, event)
+    before = look()
+    yield from handler(world, event)
+    _keep(world, event.caller, event, before, look, world.effects[-1:])
 
 
 def note(world: World, event: Noted) -> None:
@@ -99,13 +107,18 @@ def note(world: World, event: Noted) -> None:
     )
 
 
-def _keep(world: World, caller: Caller, event: Wish, before: Facts, after: Facts, error: ErrorBody | None) -> None:
+def _keep(
+    world: World, caller: Caller, event: Wish, before: Facts, look: Callable[[], Facts], effects: list[Effect]
+) -> None:
+    answers = [each for each in effects if isinstance(each, Answer) and each.request == event.request]
+    error = answers[0].error if answers else None
+    told = answers[0].result if answers else None
+    after = {} if error else {**look(), **_plain(told or {})}
     action, subject = _what(event)
     world.last_audit += 1
     at_us = event.wall_us or world.wall_us
     why = error.message if error else ""
-    row = SaveAudit(world.last_audit, at_us, caller, action, subject, before, after, error is not None, why)
-    world.keep(row)
+    world.keep(SaveAudit(world.last_audit, at_us, caller, action, subject, before, after, error is not None, why))
 
 
 def _what(event: Wish) -> tuple[Action, str]:

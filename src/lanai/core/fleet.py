@@ -6,7 +6,7 @@ killed, grants that it has lost are sent again.
 
 from __future__ import annotations
 
-from lanai.core import ends, giving_way, reservations, wide
+from lanai.core import ends, giving_way, laying, wide
 from lanai.core.effects import AcceptNode, Answer, DismissNode, DrainNode, KillAttempts, RejectNode, StartAttempts
 from lanai.core.events import NodeDisconnected, NodeHeard, NodeJoined, NodeTookStock, NodeWished
 from lanai.core.nodes import Grant, Node
@@ -114,7 +114,7 @@ def _take_facts(world: World, node: Node, event: NodeJoined) -> None:
     if node.state is NodeState.REMOVED:
         node.is_drained = False
     node.become(NodeState.UP)
-    reservations.relay(world, node)
+    laying.relay(world, node)
     world.keep(node.record())
 
 
@@ -271,7 +271,7 @@ def _apply_wish(world: World, node: Node, wish: str) -> None:
         world.step_out(node)
         world.do(DismissNode(node.id))
         node.connection = 0
-        reservations.relay(world, node)
+        laying.relay(world, node)
     else:
         node.is_drained = wish == "drain"
         if node.is_in_step:

@@ -21,6 +21,7 @@ from lanai.core import (
     history,
     holds,
     intake,
+    laying,
     policy,
     reservations,
     reserved_shown,
@@ -64,6 +65,7 @@ from lanai.core.events import (
     TokenCreated,
     TokensRevoked,
 )
+from lanai.core.long_work import Work
 from lanai.core.schedule import decide as scheduler
 from lanai.core.schedule import limits, preempt
 from lanai.core.schedule.lines import Line
@@ -135,6 +137,13 @@ def _audited(
     return _takes(kind, lambda world, event: audit.watched(world, event, handler))
 
 
+def _worked(
+    kind: type[audit.W], handler: Callable[[World, audit.W], Work]
+) -> tuple[type[Event], Callable[[World, Event], None]]:
+    """Of a wish that waits for its turn, and may take more than this call."""
+    return _takes(kind, lambda world, event: world.work.begin(audit.watched_work(world, event, handler)))
+
+
 _HANDLERS: Final = dict(
     (
         _takes(AttemptsEnded, ends.on_ended),
@@ -159,9 +168,9 @@ _HANDLERS: Final = dict(
         _audited(TokenCreated, tokens.on_created),
         _audited(TokensRevoked, tokens.on_revoked),
         _audited(PolicyChanged, policy.on_changed),
-        _audited(ReservationWished, reservations.on_wished),
-        _audited(ReservationDropped, reservations.on_dropped),
-        _takes(ReservationRenewed, reservations.on_renewed),
+        _worked(ReservationWished, reservations.on_wished),
+        _worked(ReservationDropped, reservations.on_dropped),
+        _takes(ReservationRenewed, lambda world, event: world.work.begin(reservations.on_renewed(world, event))),
         _audited(HubStopWished, _on_stop_wished),
         _takes(Noted, audit.note),
         _takes(TailArrived, _on_tail),
@@ -239,6 +248,8 @@ class HubCore:
         has_fast_path: bool = True,
     ) -> None:
         self.world = World(epoch=epoch, lease_us=lease_us, kept=kept, policy=policy, has_fast_path=has_fast_path)
+        self._has_passed = True
+        """The last call of `decide` was a pass."""
 
     # -- start
 
@@ -283,13 +294,21 @@ class HubCore:
 
     @property
     def needs_pass(self) -> bool:
-        """Something has changed since the last pass."""
-        return self.world.needs_pass
+        """Something has changed since the last pass, or there is work left to do."""
+        return self.world.needs_pass or bool(self.world.work)
 
     def decide(self, now_us: int) -> Decision:
-        """One pass of the scheduler. When `needs_pass` is still true afterwards, it wants to be called again."""
+        """One pass of the scheduler, or, in turn with passes, a part of what is long work.
+
+        When `needs_pass` is still true afterwards, it wants to be called again.
+        """
         world = self._begin(now_us)
-        world.needs_pass = not scheduler.decide(world)
+        if world.work and (self._has_passed or not world.needs_pass):
+            self._has_passed = False
+            world.work.go_on()
+        else:
+            self._has_passed = True
+            world.needs_pass = not scheduler.decide(world)
         return self._end()
 
     def next_due_us(self) -> int | None:
@@ -471,12 +490,13 @@ class HubCore:
             assert node.free == node.total - used, node.name
         assert world.total == sum(node.total for node in world.nodes.values() if node.is_in_step)
         limits.check(world)
-        reservations.check(world)
+        laying.check(world)
 
     def _begin(self, now_us: int) -> World:
         world = self.world
         world.pass_time(now_us)
         world.records, world.effects, world.moved = [], [], {}
+        world.work.begin_call()
         return world
 
     def _end(self) -> Decision:

@@ -214,15 +214,20 @@ class Node:
         self.changes += 1
         self.free = self.total - sum(grant.line.vector for grant in self.claims.values())
 
-    def lay(self, step: Step) -> None:
-        """Keep an amount of the node from others for a time."""
-        self.steps.append(step)
-        self.until_us = min(self.until_us, step.begin_us)
+    def lay(self, *steps: Step) -> None:
+        """Keep amounts of the node from others for a time each, the first to begin first."""
+        if steps:
+            self.steps += steps
+            self.until_us = min(self.until_us, steps[0].begin_us)
 
     def lift(self, owner: object) -> None:
         """What was kept for this owner is no longer."""
-        self.steps = [step for step in self.steps if step.owner is not owner]
-        self.until_us = min((step.begin_us for step in self.steps), default=NEVER_US)
+        self.put_steps([step for step in self.steps if step.owner is not owner])
+
+    def put_steps(self, steps: list[Step]) -> None:
+        """This is what is kept of the node from now on."""
+        self.steps = steps
+        self.until_us = min((step.begin_us for step in steps), default=NEVER_US)
 
     def record(self) -> SaveNode:
         """The node as a record."""

@@ -1,39 +1,34 @@
-"""Reservations made by people: made, changed, begun, over, dropped; and the steps they lay on nodes.
+"""Reservations made by people: made, changed, renewed, begun, over, dropped.
 
-A reservation lies on its nodes as steps, one for each of its periods, that outlast the passes. They are laid anew when
-it changes, when one of its nodes comes, goes or changes, and when the clock on the wall is set: its times are by that
-one, those of steps by the core's own. All of them are kept as one value: they are few, and change seldom.
+All of this is long work, done one thing after the other: who wishes something of one that is being made waits until it
+is. What comes of a wish is kept, put in force (`laying`) and answered in one call, the last of its work. All of them
+are kept as one value: they are few, and change seldom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Final
 
 import msgspec
 
-from lanai.core import explain
+from lanai.core import explain, laying
 from lanai.core.batches import Batch
 from lanai.core.effects import Answer
 from lanai.core.events import ReservationDropped, ReservationRenewed, ReservationWished
-from lanai.core.nodes import NEVER_US, Node, Step
-from lanai.core.recall import recall_from
+from lanai.core.long_work import Part, Work, at_once
 from lanai.core.reserved import Live
-from lanai.core.reserving import amount_on, is_beside, own_times, placed
+from lanai.core.reserving import own_times, placed
 from lanai.core.schedule import access
 from lanai.core.world import SECOND_US, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import LanaiError, NotAllowed, NothingThere, TooMany
 from lanai.model.ids import BatchId
 from lanai.model.moments import format_moment
-from lanai.model.node import NodeState
 from lanai.model.records import SaveMeta
 from lanai.model.reservation import Period, Reservation
 
 META: Final = "reservations"
-SOON_US: Final = 60 * SECOND_US
-"""What waits at a node is asked back that is reserved so soon."""
 SKEW_US: Final = SECOND_US
 """By so much the clock on the wall may be set before steps are laid anew."""
 BYTES_MOST: Final = 2 << 20
@@ -41,41 +36,53 @@ BYTES_MOST: Final = 2 << 20
 
 
 def recover(world: World, meta: Mapping[str, str]) -> None:
-    """Take over what the store holds. To be called once its nodes are there."""
+    """Take over what the store holds. To be called once its nodes are there. Takes as long as it takes."""
     if kept := meta.get(META):
         for made in msgspec.json.decode(kept, type=list[Reservation]):
             live = world.reservations[made.name] = Live(made)
             # What has begun by now was told then, or is not worth telling any more.
             live.began_us = next((each.begin_us for each in made.periods if each.begin_us <= world.wall_us), 0)
-        _lay_all(world)
+        at_once(laying.relay_all(world))
         for live in list(world.reservations.values()):
             _look_at(world, live)
         _settled(world)
+        world.work.go_on()
 
 
 # -- wishes
 
 
-def on_wished(world: World, event: ReservationWished) -> None:
+def on_wished(world: World, event: ReservationWished) -> Work:
     """One more reservation, or one that is to be another."""
     set_clock(world, event.wall_us)
-    before = world.reservations.get(event.reservation.name)
+    before = world.reservations.get(event.reservation.name) if event.is_change else None
     try:
-        made = placed(world, event.reservation, before if event.is_change else None, is_change=event.is_change)
-        _check_size(world, made)
+        live = yield from _laid(world, event.reservation, before, is_change=event.is_change)
     except LanaiError as error:
         world.do(Answer(event.request, error=error.body()))
         return
-    live = before or Live(made)
-    live.take(made)
-    world.reservations[made.name] = live
-    _lay(world, live)
+    made = live.made
+    laying.put_in_force(world, live)
     _settled(world)
     by = f" by {event.caller.user}" if event.caller is not None else ""
     what = f"{len(live.nodes)} node{'s' * (len(live.nodes) != 1)}, {_when(made.periods)}{by}"
     world.tell("reservation_changed" if event.is_change else "reservation_made", made.name, what)
     names = sorted(node.name for node in live.nodes.values())
     world.do(Answer(event.request, {"name": made.name, "nodes": names, "count": len(names)}))
+
+
+def _laid(world: World, wish: Reservation, before: Live | None, *, is_change: bool) -> Part[Live]:
+    """The reservation, laid and not in force yet. Raises LanaiError; nothing is left of it then."""
+    while True:
+        made = yield from placed(world, wish, before, is_change=is_change)
+        _check_size(world, made)
+        live = Live(made, is_in_force=False)
+        yield from laying.lay(world, live)
+        yield len(live.nodes) // 2  # what comes then is done in one call
+        if not made.count or (len(live.nodes) == made.count and not live.short):
+            return live
+        # One of those that were chosen has gone meanwhile, or is another's.
+        laying.end(world, live)
 
 
 def _check_size(world: World, made: Reservation) -> None:
@@ -86,8 +93,9 @@ def _check_size(world: World, made: Reservation) -> None:
         raise TooMany("the lists of all reservations are too long together", code="too_many_reservations", hint=hint)
 
 
-def on_dropped(world: World, event: ReservationDropped) -> None:
+def on_dropped(world: World, event: ReservationDropped) -> Work:
     """A reservation is no more."""
+    yield 1
     live = world.reservations.get(event.name)
     if live is None:
         world.do(Answer(event.request, error=nothing_of_name(event.name).body()))
@@ -98,13 +106,14 @@ def on_dropped(world: World, event: ReservationDropped) -> None:
     world.do(Answer(event.request, {"name": event.name}))
 
 
-def on_renewed(world: World, event: ReservationRenewed) -> None:
+def on_renewed(world: World, event: ReservationRenewed) -> Work:
     """The hub has worked out the periods of a standing reservation for some days more. Old news is left alone."""
     live = world.reservations.get(event.name)
     if live is None or live.made.rule != event.rule or live.made.periods == event.periods:
         return
-    live.take(msgspec.structs.replace(live.made, periods=event.periods))
-    _lay(world, live)
+    renewed = Live(msgspec.structs.replace(live.made, periods=event.periods), is_in_force=False)
+    yield from laying.lay(world, renewed)
+    laying.put_in_force(world, renewed)
     _settled(world)
 
 
@@ -161,19 +170,29 @@ def access_text(made: Reservation) -> str:
 
 def look(world: World) -> None:
     """Time has passed: periods begin, and are over."""
-    skew_us = world.wall_seen_us - world.wall_us
-    if world.reservations and abs(skew_us - world.reservations_skew_us) > SKEW_US:
-        _lay_all(world)
-    if not world.reservations_due_us or world.now_us < world.reservations_due_us:
-        return
-    for live in list(world.reservations.values()):
-        _look_at(world, live)
-    _settled(world)
+    is_due = 0 < world.reservations_due_us <= world.now_us
+    if (is_due or _is_clock_set(world)) and not world.reservations_are_looked_at:
+        world.reservations_are_looked_at = True
+        world.work.begin(_look(world))
 
 
 def next_due_us(world: World) -> int | None:
-    """When `look` is due, by the core's own clock; None: never."""
-    return world.reservations_due_us or None
+    """When `look` is due, by the core's own clock; None: never, or it waits among other work."""
+    return None if world.reservations_are_looked_at else world.reservations_due_us or None
+
+
+def _is_clock_set(world: World) -> bool:
+    skew_us = world.wall_seen_us - world.wall_us
+    return bool(world.reservations) and abs(skew_us - world.reservations_skew_us) > SKEW_US
+
+
+def _look(world: World) -> Work:
+    while _is_clock_set(world):
+        yield from laying.relay_all(world)
+    world.reservations_are_looked_at = False
+    for live in list(world.reservations.values()):
+        _look_at(world, live)
+    _settled(world)
 
 
 def _look_at(world: World, live: Live) -> None:
@@ -182,16 +201,16 @@ def _look_at(world: World, live: Live) -> None:
     if live.began_us and all(period.begin_us != live.began_us for period in left):
         live.began_us = 0
         world.tell("reservation_ended", made.name, "its time is over")
-    if left != made.periods:
-        live.made = msgspec.structs.replace(made, periods=left)
-        _lay(world, live)
     if not left and (made.rule is None or 0 < made.rule.until_us <= wall_us):
         _drop(world, live, "over")
-    elif left and left[0].begin_us <= wall_us and live.began_us != left[0].begin_us:
+        return
+    if left != made.periods:
+        live.leave(msgspec.structs.replace(made, periods=left))
+        world.work.add(laying.clean(world, list(live.nodes.values())))
+    if left and left[0].begin_us <= wall_us and live.began_us != left[0].begin_us:
         live.began_us = left[0].begin_us
         world.tell("reservation_begun", made.name, f"until {format_moment(left[0].end_us)}")
-        for node in live.nodes.values():
-            recall_from(world, node, partial(access.is_admitted, world, live))
+        world.work.add(laying.recall(world, live))
 
 
 def note(world: World) -> frozenset[BatchId]:
@@ -226,80 +245,12 @@ def _why_out(world: World, batch: Batch) -> str:
     return f"it runs in the reservation {name} only, {when}"
 
 
-# -- steps
-
-
-def relay(world: World, node: Node) -> None:
-    """The node has come, gone or changed: what is reserved on it is laid anew, of what was made first first."""
-    for live in world.reservations.values():
-        _lift_from(live, node)
-    for live in world.reservations.values():
-        lay_on(world, live, node)
-
-
-def _lay_all(world: World) -> None:
-    world.reservations_skew_us = world.wall_seen_us - world.wall_us
-    for node in world.nodes.values():
-        relay(world, node)
-    _set_due(world)
-
-
-def _lay(world: World, live: Live) -> None:
-    live.short = {name: why for name, why in live.short.items() if live.names.has(name)}
-    for node in world.nodes.values():
-        lay_on(world, live, node)
-
-
-def lay_on(world: World, live: Live, node: Node) -> None:
-    """Lay the reservation's steps on a node, if that belongs to it; what lay there of it before is lifted.
-
-    A node that has come later, and of which others have reserved too much by then, does not belong to it.
-    """
-    _lift_from(live, node)
-    before = live.short.pop(node.name, "")
-    if node.state is NodeState.REMOVED or not live.covers(node):
-        is_missed = node.name in live.names.exact
-        _see(world, live, node, "is gone, or without its features" if is_missed else "", before)
-        return
-    if live.made.kind != "maintenance" and not is_beside(
-        world, live.made, node, live, is_beneath=True
-    ):
-        _see(world, live, node, "is reserved by others", before)
-        return
-    live.nodes[node.id] = node
-    vector = amount_on(world, live.made, node)
-    is_small = (node.total - vector) & world.layout.guard
-    _see(world, live, node, "has less than is reserved" if is_small else "", before)
-    is_admitted = partial(access.is_admitted, world, live)
-    for begin_us, end_us in own_times(world, live.made.periods):
-        if end_us > world.now_us:
-            lets_in = partial(access.is_let_in, world, live, begin_us, end_us)
-            node.lay(Step(begin_us, end_us, vector, live, lets_in, is_admitted))
-            if begin_us <= world.now_us + SOON_US:
-                recall_from(world, node, is_admitted)
-
-
-def _lift_from(live: Live, node: Node) -> None:
-    if live.nodes.pop(node.id, None) is not None:
-        node.lift(live)
-
-
-def _see(world: World, live: Live, node: Node, short: str, before: str) -> None:
-    """The node keeps what is reserved of it, or (`short`) it does not; said where that is new."""
-    if short:
-        live.short[node.name] = short
-        if short != before:
-            world.tell("reservation_short", live.made.name, f"{node.name} {short}")
-
-
 # -- within
 
 
 def _drop(world: World, live: Live, why: str) -> None:
-    for node in live.nodes.values():
-        node.lift(live)
-    live.nodes.clear()
     del world.reservations[live.made.name]
+    laying.end(world, live)
     world.tell("reservation_dropped", live.made.name, why)
 
 
@@ -312,27 +263,25 @@ def _settled(world: World) -> None:
 
 
 def _set_due(world: World) -> None:
-    times = [
-        at_us
-        for live in world.reservations.values()
-        for period in own_times(world, live.made.periods)
-        for at_us in period
-        if at_us > world.now_us
-    ]
-    # One that has begun and has not been told so is looked at as soon as time passes.
-    is_late = any(
-        period.begin_us <= _wall_us(world) and live.began_us != period.begin_us
-        for live in world.reservations.values()
-        for period in live.made.periods[:1]
-    )
-    world.reservations_due_us = world.now_us if is_late else min(times, default=0)
+    wall_us = _wall_us(world)
+    due_us = 0
+    for live in world.reservations.values():
+        periods = live.made.periods
+        if periods and periods[0].begin_us <= wall_us and live.began_us != periods[0].begin_us:
+            # One that has begun and has not been told so is looked at as soon as time passes.
+            world.reservations_due_us = world.now_us
+            return
+        at_us = next((at_us for period in own_times(world, periods) for at_us in period if at_us > world.now_us), 0)
+        if at_us and (not due_us or at_us < due_us):
+            due_us = at_us
+    world.reservations_due_us = due_us
 
 
 def set_clock(world: World, wall_us: int) -> None:
     """A wish says how late it is. Without reservations nothing has looked at that for a while."""
     if wall_us > world.wall_us:
         world.wall_us, world.wall_seen_us = wall_us, world.now_us
-    if not world.reservations:
+    if not world.reservations and world.coming is None:
         world.reservations_skew_us = world.wall_seen_us - world.wall_us  # nothing lies by the one of before
 
 
@@ -346,11 +295,3 @@ def _when(periods: tuple[Period, ...]) -> str:
         return "at no time yet"
     first = f"from {format_moment(periods[0].begin_us)} to {format_moment(periods[0].end_us)}"
     return first if len(periods) == 1 else f"{first} and {len(periods) - 1} times more"
-
-
-def check(world: World) -> None:
-    """Raise AssertionError where the steps on nodes are not those of the reservations."""
-    for node in world.nodes.values():
-        owners = {step.owner for step in node.steps if isinstance(step.owner, Live)}
-        assert owners <= {live for live in world.reservations.values() if node.id in live.nodes}, node.name
-        assert node.until_us == min((step.begin_us for step in node.steps), default=NEVER_US), node.name

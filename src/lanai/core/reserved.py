@@ -1,22 +1,31 @@
-"""A reservation made by a person, in force: the value, and on which nodes its steps lie."""
+"""A reservation made by a person: the value, and on which nodes its steps lie."""
 
 from __future__ import annotations
 
-from lanai.core.nodes import Node
+from lanai.core.nodes import Node, Step
 from lanai.model.ids import NodeId
 from lanai.model.reservation import Reservation
+from lanai.model.vector import Vector
 
 
 class Live:
-    """One reservation. It owns its steps: `node.lift(live)` takes them off a node."""
+    """One reservation as it was made, changed or renewed last. It owns its steps: `node.lift(live)` takes them off.
 
-    __slots__ = ("began_us", "is_wanted", "made", "names", "nodes", "short")
+    When it changes, another one follows it.
+    """
 
-    def __init__(self, made: Reservation) -> None:
+    __slots__ = ("_features", "began_us", "is_in_force", "is_wanted", "laid", "made", "names", "nodes", "short")
+
+    def __init__(self, made: Reservation, *, is_in_force: bool = True) -> None:
         self.made = made
+        self.is_in_force = is_in_force
+        """Else its steps keep nothing from anybody: it is on its way, or it is no more."""
         self.names = made.names()
+        self._features = frozenset(made.shape.features)
         self.nodes: dict[NodeId, Node] = {}
         """Those with its steps."""
+        self.laid: dict[Vector, tuple[Step, ...]] = {}
+        """The steps by what they take of a node, made when first needed: nodes have them in common."""
         self.short: dict[str, str] = {}
         """Nodes on which it cannot be kept, and why, in words."""
         self.began_us = 0
@@ -24,11 +33,11 @@ class Live:
         self.is_wanted = False
         """Jobs that name it waited at the last pass."""
 
-    def take(self, made: Reservation) -> None:
-        """It is another from now on; its steps are the caller's to lay anew."""
+    def leave(self, made: Reservation) -> None:
+        """Periods of it are over: this is what is left. Steps of those may lie on for a while."""
         self.made = made
-        self.names = made.names()
+        self.laid.clear()
 
     def covers(self, node: Node) -> bool:
         """Whether the node belongs to it, by its name and features."""
-        return self.names.has(node.name) and set(self.made.shape.features) <= set(node.features)
+        return self.names.has(node.name) and (not self._features or self._features.issubset(node.features))

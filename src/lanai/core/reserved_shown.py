@@ -98,7 +98,7 @@ def of_node(world: World, node: Node) -> list[dict[str, str | int]]:
     """What is reserved of the node: of each reservation the present or next period; the first few to begin."""
     steps: dict[str, Step] = {}
     for step in sorted(node.steps, key=lambda step: step.begin_us):
-        if isinstance(step.owner, Live) and step.end_us > world.now_us:
+        if isinstance(step.owner, Live) and step.owner.is_in_force and step.end_us > world.now_us:
             steps.setdefault(step.owner.made.name, step)
     return [
         {

@@ -1,5 +1,6 @@
 """Where a reservation that somebody wishes can be placed: on which nodes, or why on none.
 
+To look at thousands of nodes is long work: what is found of a node holds for the moment at which it was looked at.
 Nodes named by number are chosen once, when the reservation is made: of those that have what is asked for and of which
 no other reservation has too much at that time, the ones that are expected to be free by its beginning, and then those
 that are so soonest. Nodes that are named by their names or features are all taken, or none.
@@ -7,12 +8,14 @@ that are so soonest. Nodes that are named by their names or features are all tak
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Final
 
 import msgspec
 
 from lanai.core.credentials import is_account, is_service
-from lanai.core.nodes import Node
+from lanai.core.long_work import Part
+from lanai.core.nodes import Node, Step
 from lanai.core.reserved import Live
 from lanai.core.schedule.future import ends_of
 from lanai.core.world import SECOND_US, World
@@ -20,7 +23,7 @@ from lanai.model.errors import ImpossibleRequest, NothingThere, Refusal, TooMany
 from lanai.model.ids import NodeId
 from lanai.model.moments import format_moment
 from lanai.model.node import NodeState
-from lanai.model.node_names import names_of
+from lanai.model.node_names import Names, names_of
 from lanai.model.policy import Policy
 from lanai.model.reservation import Access, Period, Reservation, Rule, problems
 from lanai.model.vector import Vector
@@ -30,9 +33,11 @@ PAST_US: Final = 60 * SECOND_US
 """Who says now may take so long to say it."""
 NEVER: Final = 1 << 62
 NAMED: Final = 5
+LATE: Final = 10
+"""What it takes to find out when a node is expected to be free."""
 
 
-def placed(world: World, wish: Reservation, before: Live | None, *, is_change: bool) -> Reservation:
+def placed(world: World, wish: Reservation, before: Live | None, *, is_change: bool) -> Part[Reservation]:
     """The reservation as it is to be, its nodes chosen. Changes nothing.
 
     Args:
@@ -49,10 +54,10 @@ def placed(world: World, wish: Reservation, before: Live | None, *, is_change: b
     if found := list(problems(made)):
         raise UserError("; ".join(found), code="bad_reservation", facts={"problems": found})
     _check_access(world.policy, made, before)
-    able = _able(world, made)
+    able = yield from _able(world, made)
     if made.count:
-        return msgspec.structs.replace(made, chosen=_chosen(world, made, able, before))
-    _check_all(world, made, able, before)
+        return msgspec.structs.replace(made, chosen=(yield from _chosen(world, made, able, before)))
+    yield from _check_all(world, made, able, before)
     return made
 
 
@@ -108,57 +113,87 @@ def _check_access(policy: Policy, made: Reservation, before: Live | None) -> Non
                 raise NothingThere(what, code=f"no_such_{kind}", hint=hint, facts={kind: name})
 
 
-def _able(world: World, made: Reservation) -> list[Node]:
+def nodes_among(world: World, names: Names) -> list[Node]:
+    """Nodes that may be meant by such names, in the order of joining: those named one by one, or all there are."""
+    if names.globs:
+        return list(world.nodes.values())
+    return [world.nodes[number] for number in sorted(world.names[name] for name in names.exact & world.names.keys())]
+
+
+def _able(world: World, made: Reservation) -> Part[list[Node]]:
     """Nodes that are such as it asks for, by number. Raises NothingThere where one that is named is not there."""
-    names, features = names_of(made.nodes or "*"), set(made.shape.features)
-    there = [node for node in world.nodes.values() if node.state is not NodeState.REMOVED]
-    known = {node.name for node in there}
-    missing = sorted(names.exact - known)
+    names, features = names_of(made.nodes or "*"), frozenset(made.shape.features)
+    yield len(names.exact) // 2  # to read them has taken a while
+    missing: list[str] = []
+    for name in sorted(names.exact):
+        yield 1
+        if not _is_there(world, name):
+            missing.append(name)
     if missing:
         shown = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
         facts: dict[str, str | int | list[str]] = {"missing": missing[:100]}
         raise NothingThere(f"no node is called {shown}", code="no_such_node", hint="lanai node list", facts=facts)
     guard, request = world.layout.guard, world.layout.request(made.shape)
-    named = [node for node in there if names.has(node.name) and features <= set(node.features)]
-    able = [node for node in named if not (node.total - request) & guard]
-    if not made.count and len(able) < len(named):
-        small = next(node for node in named if (node.total - request) & guard)
-        what = f"{small.name} has less than is to be reserved on it"
-        raise ImpossibleRequest(what, hint=f"lanai node show {small.name}")
+    able: list[Node] = []
+    yield len(names.exact) // 2
+    for node in nodes_among(world, names):
+        yield 1 + len(names.globs)
+        is_meant = names.has(node.name) and (not features or features.issubset(node.features))
+        if not is_meant or node.state is NodeState.REMOVED:
+            continue
+        if not (node.total - request) & guard:
+            able.append(node)
+        elif not made.count:
+            what = f"{node.name} has less than is to be reserved on it"
+            raise ImpossibleRequest(what, hint=f"lanai node show {node.name}")
     if not able and not made.count:
         raise NothingThere("there is no such node", code="no_such_node", hint="lanai node list")
     return able
 
 
-def _chosen(world: World, made: Reservation, able: list[Node], before: Live | None) -> tuple[str, ...]:
-    free = [node for node in able if _can_have(world, made, node, before)]
-    if len(free) < made.count:
-        taken = f", {len(free)} of them not reserved at that time" if len(free) < len(able) else ""
-        there = f"there {'is' if len(able) == 1 else 'are'} {len(able) or 'none'} that {_has(able)} it"
-        what = f"{made.count} node{'s' * (made.count > 1)} asked for, {there}{taken}"
-        facts: dict[str, str | int | list[str]] = {"asked": made.count, "able": len(able), "free": len(free)}
-        raise Refusal(what, code="not_enough_nodes", hint="lanai reservations; lanai node list", facts=facts)
+def _is_there(world: World, name: str) -> bool:
+    return name in world.names and world.nodes[world.names[name]].state is not NodeState.REMOVED
+
+
+def _chosen(world: World, made: Reservation, able: list[Node], before: Live | None) -> Part[tuple[str, ...]]:
     begin_us = own_times(world, made.periods[:1])[0][0] if made.periods else world.now_us
     # Whoever has a node now keeps it where it is changed, as far as that goes.
     kept = frozenset(before.nodes) if before is not None else frozenset[NodeId]()
-
-    def place(node: Node) -> tuple[bool, bool, int, int]:
-        return not node.is_open(), node.id not in kept, _late_us(world, made, node, begin_us), node.id
-
-    return tuple(node.name for node in sorted(sorted(free, key=place)[: made.count], key=lambda node: node.id))
+    places: list[tuple[bool, bool, int, NodeId, str]] = []
+    good = 0
+    for node in sorted(able, key=lambda node: node.id not in kept):
+        yield cost_of(node)
+        if not _can_have(world, made, node, before):
+            continue
+        late_us = _late_us(world, made, node, begin_us)
+        places.append((not node.is_open(), node.id not in kept, late_us, node.id, node.name))
+        good += node.is_open() and (node.id in kept or not late_us)
+        if good >= made.count and node.id not in kept:
+            break  # none that is left comes before so many
+        yield LATE
+    if len(places) < made.count:
+        taken = f", {len(places)} of them not reserved at that time" if len(places) < len(able) else ""
+        there = f"there {'is' if len(able) == 1 else 'are'} {len(able) or 'none'} that {_has(able)} it"
+        what = f"{made.count} node{'s' * (made.count > 1)} asked for, {there}{taken}"
+        facts: dict[str, str | int | list[str]] = {"asked": made.count, "able": len(able), "free": len(places)}
+        raise Refusal(what, code="not_enough_nodes", hint="lanai reservations; lanai node list", facts=facts)
+    yield len(places) // 2
+    first = sorted(places)[: made.count]
+    return tuple(name for _, name in sorted((number, name) for _, _, _, number, name in first))
 
 
 def _has(able: list[Node]) -> str:
     return "has" if len(able) == 1 else "have"
 
 
-def _check_all(world: World, made: Reservation, able: list[Node], before: Live | None) -> None:
+def _check_all(world: World, made: Reservation, able: list[Node], before: Live | None) -> Part[None]:
     """Maintenance may lie over what is reserved: then nobody may use that."""
     if made.kind == "maintenance":
         return
     for node in able:
+        yield cost_of(node)
         if not _can_have(world, made, node, before):
-            others = _at_that_time(world, made, node, before)
+            others = _at_that_time(world, made, node)
             other = others[0]
             raise Refusal(
                 f"too much of {node.name} is reserved at that time, by {' and '.join(others[:NAMED])}",
@@ -168,49 +203,61 @@ def _check_all(world: World, made: Reservation, able: list[Node], before: Live |
             )
 
 
-def _at_that_time(world: World, made: Reservation, node: Node, before: Live | None) -> list[str]:
-    """The names of other reservations that have some of the node then."""
-    times = own_times(world, made.periods)
-    return [
-        live.made.name
-        for live in _others(world, node, before)
-        if any(
-            step.owner is live and step.begin_us < end_us and begin_us < step.end_us
-            for step in node.steps
-            for begin_us, end_us in times
-        )
-    ]
+def cost_of(node: Node) -> int:
+    """What it takes to look at all steps on a node."""
+    return 4 + len(node.steps) // 4 if node.steps else 2
 
 
-def _others(world: World, node: Node, before: Live | None) -> list[Live]:
-    found = (live for live in world.reservations.values() if node.id in live.nodes)
-    return [live for live in found if live is not before]
+def _at_that_time(world: World, made: Reservation, node: Node) -> list[str]:
+    """The names of other reservations that have some of the node then, the one that was made first first."""
+    there = {live.made.name for live, _ in _others(made, node, own_times(world, made.periods))}
+    return [name for name in world.reservations if name in there]
+
+
+def _others(made: Reservation, node: Node, times: list[tuple[int, int]]) -> list[tuple[Live, Step]]:
+    """Steps of other reservations on the node that last at one of these times, and whose they are."""
+    found: list[tuple[Live, Step]] = []
+    for step in node.steps:
+        live = step.owner
+        if not isinstance(live, Live) or not live.is_in_force or live.made.name == made.name:
+            continue
+        # Periods are in order and disjoint: of those not over when it begins the first is the first to begin.
+        at = bisect_right(times, step.begin_us, key=_end_of)
+        if at < len(times) and times[at][0] < step.end_us:
+            found.append((live, step))
+    return found
+
+
+def _end_of(period: tuple[int, int]) -> int:
+    return period[1]
 
 
 def _can_have(world: World, made: Reservation, node: Node, before: Live | None) -> bool:
     """Whether it can have the node: one that it has already it keeps beneath maintenance, if its times stay."""
     is_kept = before is not None and node.id in before.nodes and _times(made) == _times(before.made)
-    return is_beside(world, made, node, before, is_beneath=is_kept)
+    return is_beside(world, made, node, is_beneath=is_kept)
 
 
 def _times(made: Reservation) -> Rule | tuple[Period, ...]:
     return made.rule or made.periods
 
 
-def is_beside(world: World, made: Reservation, node: Node, before: Live | None, *, is_beneath: bool) -> bool:
+def is_beside(world: World, made: Reservation, node: Node, *, is_beneath: bool) -> bool:
     """Whether the node has what is asked for besides what other reservations have there, all the time.
 
     Args:
         world: what there is.
         made: what is asked for.
         node: where.
-        before: the reservation itself, where it is there already.
         is_beneath: maintenance may lie over it.
     """
-    others = {live for live in _others(world, node, before) if not (is_beneath and live.made.kind == "maintenance")}
-    steps = [step for step in node.steps if step.owner in others]
+    if not node.steps:
+        return True
+    times = own_times(world, made.periods)
+    others = _others(made, node, times)
+    steps = [step for live, step in others if not (is_beneath and live.made.kind == "maintenance")]
     amount = amount_on(world, made, node)
-    for begin_us, end_us in own_times(world, made.periods) if steps else ():
+    for begin_us, end_us in times if steps else ():
         for at_us in {begin_us, *(step.begin_us for step in steps if begin_us < step.begin_us < end_us)}:
             taken = sum(step.vector for step in steps if step.begin_us <= at_us < step.end_us)
             if taken and (node.total - taken - amount) & world.layout.guard:

@@ -16,8 +16,10 @@ from typing import Final
 import msgspec
 
 from lanai.core.asking import pass_order
+from lanai.core.laying import lay_on
+from lanai.core.long_work import at_once
 from lanai.core.nodes import Grant, Node
-from lanai.core.reservations import lay_on, set_clock
+from lanai.core.reservations import set_clock
 from lanai.core.reserved import Live
 from lanai.core.reserving import amount_on, own_times, placed
 from lanai.core.schedule import access
@@ -75,7 +77,7 @@ def rehearse(world: World, wish: Reservation, wall_us: int, *, is_change: bool) 
     """Try it at this wall time. Raises what making it would raise."""
     set_clock(world, wall_us)
     before = world.reservations.get(wish.name)
-    made = placed(world, wish, before if is_change else None, is_change=is_change)
+    made = at_once(placed(world, wish, before if is_change else None, is_change=is_change))
     lines = _first_lines(world)
     with _restored(world):
         without = _starts(world, lines)

@@ -15,6 +15,7 @@ import msgspec
 
 from lanai.core.batches import Batch
 from lanai.core.effects import ClaimRoom, Effect, StartAttempts, UnclaimRoom
+from lanai.core.long_work import LongWork
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, spans_of
 from lanai.core.reserved import Live
@@ -141,6 +142,12 @@ class World:
         """When one of them begins or ends next, by the core's own clock; 0: none does."""
         self.reservations_skew_us = 0
         """What the core's own clock was ahead of that on the wall when their steps were laid."""
+        self.reservations_are_looked_at = False
+        """That one of them begins or ends, or that the clock was set, waits among other work."""
+        self.coming: Live | None = None
+        """The one that is being laid, and is not in force yet; in place of one of its name, if there is one."""
+        self.work = LongWork()
+        """All that is done to reservations, one thing after the other."""
         self.effort = Effort()
         """How much this call of the core may still look at anew."""
         self.promises: dict[Line, Promise] = {}

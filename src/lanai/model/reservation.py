@@ -105,7 +105,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def names(self) -> Names:
         """Which nodes may be among it, by their names. Raises NamesError."""
-        return names_of(",".join(self.chosen) if self.count else self.nodes or "*")
+        return Names(frozenset(self.chosen), ()) if self.count else names_of(self.nodes or "*")
 
 
 def problems(made: Reservation) -> Iterator[str]:

@@ -53,9 +53,9 @@ def is_let_in(world: World, live: Live, begin_us: int, end_us: int, line: Line) 
     """Whether a step of the reservation keeps nothing from the line: it is admitted, or nobody minds.
 
     Nobody does where the reservation is a preferring one that has begun, no job that names it waits, and the line's
-    are over by its end.
+    are over by its end; or where the reservation is not in force.
     """
-    if is_admitted(world, live, line):
+    if not live.is_in_force or is_admitted(world, live, line):
         return True
     if live.made.kind != "preferring" or live.is_wanted or world.now_us < begin_us:
         return False

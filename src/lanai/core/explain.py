@@ -84,8 +84,8 @@ def is_behind(world: World, line: Line, first: Line) -> None:
 def is_not_backfilled(world: World, batch: Batch, line: Line) -> None:
     """The line waits because others are in front of it, and its service lets nothing start before such."""
     name = batch.settings.service or DEFAULT_SERVICE
-    text = f"others are in front of it and find no room; jobs of the service {name} start before nobody (backfill = false)"
-    set_reason(world, line, "behind", text)
+    which = f"jobs of the service {name} start before nobody (backfill = false)"
+    set_reason(world, line, "behind", f"others are in front of it and find no room; {which}")
 
 
 def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:

@@ -74,9 +74,9 @@ class Promising:
         if not self._is_at_risk(line):
             return
         self.has_steps = True
-        if line in world.renewed or not self._find(batch, line, before):
-            if before is not None:
-                keep(world, batch, before, estimate_us(world, line))
+        is_found = line not in world.renewed and self._find(batch, line, before)
+        if before is not None and not is_found:
+            keep(world, batch, before, estimate_us(world, line))
 
     def _is_at_risk(self, line: Line) -> bool:
         """Whether others could take what the line waits for; else its turn comes as room does.

@@ -153,11 +153,15 @@ class World:
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.renewed: set[Line] = set()
-        """Lines for whose heads a pass that goes on has found a time, or that there is none, in earlier calls."""
+        """Lines that a pass which goes on has done with: it has found a time for their heads, or that there is none."""
         self.is_renewing = False
         """All promises that outlast the pass are being made anew; those of the lines in `renewed` have been."""
+        self.renewal_due_us = 0
+        """When they may be made anew again."""
         self.bettered: set[Line] = set()
         """Lines with such a promise for which a better time was looked for since that began anew."""
+        self.to_better = 0
+        """How much of `effort` the pass may still take for that."""
         self.owed: Line | None = None
         """Whose head's turn came, in the order of `fair`, when there was no room: it is looked at before others."""
         self.giving: dict[Line, Giving] = {}

@@ -145,7 +145,7 @@ class Sweep:
             self._look_at_owed()
         while not (self.is_over or self._is_blocked) and (each := self._order.next()) is not None:
             batch, line = each
-            if not self._left[line]:
+            if not self._left[line] or self.promising.is_done_with(line):
                 self._order.done()
                 continue
             if line is self._owed:

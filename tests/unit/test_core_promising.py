@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.events import JobsCancelled
+from lanai.core.events import JobsCancelled, NodeWished
 from lanai.core.schedule import decide
 from lanai.core.schedule.lines import Line
 from lanai.core.world import Promise
@@ -149,3 +149,33 @@ def test_what_was_promised_one_who_starts_meanwhile_is_not_for_the_next_of_its_l
     hub.take_all()
     assert hub.counts(line) == {"locked": 1, "queued": 1}
     assert minutes_promised(hub)[line] == 5  # where the first of them is now
+
+
+def test_where_there_is_no_time_any_more_nothing_is_promised(hub: Recorder) -> None:
+    """The only node that it may go to is drained: others are not put behind what cannot be."""
+    a, _, _, _ = full(hub, "conservative")
+    named = hub.submit(1, user="ann", shape=Shape(cpu_milli=2000, on="n10", time_limit_us=MINUTE))
+    small(hub)
+    hub.start()
+    assert minutes_promised(hub) == {named: 10}
+    hub.feed(NodeWished(1, "n10", "drain", hub.now_us))
+    hub.decide()
+    hub.take_all()
+    assert minutes_promised(hub) == {} and not hub.node(a).steps
+
+
+@pytest.mark.parametrize("backfill", ["easy", "conservative"])
+def test_what_happens_between_two_calls_of_a_pass_is_looked_at(
+    hub: Recorder, little: None, backfill: BackfillKind
+) -> None:
+    """A node goes that was promised by an earlier call: those that it was promised to are promised another one."""
+    full(hub, backfill)
+    batches = [wide(hub, user, 60) for user in ("ann", "bob", "carl")]
+    small(hub)
+    hub.core.world.needs_pass = True
+    while len(hub.core.world.promises) < 2:
+        hub.core.decide(hub.now_us)
+    hub.feed(NodeWished(1, "n10", "drain", hub.now_us))
+    hub.decide()
+    hub.take_all()
+    assert minutes_promised(hub) == dict(zip(batches, (20, 30, 40), strict=True))

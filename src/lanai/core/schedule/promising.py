@@ -46,11 +46,20 @@ class Promising:
         self.has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         """Something is kept for somebody."""
         if self._is_lasting:
-            try:
-                renew(world)
-            except Exhausted:
-                self.is_exhausted = True
-            self._before.update(world.promises)
+            self._renew()
+
+    def _renew(self) -> None:
+        world = self._world
+        lasting = list(world.promises)
+        try:
+            renew(world)
+        except Exhausted:
+            self.is_exhausted = True
+        for line in lasting:
+            if line in world.promises:
+                self._before[line] = world.promises[line]
+            elif line in world.renewed:
+                del self._before[line]  # there is no time for it any more
 
     def had(self, line: Line) -> bool:
         """Whether one of the line was promised something by the last pass, or by an earlier call of this one."""

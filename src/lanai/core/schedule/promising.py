@@ -70,8 +70,9 @@ class Promising:
         return self._before.get(line) if self._left[line] == line.waiting.count else None
 
     def forget(self, line: Line) -> None:
-        """It has room by other means."""
+        """Others make way for it, or did until now: it was promised no time that it could keep."""
         self._before.pop(line, None)
+        self._world.renewed.discard(line)
 
     def make(self, batch: Batch, line: Line) -> None:
         """Promise the head of the line, which finds no room now, the earliest time there is, if others could take it.
@@ -135,5 +136,6 @@ class Promising:
     def end(self) -> None:
         """The pass has come to its end: the next one finds out anew what can be promised."""
         self._world.renewed.clear()
+        self._world.is_renewing = False
         if self._is_all_bettered:
             self._world.bettered.clear()

@@ -295,7 +295,12 @@ class HubCore:
     @property
     def needs_pass(self) -> bool:
         """Something has changed since the last pass, or there is work left to do."""
-        return self.world.needs_pass or bool(self.world.work)
+        return self.world.needs_pass or self.goes_on
+
+    @property
+    def goes_on(self) -> bool:
+        """The next call is wanted at once: a pass has not come to its end, or there is long work left."""
+        return self.world.is_passing or bool(self.world.work)
 
     def decide(self, now_us: int) -> Decision:
         """One pass of the scheduler, or, in turn with passes, a part of what is long work.
@@ -303,12 +308,14 @@ class HubCore:
         When `needs_pass` is still true afterwards, it wants to be called again.
         """
         world = self._begin(now_us)
-        if world.work and (self._has_passed or not world.needs_pass):
+        if world.work and (self._has_passed or not (world.needs_pass or world.is_passing)):
             self._has_passed = False
             world.work.go_on()
         else:
             self._has_passed = True
-            world.needs_pass = not scheduler.decide(world)
+            if not world.is_passing:
+                world.needs_pass = False  # what changes before it ends is for the next one
+            world.is_passing = not scheduler.decide(world)
         return self._end()
 
     def next_due_us(self) -> int | None:

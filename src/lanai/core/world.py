@@ -188,6 +188,9 @@ class World:
         self.grants_set_aside = 0
         self.last_row = 0
         self.needs_pass = False
+        """Something has changed that no pass has begun with."""
+        self.is_passing = False
+        """The last pass has not come to its end: it goes on in the next call."""
         self.records: list[Record] = []
         self.effects: list[Effect] = []
         self.moved: dict[BatchId, None] = {}

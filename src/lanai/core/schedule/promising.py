@@ -53,11 +53,20 @@ class Promising:
         self.has_steps = bool(world.promises) or any(live.nodes for live in world.reservations.values())
         """Something is kept for somebody."""
         if self._is_lasting and world.is_renewing:
-            try:
-                renew(world)
-            except Exhausted:
-                self.is_exhausted = True
-            self._before.update(world.promises)
+            self._renew()
+
+    def _renew(self) -> None:
+        world = self._world
+        lasting = list(world.promises)
+        try:
+            renew(world)
+        except Exhausted:
+            self.is_exhausted = True
+        for line in lasting:
+            if line in world.promises:
+                self._before[line] = world.promises[line]
+            elif line in world.renewed or not self.is_exhausted:
+                del self._before[line]  # there is no time for it any more
 
     def is_done_with(self, line: Line) -> bool:
         """Whether an earlier call of the pass has looked at the line, which has a promise that outlasts the pass."""
@@ -72,8 +81,9 @@ class Promising:
         return self._before.get(line) if self._left[line] == line.waiting.count else None
 
     def forget(self, line: Line) -> None:
-        """It has room by other means."""
+        """Others make way for it, or did until now: it was promised no time that it could keep."""
         self._before.pop(line, None)
+        self._world.renewed.discard(line)
 
     def make(self, batch: Batch, line: Line) -> None:
         """Promise the head of the line, which finds no room now, the earliest time there is, if others could take it.
@@ -156,6 +166,7 @@ class Promising:
         """The pass has come to its end: the next one finds out anew what can be promised."""
         world = self._world
         world.renewed.clear()
+        world.is_renewing = False
         if not self._is_lasting or world.promises.keys() <= world.bettered:
             world.bettered.clear()
         if world.renewal_due_us == NEVER_US:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials, dates, giving_way, holds, reservations
+from lanai.core import credentials, dates, explain, giving_way, holds, reservations
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
@@ -200,6 +200,8 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     dates.settle(world, batch)
     holds.recover(world, batch, found.holds)
     giving_way.recover(batch, found.preempted)
+    if not (found.state and found.state.state == "ended"):  # one that is revived begins to wait anew
+        explain.recover(batch, found.reasons)
     return batch
 
 

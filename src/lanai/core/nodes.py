@@ -112,6 +112,8 @@ class Node:
         """When an attempt ended here last, by the same."""
         self.is_in_step = False
         """It has taken stock on this connection, so that grants may be sent."""
+        self.is_expected = False
+        """It was there when the hub process before this one ended, and is about to join this one."""
         self.grants: dict[GrantId, Grant] = {}
         self.claims: dict[GrantId, Grant] = {}
         """Of attempts that other nodes run: they have room here."""

@@ -361,6 +361,7 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         holds: (what, first, last, value, at_us) of overrides that say who holds jobs, by what and first.
         preempted: the same of those that say which attempts at nodes are to give way.
         account: what it was charged to; empty where an older version did not say.
+        reasons: why its lines wait, by shape; there may be some of lines of which nothing waits any more.
     """
 
     batch: BatchId
@@ -382,3 +383,4 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     holds: list[HoldRow] = []
     preempted: list[HoldRow] = []
     account: str = ""
+    reasons: list[SaveReason] = []

@@ -399,6 +399,7 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         holds=_of_kind(kept, batch, "hold "),
         preempted=_of_kind(kept, batch, "preempted "),
         account=opened.account,
+        reasons=[kept.reasons[line] for line in sorted(kept.reasons) if line[0] == batch],
     )
 
 

@@ -10,7 +10,16 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
+from lanai.model.records import (
+    Ranges,
+    RecoveredBatch,
+    SaveGrant,
+    SaveNode,
+    SaveProgress,
+    SaveReason,
+    SaveToken,
+    SetBatch,
+)
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,
@@ -53,6 +62,7 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
         holds=db.execute(SQL["holds"], (batch,)).fetchall(),
         preempted=db.execute(SQL["preempted"], (batch,)).fetchall(),
         account=account,
+        reasons=[SaveReason(*row) for row in db.execute(SQL["reasons"], (batch,))],
     )
 
 

@@ -69,6 +69,9 @@ ORDER BY what, first
 SELECT what, first, last, value, at_us FROM override WHERE batch = ? AND what >= 'preempted ' AND what < 'preempted!'
 ORDER BY what, first
 
+-- name: reasons
+SELECT batch, shape, code, text, since_us FROM reason WHERE batch = ? ORDER BY shape
+
 -- name: nodes
 SELECT node, name, key_hash, boot_id, state, is_drained, capacity_pack, features_pack, started_by, joined_at_us,
     seen_at_us

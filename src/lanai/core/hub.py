@@ -260,6 +260,7 @@ class HubCore:
         for saved in found.batches:
             batch = intake.recover_batch(world, saved)
             ends.finish_if_over(world, batch, wall_us)
+        policy.recover_use(world, found.meta)
         world.needs_pass = True
         return self._end()
 

@@ -104,3 +104,20 @@ def test_a_revived_batch_begins_to_wait_anew(hub: Recorder) -> None:
     hub.answer()
     hub.decide()
     assert since(hub) == ("no_node", hub.now_us)
+
+
+def test_how_long_jobs_ran_is_known_after_a_start(hub: Recorder) -> None:
+    """What is left of their line is expected to take as long, and its surplus goes by that; predictions do by the last two."""
+    node = hub.join("n", capacity(cpus=2))
+    batch = hub.submit(9, user="ann", shapes=((8, Shape()), (1, Shape(memory_bytes=1 << 30))))
+    hub.start()
+    hub.end(node, 1, 1, wall_us=10 * SECOND)
+    hub.end(node, 1, 2, wall_us=20 * SECOND)
+    hub.take_all()
+    (line, *_), world = hub.batch(batch).lines.values(), hub.core.world
+    before = line.mean_run_us, hub.batch(batch).mean_run_us(), list(world.last_runs["ann"])
+    assert before == (15 * SECOND, 15 * SECOND, [10 * SECOND, 20 * SECOND])
+    hub.restart()
+    (line, other), world = hub.batch(batch).lines.values(), hub.core.world
+    assert before == (line.mean_run_us, hub.batch(batch).mean_run_us(), list(world.last_runs["ann"]))
+    assert other.mean_run_us == 0

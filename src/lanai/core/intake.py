@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lanai.core import credentials, dates, explain, giving_way, holds, reservations
 from lanai.core.batches import Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
@@ -9,10 +11,10 @@ from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArr
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, Spans
 from lanai.core.schedule import limits
-from lanai.core.world import Arriving, World
+from lanai.core.world import LAST_RUNS, Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, TooMany, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import JobState, Outcome
 from lanai.model.records import (
     CloseBatch,
@@ -200,9 +202,27 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     dates.settle(world, batch)
     holds.recover(world, batch, found.holds)
     giving_way.recover(batch, found.preempted)
+    _recover_walls(batch, found)
     if not (found.state and found.state.state == "ended"):  # one that is revived begins to wait anew
         explain.recover(batch, found.reasons)
     return batch
+
+
+def _recover_walls(batch: Batch, found: RecoveredBatch) -> None:
+    """How long its last jobs ran, and those of each line."""
+    of_shape: dict[ShapeId, list[int]] = {}
+    for _, index, wall_us in found.walls:
+        of_shape.setdefault(batch.shape_of(index), []).append(wall_us)
+    for shape, walls_us in of_shape.items():
+        batch.line(shape).observe(walls_us)
+    batch.observe([wall_us for _, _, wall_us in found.walls])
+
+
+def recover_last_runs(world: World, batches: Iterable[RecoveredBatch]) -> None:
+    """What users ran last, by which it is predicted what they will: as far as it was in batches that have not ended."""
+    last = [(row, batch.user, wall_us) for batch in batches for row, _, wall_us in batch.walls[-LAST_RUNS:]]
+    for _, user, wall_us in sorted(last):
+        world.observe(user, [wall_us])
 
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:

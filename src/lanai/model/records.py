@@ -362,6 +362,8 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         preempted: the same of those that say which attempts at nodes are to give way.
         account: what it was charged to; empty where an older version did not say.
         reasons: why its lines wait, by shape; there may be some of lines of which nothing waits any more.
+        walls: (row, index, wall_us) of its last successes, by row: at most `WALLS_MOST`, of the `WALLS_AMONG` rows up to
+            its last one.
     """
 
     batch: BatchId
@@ -384,3 +386,4 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     preempted: list[HoldRow] = []
     account: str = ""
     reasons: list[SaveReason] = []
+    walls: list[tuple[int, Index, int]] = []

@@ -44,6 +44,10 @@ SELECT fresh_row, last_row FROM tally WHERE batch = ?
 SELECT row, idx, attempt, grant, node, state, outcome, wall_us FROM attempt
 WHERE row BETWEEN ? AND ? AND +batch = ? ORDER BY row
 
+-- name: walls
+SELECT row, idx, wall_us FROM attempt
+WHERE row BETWEEN :first AND :last AND +batch = :batch AND outcome = 'ok' ORDER BY row DESC LIMIT :most
+
 -- name: charged
 SELECT idx, attempt, outcome, state, node FROM attempt INDEXED BY attempt_not_ok
 WHERE batch = ? AND outcome <> 'ok' ORDER BY idx, row

@@ -1,7 +1,7 @@
 """Why jobs wait, and since when, is not another thing because the hub was started anew."""
 
 from core_recorder import SECOND, Recorder, capacity, grant
-from lanai.core.events import BatchRevived, JobsCancelled, JobsRetried, NodeTookStock
+from lanai.core.events import BatchRevived, JobsCancelled, JobsRetried, NodeHeard, NodeTookStock
 from lanai.model.ids import Index
 from lanai.model.records import SaveReason
 from lanai.model.resources import Shape
@@ -107,7 +107,7 @@ def test_a_revived_batch_begins_to_wait_anew(hub: Recorder) -> None:
 
 
 def test_how_long_jobs_ran_is_known_after_a_start(hub: Recorder) -> None:
-    """What is left of their line is expected to take as long, and its surplus goes by that; predictions do by the last two."""
+    """What is left of their line is expected to take as long; the surplus goes by that, and what is predicted."""
     node = hub.join("n", capacity(cpus=2))
     batch = hub.submit(9, user="ann", shapes=((8, Shape()), (1, Shape(memory_bytes=1 << 30))))
     hub.start()
@@ -121,3 +121,37 @@ def test_how_long_jobs_ran_is_known_after_a_start(hub: Recorder) -> None:
     (line, other), world = hub.batch(batch).lines.values(), hub.core.world
     assert before == (line.mean_run_us, hub.batch(batch).mean_run_us(), list(world.last_runs["ann"]))
     assert other.mean_run_us == 0
+
+
+def test_where_a_command_was_not_found_it_is_not_tried_again_after_a_start(hub: Recorder) -> None:
+    """It has one more try, on another node; a start used to send it to the same one, where it failed for good."""
+    bad = hub.join("bad", capacity(cpus=1))
+    hub.join("good", capacity(cpus=1))
+    batch = hub.submit(2, shape=HOUR)
+    hub.start()
+    (number,) = [grant_id & 0xFF for grant_id, each in hub.core.world.grants.items() if each.node.id == bad]
+    (index,) = next(each.members for each in hub.core.world.grants.values() if each.node.id == bad)
+    hub.end(bad, number, index, outcome="notfound")
+    hub.decide()
+    hub.take_all()
+    assert [line.not_on for line in hub.batch(batch).lines.values() if line.waiting] == [bad]
+    hub.restart()
+    assert [line.not_on for line in hub.batch(batch).lines.values() if line.waiting] == [bad]
+    hub.join("bad", capacity(cpus=1))
+    assert hub.start() == []
+
+
+def test_a_node_that_a_batch_avoids_is_avoided_by_it_after_a_start(hub: Recorder) -> None:
+    """Also where it is the first to come back: the others are about to."""
+    bad = hub.join("bad", capacity(cpus=1))
+    hub.join("good", capacity(cpus=1))
+    batch = hub.submit(3, shape=HOUR)
+    hub.batch(batch).avoided.add(bad)
+    hub.store.commit([hub.batch(batch).standing()])
+    hub.start()
+    hub.restart()
+    hub.join("bad", capacity(cpus=1))
+    assert hub.start() == [] and hub.batch(batch).avoided == {bad}
+    hub.wait(16)
+    hub.feed(NodeHeard(bad, "", hub.now_us))
+    assert [start.node for start in hub.start()] == [bad], "the other one does not come back"

@@ -82,7 +82,7 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
 
 def _is_expecting(world: World, line: Line) -> bool:
     """Whether a node that could take the line is still to come back to a hub that has just been started."""
-    return any(node.is_expected and not node.is_drained for node in _able(world, line))
+    return any(node.is_returning() for node in _able(world, line))
 
 
 def text_of(world: World, batch: Batch, line: Line) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lanai.core import credentials, dates, explain, giving_way, holds, reservations
-from lanai.core.batches import Batch, Tried, Tries
+from lanai.core.batches import ANYWHERE, Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
@@ -130,8 +130,9 @@ def tried_of(found: RecoveredBatch) -> Tried:
     """What the jobs of a batch have behind them. Costs by the attempts that did not succeed; may be called anywhere."""
     tries: dict[Index, Tries] = {}
     final: dict[str, list[Span]] = {JobState.FAILED: [], JobState.CANCELLED: []}
+    shunned: dict[Index, NodeId] = {}
     current, last = Index(0), ""
-    for index, attempt, outcome, state, _ in found.charged:
+    for index, attempt, outcome, state, node in found.charged:
         if index != current:
             _note_final(final, current, last)
             current = index
@@ -143,9 +144,13 @@ def tried_of(found: RecoveredBatch) -> Tried:
             one.charges.clear()
         elif state != JobState.CANCELLED:
             one.charges[outcome] = one.charges.get(outcome, 0) + 1
+        if state == JobState.QUEUED and outcome in (Outcome.NODE, Outcome.NOTFOUND):
+            shunned[index] = node
+        elif shunned:
+            shunned.pop(index, None)
         last = state
     _note_final(final, current, last)
-    return Tried(tries, Spans.of(final[JobState.FAILED]), Spans.of(final[JobState.CANCELLED]))
+    return Tried(tries, Spans.of(final[JobState.FAILED]), Spans.of(final[JobState.CANCELLED]), shunned)
 
 
 def _note_final(final: dict[str, list[Span]], index: int, state: str) -> None:
@@ -184,14 +189,17 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
             batch.held.remove(index, index)
         elif index not in batch.held:
             pending.add(index, index)
-    batch.tries, batch.failed, batch.cancelled = tried or tried_of(found)
+    batch.tries, batch.failed, batch.cancelled, shunned = tried or tried_of(found)
     for first, last in found.cancelled:
         pending.remove(first, last)
         batch.held.remove(first, last)
         batch.cancelled.add(first, last)
     world.batches[batch.id] = batch
-    _recover_grants(world, batch, found, pending)
+    _recover_grants(world, batch, found, pending, shunned)
     batch.enqueue(pending)
+    for index, node in shunned.items():
+        if batch.dequeue(index, index):  # where no other node could take it, the next pass lets it go there again
+            batch.line(batch.shape_of(index), node).waiting.add(index, index)
     for first, last in pending:
         batch.failed.remove(first, last)
     counts = batch.counts
@@ -232,7 +240,9 @@ def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env:
     return made
 
 
-def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:
+def _recover_grants(
+    world: World, batch: Batch, found: RecoveredBatch, pending: Spans, shunned: dict[Index, NodeId]
+) -> None:
     for saved in found.grants:
         node = world.nodes.get(saved.node)
         members = {Index(index) for first, last in saved.ranges for index in range(first, last + 1)}
@@ -246,19 +256,22 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
                 batch.hold_wishes.add(index)
             if batch.cancelled.remove(index, index):
                 batch.cancel_wishes.add(index)
-        adopted = _adopt(world, batch, saved.grant, node.id, saved.attempt, members)
+        not_on = shunned.get(min(members), ANYWHERE)
+        adopted = _adopt(world, batch, saved.grant, node.id, saved.attempt, members, not_on)
         adopted.others = tuple(world.nodes[other] for other in saved.others if other in world.nodes)
         adopted.broken = saved.broken
         for other in adopted.others:
             other.claim(adopted)
 
 
-def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> Grant:
+def _adopt(
+    world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index], not_on: NodeId
+) -> Grant:
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
     shape = batch.shape_of(min(members))
     world.layout.meet(name for name, _ in batch.shapes[shape].named)  # its node may offer it no more
-    line = batch.line(shape)
+    line = batch.line(shape, not_on)
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us, was_stacked=True)
     adopted.is_adopted = True
     world.grants[adopted.id] = node.grants[adopted.id] = adopted

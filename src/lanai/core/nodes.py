@@ -144,6 +144,10 @@ class Node:
         """New attempts may be sent."""
         return self.is_in_step and self.state is NodeState.UP and not self.is_drained and not self.trouble
 
+    def is_returning(self) -> bool:
+        """It will be open, as far as is known, once it has joined a hub that has just been started."""
+        return self.is_expected and not self.is_drained
+
     def occupy(self, line: Line, count: int) -> None:
         """`count` attempts of the line take room."""
         self.changes += 1

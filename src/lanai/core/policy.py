@@ -95,7 +95,7 @@ def look_at_use(world: World) -> None:
 
 
 def use_record(world: World) -> SaveMeta | None:
-    """The use of all users and unfinished batches, to be kept; None where it is what was kept last, but for the time that has passed."""
+    """The use of users and unfinished batches, to be kept; None where only time has passed since it was kept last."""
     total = world.tree.total_use()
     if total == world.use_kept:
         return None

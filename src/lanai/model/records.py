@@ -362,8 +362,7 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         preempted: the same of those that say which attempts at nodes are to give way.
         account: what it was charged to; empty where an older version did not say.
         reasons: why its lines wait, by shape; there may be some of lines of which nothing waits any more.
-        walls: (row, index, wall_us) of its last successes, by row: at most `WALLS_MOST`, of the `WALLS_AMONG` rows up to
-            its last one.
+        walls: (row, index, wall_us) of its last few successes, by row, as far as they are among its last rows.
     """
 
     batch: BatchId

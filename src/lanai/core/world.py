@@ -33,6 +33,8 @@ from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMet
 from lanai.model.vector import Layout, Vector
 
 SECOND_US: Final = 1_000_000
+LAST_RUNS: Final = 2
+"""So many run times of a user make a prediction."""
 GRANTS_AT_ONCE: Final = 1000
 """Numbers of grants are set aside in the store in lots of this size; a start goes on after the last lot."""
 GRANTS_LOST_AT_MOST: Final = 1_000_000
@@ -131,7 +133,7 @@ class World:
         self.is_limited = False
         """Whether attempts of any batch count in a limit."""
         self.last_runs: dict[str, deque[int]] = {}
-        """The last two run times of each user."""
+        """The last `LAST_RUNS` run times of each user."""
         self.kept = kept
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
@@ -315,7 +317,7 @@ class World:
         """So many more jobs of the user ran for so long."""
         runs = self.last_runs.get(user)
         if runs is None:
-            runs = self.last_runs[user] = deque(maxlen=2)
+            runs = self.last_runs[user] = deque(maxlen=LAST_RUNS)
         runs += walls_us
 
     def give(

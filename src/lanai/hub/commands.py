@@ -170,8 +170,7 @@ class Commands:
 
     Args:
         post: puts an event into the inbox.
-        apart: has a question answered by a copy of the hub, under the number that `expect` gave: that returns a Reply,
-            encoded.
+        apart: has a question answered by a copy of the hub, for what the call returns there: a Reply, encoded.
         aside: does the first in a thread, and the second on the loop with what came of it.
         afterwards: calls back once the core has handled what was posted.
         answer: answers a request that was registered, in the core's place.
@@ -188,7 +187,7 @@ class Commands:
         batches: Batches,
         *,
         post: Callable[[Event], None],
-        apart: Callable[[str, int, Callable[[], bytes]], None],
+        apart: Callable[[messages.Command, Callable[[], bytes]], None],
         aside: Callable[[Callable[[], Revival], Callable[[Revival], None]], None],
         afterwards: Callable[[Callable[[], None]], None],
         answer: Callable[[int, ErrorBody], None],
@@ -218,7 +217,7 @@ class Commands:
     def take(self, command: messages.Command) -> messages.Reply | None:
         """Answer at once, or None where the core's Answer, or a copy's, will follow."""
         if is_long(self._core.world, command):
-            self._apart(command.verb, self._expect(command), lambda: msgspec.msgpack.encode(self._answered(command)))
+            self._apart(command, lambda: msgspec.msgpack.encode(self._answered(command)))
             return None
         return self._answered(command)
 

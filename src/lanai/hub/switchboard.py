@@ -61,7 +61,7 @@ class Switchboard:
         store: Store,
         *,
         hub: str,
-        apart: Callable[[str, Callable[[], bytes], Callable[[Outcome], None]], None],
+        apart: Callable[[messages.Command, Callable[[], bytes], Callable[[Outcome], None]], None],
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
         end: Callable[[], None],
@@ -443,8 +443,9 @@ class Switchboard:
         else:
             peer.send(reply(request, effect.result))
 
-    def _ask_copy(self, verb: str, request: int, work: Callable[[], bytes]) -> None:
-        self._apart(verb, work, lambda outcome: self._answer_of_copy(request, outcome))
+    def _ask_copy(self, command: messages.Command, work: Callable[[], bytes]) -> None:
+        number = self._expect_command(command)
+        self._apart(command, work, lambda outcome: self._answer_of_copy(number, outcome))
 
     def _answer_of_copy(self, number: int, outcome: Outcome) -> None:
         found = self._requests.pop(number, None)

@@ -8,7 +8,8 @@ import msgspec
 
 from core_recorder import Recorder
 from lanai.core.events import Event
-from lanai.hub.commands import Commands, Revival
+from lanai.hub.commands import Commands
+from lanai.hub.revivals import Revival
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId
 from lanai.wire import messages

@@ -18,12 +18,13 @@ from lanai.core import events
 from lanai.core.hub import HubCore
 from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
-from lanai.hub.commands import Batches, Commands, reply
+from lanai.hub.commands import Commands, reply
 from lanai.hub.copies import Outcome
 from lanai.hub.handouts import Handouts
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
 from lanai.hub.peers import NAME_CHARACTERS, Outbox, Peer
+from lanai.hub.revivals import Batches
 from lanai.hub.streams import Attempts, Streams
 from lanai.hub.watching import Watching
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError

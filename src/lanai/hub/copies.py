@@ -214,14 +214,14 @@ def _answer(work: Callable[[], bytes], pipe: int, limit_s: float) -> NoReturn:
     try:
         try:
             _become_a_copy(pipe, limit_s)
-            text = work()
-            code = 0
+            text, told = work(), 0
         except BaseException:
-            text = traceback.format_exc().encode()
+            text, told = traceback.format_exc().encode(), FAILED
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would come for each piece that is read
         left = memoryview(text)
         while left:
             left = left[os.write(pipe, left) :]
+        code = told
     finally:
         os._exit(code)
 
@@ -241,6 +241,7 @@ def _become_a_copy(pipe: int, limit_s: float) -> None:
     fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    Path("/proc/self/comm").write_text(NAME)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, it goes before the hub
+    # Where memory is short, it goes before the hub.
+    for file, word in (("comm", NAME), ("oom_score_adj", "1000")):
+        with suppress(OSError):
+            Path("/proc/self", file).write_text(word)

@@ -8,7 +8,8 @@ import msgspec
 
 from core_recorder import Recorder
 from lanai.core.events import Event
-from lanai.hub.commands import Commands, Revival
+from lanai.hub.commands import Commands
+from lanai.hub.revivals import Revival
 from lanai.model.errors import ErrorBody
 from lanai.model.ids import BatchId
 from lanai.wire import messages
@@ -21,7 +22,7 @@ class Shell:
         self.posted: list[Event] = []
         self.answered: list[tuple[int, str]] = []
         self.aside: list[Callable[[], None]] = []
-        self.apart: list[tuple[str, int, Callable[[], bytes]]] = []
+        self.apart: list[tuple[messages.Command, Callable[[], bytes]]] = []
         self.afterwards: list[Callable[[], None]] = []
         self._numbers = 0
         self.is_full = False
@@ -54,8 +55,8 @@ class Shell:
     def _aside(self, work: Callable[[], Revival], then: Callable[[Revival], None]) -> None:
         self.aside.append(lambda: then(work()))
 
-    def _ask_copy(self, verb: str, request: int, work: Callable[[], bytes]) -> None:
-        self.apart.append((verb, request, work))
+    def _ask_copy(self, command: messages.Command, work: Callable[[], bytes]) -> None:
+        self.apart.append((command, work))
 
     def _answer(self, request: int, error: ErrorBody) -> None:
         self.answered.append((request, error.code))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,7 +35,7 @@ QUESTIONS: tuple[tuple[str, dict[str, object]], ...] = (
     ("priority", {"most": 1000}),
     ("why", {"batch": 1, "index": 700}),
     ("when", {"batch": 1, "index": 700}),
-    ("free", {"shape": Shape()}),
+    ("free", {"settings": BatchSettings()}),
     ("plan", {}),
     ("in_flight", {"batch": 1, "first": 1, "last": LINES}),
 )
@@ -165,6 +166,20 @@ def test_a_copy_that_is_killed_is_an_error_for_its_asker_alone(hub: Process, ask
     assert copies(hub) == []
     assert descriptors(hub) == before
     assert asker.command("reservation_try", **dry_run())["rehearsal"]["nodes"] == ["n1"]
+
+
+def test_a_hub_reaps_its_children_though_whoever_started_it_ignored_his(home: Path) -> None:
+    """What is ignored stays ignored in what is started: the API process and the copies would be nobody's."""
+    ignoring = "import signal as s, os, sys; s.signal(s.SIGCHLD, s.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    hub = start_hub(home, prefix=(sys.executable, "-c", ignoring))
+    try:
+        with closing(WirePeer.local(home / "hub")) as api, closing(WirePeer.tls(home)) as agent:
+            api.hello_api()
+            agent.hello_agent("n1", token=join_token(home), cpu_milli=2000)
+            assert api.command("reservation_try", **dry_run())["rehearsal"]["nodes"] == ["n1"]
+        assert hub.stop() == 0
+    finally:
+        hub.kill()
 
 
 def test_a_hub_that_ends_takes_its_copies_with_it(hub: Process, asker: WirePeer) -> None:

@@ -118,7 +118,7 @@ class Hub:
             self.core,
             store,
             hub="sim",
-            apart=lambda verb, work, then: then(work()),
+            apart=lambda command, work, then: then(work()),
             facts=dict,
             stop=lambda now: None,
             end=lambda: None,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import resource
+import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from lanai.hub.copies import LIMIT_S, Copies, Outcome
+from lanai.hub.copies import LIMIT_S, NAME, Copies, Outcome
 from lanai.model.errors import InternalError, Refusal
 
 WITHIN_S = 20.0
@@ -29,9 +33,9 @@ class Asker:
     def __init__(self, most: int, limit_s: float) -> None:
         self.copies = Copies(asyncio.get_running_loop(), most=most, limit_s=limit_s)
 
-    def ask(self, work: Callable[[], bytes]) -> asyncio.Future[Outcome]:
+    def ask(self, work: Callable[[], bytes], asker: str = "ann") -> asyncio.Future[Outcome]:
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.copies.ask(work, answer.set_result)
+        self.copies.ask(asker, work, answer.set_result)
         return answer
 
     async def answer(self, work: Callable[[], bytes]) -> Outcome:
@@ -148,6 +152,35 @@ def test_a_child_has_nothing_of_its_parents_but_the_pipe(tmp_path: Path) -> None
     with_asker(scene)
 
 
+def test_a_child_has_nothing_either_that_lies_above_the_limit_of_descriptors(tmp_path: Path) -> None:
+    """As where that was lowered after hundreds of agents had come."""
+    high = 500
+
+    def work() -> bytes:
+        return b"%d" % is_open(high)
+
+    async def scene(asker: Asker) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with (tmp_path / "lock").open("w") as lock:
+            assert fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, high) == high
+            resource.setrlimit(resource.RLIMIT_NOFILE, (high - 1, hard))
+            try:
+                assert await asker.answer(work) == b"0"
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                os.close(high)
+
+    with_asker(scene)
+
+
+def test_a_child_is_told_from_its_parent_by_its_name() -> None:
+    async def scene(asker: Asker) -> None:
+        assert await asker.answer(Path("/proc/self/comm").read_bytes) == f"{NAME}\n".encode()
+
+    with_asker(scene)
+    assert Path("/proc/self/comm").read_text() != f"{NAME}\n"
+
+
 def test_the_loop_goes_on_meanwhile_and_no_more_than_a_few_are_at_work(tmp_path: Path) -> None:
     gates = []
     for name in ("first", "second", "third"):
@@ -167,6 +200,21 @@ def test_the_loop_goes_on_meanwhile_and_no_more_than_a_few_are_at_work(tmp_path:
         assert [await answer for answer in answers] == [b"the first", b"the second", b"the third"]
 
     with_asker(scene, most=2)
+
+
+def test_somebody_who_asks_much_does_not_keep_others_waiting() -> None:
+    """Askers take turns: one that comes late waits for one question of each of the others."""
+    answered: list[str] = []
+
+    async def scene(asker: Asker) -> None:
+        asked = [("ann", "1"), ("ann", "2"), ("ann", "3"), ("bob", "4"), ("cyd", "5"), ("bob", "6")]
+        answers = [asker.ask(number.encode, by) for by, number in asked]
+        for (by, number), answer in zip(asked, answers, strict=True):
+            answer.add_done_callback(lambda _, name=f"{by} {number}": answered.append(name))
+        await asyncio.gather(*answers)
+        assert answered == ["ann 1", "bob 4", "cyd 5", "ann 2", "bob 6", "ann 3"]
+
+    with_asker(scene, most=1)
 
 
 def test_an_error_of_ours_in_a_child_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -215,6 +263,19 @@ def test_a_child_that_is_asked_to_end_does_not_wake_its_parent(gate: Gate) -> No
     with_asker(scene)
 
 
+def test_what_is_typed_at_a_terminal_is_for_the_parent_alone() -> None:
+    """Ctrl-C goes to the whole group of processes. A hub ends its copies itself, and does not take it for a fault."""
+
+    def work() -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        return b"went on"
+
+    async def scene(asker: Asker) -> None:
+        assert await asker.answer(work) == b"went on"
+
+    with_asker(scene)
+
+
 @pytest.mark.parametrize("hang", [wait_for_ever, stop_oneself])
 def test_a_child_that_hangs_is_killed(hang: Callable[[], bytes]) -> None:
     """Also one that does not get to its own alarm."""
@@ -248,11 +309,42 @@ def test_a_child_whose_parent_does_not_come_round_to_it_ends_by_itself() -> None
     with_asker(scene, limit_s=0.2)
 
 
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from lanai.hub.copies import Copies
+
+def work():
+    Path(sys.argv[1]).write_text(Path("/proc/self/stat").read_text().split()[0])
+    return Path(sys.argv[2]).read_bytes()
+
+async def live():
+    Copies(asyncio.get_running_loop(), most=1).ask("ann", work, print)
+    await asyncio.Event().wait()
+
+asyncio.run(live())
+"""
+
+
+def test_a_child_ends_with_a_parent_that_is_killed(gate: Gate) -> None:
+    """Long before its time is over: it would work for nobody, and take what the next hub needs."""
+    with subprocess.Popen([sys.executable, "-c", PARENT, gate.begun, gate.go]) as parent:
+        child = os.pidfd_open(int(gate.begun.read_text()))
+        parent.kill()
+    ended = select.poll()
+    ended.register(child, select.POLLIN)
+    assert ended.poll(WITHIN_S * 1000)
+    os.close(child)
+
+
 def test_the_end_leaves_nobody_behind(gate: Gate) -> None:
     async def scene(asker: Asker) -> None:
         answers = [asker.ask(work) for work in (gate.pass_through, wait_for_ever, bytes)]
         await gate.reached()
         asker.copies.close()
+        answers.append(asker.ask(bytes))  # what was read from a connection before that was closed
+        for _ in range(3):
+            await asyncio.sleep(0)
         assert children() == []
         assert not any(answer.done() for answer in answers)
 

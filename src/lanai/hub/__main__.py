@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -34,6 +35,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     # Importing makes nothing that could be collected, and the hub sets up collection for itself.
     gc.disable()
+    # Where whoever started us ignores it, the kernel would reap our children, and waiting for one be an error.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if arguments.ready_fd is not None:
         os.set_inheritable(arguments.ready_fd, False)
     try:

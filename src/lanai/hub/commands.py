@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from lanai.core.events import (
     BatchChanged,
-    BatchRevived,
     Event,
     HubStopWished,
     JobsCancelled,
@@ -22,25 +21,23 @@ from lanai.core.events import (
     TokensRevoked,
 )
 from lanai.core.hub import HubCore
-from lanai.core.intake import tried_of
 from lanai.core.shares import shares
 from lanai.core.wishes import has_ended
 from lanai.hub import questions, reserving
 from lanai.hub.clock import boottime_us, wall_us
 from lanai.hub.lengthy import is_long
+from lanai.hub.revivals import Batches, Revival, Revivals, no_batch
 from lanai.model.access import Caller, TokenKind, user_name
 from lanai.model.errors import (
     ErrorBody,
     InternalError,
     LanaiError,
     NothingThere,
-    StoreError,
     StoreFull,
     UserError,
 )
 from lanai.model.ids import BatchId, Index, TokenId
 from lanai.model.policy import Policy
-from lanai.model.records import RecoveredBatch
 from lanai.model.resources import Shape
 from lanai.wire import messages
 from lanai.wire.framing import FRAME_BYTES
@@ -50,7 +47,6 @@ A = TypeVar("A")
 RESULT_BYTES: Final = FRAME_BYTES - 1024
 """The longest result that fits a Reply."""
 
-FREED_AT_ONCE: Final = 10_000
 REASONS: Final = 10_000
 """Most spans of waiting jobs whose reasons one answer tells."""
 
@@ -63,9 +59,6 @@ AVOIDED_BY: Final = 500
 
 _TRUE_ANYWAY: Final = ("paused", "held", "running", "idle")
 """Verdicts that hold whether or not anything can be kept."""
-
-Revival = BatchRevived | ErrorBody
-"""An ended batch as it was read, or why it could not be."""
 
 
 class OfBatch(msgspec.Struct, frozen=True):
@@ -158,20 +151,12 @@ class OfPolicy(msgspec.Struct, frozen=True):
     policy: Policy
 
 
-class Batches(Protocol):
-    """Where ended batches are looked up; `recover_batch` from any thread."""
-
-    def recover_batch(self, batch: BatchId) -> RecoveredBatch | None: ...
-    def has_batch(self, batch: BatchId) -> bool: ...
-
-
 class Commands:
     """Takes a Command and sees to it that exactly one Reply goes back.
 
     Args:
         post: puts an event into the inbox.
-        apart: has a question answered by a copy of the hub, under the number that `expect` gave: that returns a Reply,
-            encoded.
+        apart: has a question answered by a copy of the hub, for what the call returns there: a Reply, encoded.
         aside: does the first in a thread, and the second on the loop with what came of it.
         afterwards: calls back once the core has handled what was posted.
         answer: answers a request that was registered, in the core's place.
@@ -188,7 +173,7 @@ class Commands:
         batches: Batches,
         *,
         post: Callable[[Event], None],
-        apart: Callable[[str, int, Callable[[], bytes]], None],
+        apart: Callable[[messages.Command, Callable[[], bytes]], None],
         aside: Callable[[Callable[[], Revival], Callable[[Revival], None]], None],
         afterwards: Callable[[Callable[[], None]], None],
         answer: Callable[[int, ErrorBody], None],
@@ -202,13 +187,7 @@ class Commands:
         self._batches = batches
         self._post = post
         self._apart = apart
-        self._aside = aside
-        self._afterwards = afterwards
-        self._answer = answer
-        self._reviving: dict[BatchId, list[JobsRetried]] = {}
-        """Ended batches that are being read, and the wishes that wait for it."""
-        self._revived_now: set[BatchId] = set()
-        """Batches that were read and that the core is about to take: what is wished of them comes after that."""
+        self._revivals = Revivals(core, batches, post=post, aside=aside, afterwards=afterwards, answer=answer)
         self._expect = expect
         self._facts = facts
         self._stop = stop
@@ -218,7 +197,7 @@ class Commands:
     def take(self, command: messages.Command) -> messages.Reply | None:
         """Answer at once, or None where the core's Answer, or a copy's, will follow."""
         if is_long(self._core.world, command):
-            self._apart(command.verb, self._expect(command), lambda: msgspec.msgpack.encode(self._answered(command)))
+            self._apart(command, lambda: msgspec.msgpack.encode(self._answered(command)))
             return None
         return self._answered(command)
 
@@ -327,55 +306,20 @@ class Commands:
         return self._wish(command, asked, lambda number: JobsReleased(number, *which))
 
     def retry(self, command: messages.Command) -> dict[str, Any] | None:
-        """Try failed and cancelled jobs again; an ended batch is read from the store for it."""
+        """Try failed and cancelled jobs again, also of an ended batch."""
         asked = _arguments(command, OfBatch)
-        batch = asked.batch
-        is_over = batch not in self._core.world.batches and batch not in self._revived_now
-        if is_over and not self._batches.has_batch(batch):
-            raise _no_batch(batch)
-        wish = JobsRetried(self._number(command), batch, asked.ranges, asked.states, wall_us(), _caller(command))
-        if not is_over:
-            self._post(wish)
-        elif batch in self._reviving:
-            # Read twice at a time it could be revived, end, and be revived again by what was read before.
-            self._reviving[batch].append(wish)
-        else:
-            self._reviving[batch] = [wish]
-            self._aside(lambda: self._read(batch), lambda revival: self._revived(batch, revival))
+        if not self._revivals.knows(asked.batch):
+            raise no_batch(asked.batch)
+        which = asked.batch, asked.ranges, asked.states, wall_us(), _caller(command)
+        self._revivals.retry(JobsRetried(self._number(command), *which))
         return None
-
-    def _read(self, batch: BatchId) -> Revival:
-        try:
-            found = self._batches.recover_batch(batch)
-        except StoreError as error:
-            return error.body()
-        if found is None:
-            return _no_batch(batch).body()
-        tried = tried_of(found)
-        # Let go of here, and in pieces: to free a million rows at once takes a tenth of a second, wherever it is done.
-        while found.charged:
-            del found.charged[-FREED_AT_ONCE:]
-        return BatchRevived(found, tried)
-
-    def _revived(self, batch: BatchId, revival: Revival) -> None:
-        wishes = self._reviving.pop(batch)
-        if isinstance(revival, BatchRevived):
-            # Read again before the core has it, it could be revived a second time by what was on disk before the first.
-            self._revived_now.add(batch)
-            self._post(revival)
-            self._afterwards(lambda: self._revived_now.discard(batch))
-            for wish in wishes:
-                self._post(wish)
-        else:
-            for wish in wishes:
-                self._answer(wish.request, revival)
 
     def set(self, command: messages.Command) -> dict[str, Any] | None:
         """Change what may be changed."""
         asked = _arguments(command, OfSettings)
         if asked.batch not in self._core.world.batches:
             if not self._batches.has_batch(asked.batch):
-                raise _no_batch(asked.batch)
+                raise no_batch(asked.batch)
             raise has_ended(asked.batch)
         changes = asked.batch, asked.priority, asked.max_running, wall_us(), _caller(command)
         settings = asked.account, asked.service, asked.start_after_us, asked.reservation
@@ -440,7 +384,7 @@ class Commands:
     def _wish(self, command: messages.Command, asked: OfBatch, event: Callable[[int], Event]) -> dict[str, Any] | None:
         if asked.batch not in self._core.world.batches:
             if not self._batches.has_batch(asked.batch):
-                raise _no_batch(asked.batch)
+                raise no_batch(asked.batch)
             return {"changed": 0}
         self._post(event(self._number(command)))
         return None
@@ -508,7 +452,3 @@ def _arguments(command: messages.Command, kind: type[A]) -> A:
 
 def _caller(command: messages.Command) -> Caller:
     return command.caller if command.caller.user else Caller(command.user)
-
-
-def _no_batch(batch: BatchId) -> NothingThere:
-    return NothingThere(f"there is no batch {batch}", code="no_such_batch", hint="lanai batch list")

@@ -13,6 +13,7 @@ of the allocator included (docs/decisions/0016-copies.md).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
@@ -32,6 +34,8 @@ LIMIT_S: Final = 45.0
 PIECE_BYTES: Final = 1 << 20
 FAILED: Final = 1
 """The exit code of a child that has written a traceback instead of an answer."""
+NAME: Final = "lanai-copy"
+"""What a child is called in `ps -e`, in `top`, and by the kernel where that ends it."""
 
 Outcome: TypeAlias = bytes | LanaiError
 """What a question came to: what its work returned, or why there is no answer."""
@@ -39,11 +43,14 @@ Outcome: TypeAlias = bytes | LanaiError
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Question:
+    asker: str
     work: Callable[[], bytes]
     then: Callable[[Outcome], None]
     due_s: float
+    expiry: asyncio.TimerHandle = field(init=False)
+    """What happens when it is due: it is refused while it waits, afterwards its child is killed."""
 
 
 @dataclass(slots=True)
@@ -51,12 +58,11 @@ class _Child:
     pid: int
     pipe: int
     question: _Question
-    killing: asyncio.TimerHandle
     written: bytearray = field(default_factory=bytearray)
 
 
 class Copies:
-    """Has questions answered by children, a few at once, in the order they were asked.
+    """Has questions answered by children, a few at once. Askers take turns, each with his questions in order.
 
     Args:
         loop: its thread is the only one that calls.
@@ -68,22 +74,32 @@ class Copies:
         self._loop = loop
         self._most = most
         self._limit_s = limit_s
-        self._waiting: deque[_Question] = deque()
+        self._waiting: dict[str, deque[_Question]] = {}
+        """By asker, the one first whose turn is next. None is empty."""
         self._children: dict[int, _Child] = {}
         """By process id."""
         self._next: asyncio.Handle | None = None
+        self._is_closed = False
 
-    def ask(self, work: Callable[[], bytes], then: Callable[[Outcome], None]) -> None:
+    def ask(self, asker: str, work: Callable[[], bytes], then: Callable[[Outcome], None]) -> None:
         """Have `work` done in a child, and `then` called on the loop with what came of it.
 
-        Where no child can be made, `work` is done on the loop. An error of `work` is logged with its traceback and
-        comes as an InternalError; a child that takes too long is killed, and a Refusal comes.
+        An error of `work` is logged with its traceback and comes as an InternalError; a child that takes too long is
+        killed, and a Refusal comes. Where no child can be made, `work` is done on the loop, where its errors are the
+        loop's. After `close` nothing is done.
         """
-        self._waiting.append(_Question(work, then, self._loop.time() + self._limit_s))
+        if self._is_closed:
+            return
+        question = _Question(asker, work, then, self._loop.time() + self._limit_s)
+        question.expiry = self._loop.call_at(question.due_s, self._refuse, question)
+        self._waiting.setdefault(asker, deque()).append(question)
         self._go_on()
 
     def close(self) -> None:
         """End all children, and leave what they were asked unanswered. A repeat is harmless."""
+        self._is_closed = True
+        for question in chain.from_iterable(self._waiting.values()):
+            question.expiry.cancel()
         self._waiting.clear()
         if self._next is not None:
             self._next.cancel()
@@ -100,21 +116,39 @@ class Copies:
 
     def _begin(self) -> None:
         self._next = None
-        question = self._waiting.popleft()
+        if not self._waiting:  # what was to begin was refused meanwhile
+            return
+        question = self._waiting[next(iter(self._waiting))][0]
         left_s = question.due_s - self._loop.time()
         if left_s <= 0:
-            question.then(self._too_late())
+            self._refuse(question)
         else:
-            try:
-                pid, pipe = _forked(question.work, left_s)
-            except OSError as error:
-                _log.warning("a long question is answered on the loop, there can be no child: %s", error.strerror)
-                question.then(question.work())
-            else:
-                killing = self._loop.call_later(left_s, os.kill, pid, signal.SIGKILL)
-                child = self._children[pid] = _Child(pid, pipe, question, killing)
-                self._loop.add_reader(pipe, self._read, child)
+            self._take_out(question)
+            self._have_answered(question, left_s)
         self._go_on()
+
+    def _have_answered(self, question: _Question, left_s: float) -> None:
+        try:
+            pid, pipe = _forked(question.work, left_s)
+        except OSError as error:
+            _log.warning("a long question is answered on the loop, there can be no child: %s", error.strerror)
+            question.then(question.work())
+        else:
+            question.expiry = self._loop.call_at(question.due_s, os.kill, pid, signal.SIGKILL)
+            child = self._children[pid] = _Child(pid, pipe, question)
+            self._loop.add_reader(pipe, self._read, child)
+
+    def _take_out(self, question: _Question) -> None:
+        """Have it wait no more. The turn of its asker is the last then."""
+        question.expiry.cancel()
+        questions = self._waiting.pop(question.asker)
+        questions.remove(question)
+        if questions:
+            self._waiting[question.asker] = questions
+
+    def _refuse(self, question: _Question) -> None:
+        self._take_out(question)
+        question.then(self._too_late())
 
     def _read(self, child: _Child) -> None:
         piece = os.read(child.pipe, PIECE_BYTES)
@@ -140,7 +174,7 @@ class Copies:
 
     def _bury(self, child: _Child) -> int:
         """Have no trace of it left; returns its exit code, or the negative of the signal that ended it."""
-        child.killing.cancel()
+        child.question.expiry.cancel()
         self._loop.remove_reader(child.pipe)
         os.close(child.pipe)
         del self._children[child.pid]
@@ -163,7 +197,7 @@ def _forked(work: Callable[[], bytes], limit_s: float) -> tuple[int, int]:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
-            _answer(work, theirs, limit_s, mask)
+            _answer(work, theirs, limit_s)
     except OSError:
         os.close(ours)
         raise
@@ -174,29 +208,40 @@ def _forked(work: Callable[[], bytes], limit_s: float) -> tuple[int, int]:
     return pid, ours
 
 
-def _answer(work: Callable[[], bytes], pipe: int, limit_s: float, mask: set[int | signal.Signals]) -> NoReturn:
+def _answer(work: Callable[[], bytes], pipe: int, limit_s: float) -> NoReturn:
     """What the child does."""
     code = FAILED
     try:
-        os.closerange(0, pipe)
-        os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
-        # It ends by itself where the hub is gone, or does not come round to it.
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, it goes before the hub
-        _write(pipe, work())
-        code = 0
-    except BaseException:
-        _write(pipe, traceback.format_exc().encode())
+        try:
+            _become_a_copy(pipe, limit_s)
+            text, told = work(), 0
+        except BaseException:
+            text, told = traceback.format_exc().encode(), FAILED
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would come for each piece that is read
+        left = memoryview(text)
+        while left:
+            left = left[os.write(pipe, left) :]
+        code = told
     finally:
         os._exit(code)
 
 
-def _write(pipe: int, text: bytes) -> None:
-    left = memoryview(text)
-    while left:
-        left = left[os.write(pipe, left) :]
+def _become_a_copy(pipe: int, limit_s: float) -> None:
+    """Put away all that was the hub's but its memory, and see to it that this process ends."""
+    # Told by what is open: the limit may have been lowered since, or be a thousand times as high.
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    os.closerange(0, pipe)
+    os.closerange(pipe + 1, highest + 1)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGIO):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # typed at a hub in the foreground: that ends its copies itself
+    # The hub is gone once nobody can read what is written here, or does not come round to us: either signal ends us.
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Where memory is short, it goes before the hub.
+    for file, word in (("comm", NAME), ("oom_score_adj", "1000")):
+        with suppress(OSError):
+            Path("/proc/self", file).write_text(word)

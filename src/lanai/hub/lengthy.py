@@ -55,9 +55,9 @@ class LongQuestions:
         self._quick = Copies(loop, most=QUESTIONS_AT_ONCE)
         self._dry_runs = Copies(loop, most=DRY_RUNS_AT_ONCE)
 
-    def ask(self, verb: str, work: Callable[[], bytes], then: Callable[[Outcome], None]) -> None:
-        """As `Copies.ask`."""
-        (self._dry_runs if verb in _DRY_RUNS else self._quick).ask(work, then)
+    def ask(self, command: Command, work: Callable[[], bytes], then: Callable[[Outcome], None]) -> None:
+        """As `Copies.ask`, for the user whose command it is."""
+        (self._dry_runs if command.verb in _DRY_RUNS else self._quick).ask(command.user, work, then)
 
     def close(self) -> None:
         """End the copies, and leave what they were asked unanswered. A repeat is harmless."""

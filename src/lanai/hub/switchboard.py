@@ -18,12 +18,13 @@ from lanai.core import events
 from lanai.core.hub import HubCore
 from lanai.hub.admission import Admission, check_offer
 from lanai.hub.clock import wall_us
-from lanai.hub.commands import Batches, Commands, reply
+from lanai.hub.commands import Commands, reply
 from lanai.hub.copies import Outcome
 from lanai.hub.handouts import Handouts
 from lanai.hub.lines import LineSource
 from lanai.hub.loop import Heart
 from lanai.hub.peers import NAME_CHARACTERS, Outbox, Peer
+from lanai.hub.revivals import Batches
 from lanai.hub.streams import Attempts, Streams
 from lanai.hub.watching import Watching
 from lanai.model.errors import ErrorBody, Refusal, StoreFull, UserError
@@ -61,7 +62,7 @@ class Switchboard:
         store: Store,
         *,
         hub: str,
-        apart: Callable[[str, Callable[[], bytes], Callable[[Outcome], None]], None],
+        apart: Callable[[messages.Command, Callable[[], bytes], Callable[[Outcome], None]], None],
         facts: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
         end: Callable[[], None],
@@ -443,8 +444,9 @@ class Switchboard:
         else:
             peer.send(reply(request, effect.result))
 
-    def _ask_copy(self, verb: str, request: int, work: Callable[[], bytes]) -> None:
-        self._apart(verb, work, lambda outcome: self._answer_of_copy(request, outcome))
+    def _ask_copy(self, command: messages.Command, work: Callable[[], bytes]) -> None:
+        number = self._expect_command(command)
+        self._apart(command, work, lambda outcome: self._answer_of_copy(number, outcome))
 
     def _answer_of_copy(self, number: int, outcome: Outcome) -> None:
         found = self._requests.pop(number, None)

@@ -230,7 +230,7 @@ def test_promises_are_not_made_anew_for_a_policy_that_is_back(hub: Recorder, lit
 
 
 def test_a_dry_run_of_another_policy_goes_by_that_while_a_pass_goes_on(hub: Recorder, little: None) -> None:
-    """What the pass has found until then was found under the policy in force. All of it is there again afterwards."""
+    """What the pass has found until then it has found under the policy in force. It is put back."""
     full(hub, "easy")
     batches = [wide(hub, user, 60) for user in ("ann", "bob", "carl")]
     small(hub)

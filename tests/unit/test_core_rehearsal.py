@@ -9,12 +9,11 @@ import msgspec
 import pytest
 
 from core_recorder import GIB, SECOND, Recorder, capacity
+from core_state import state
 from lanai.core.effects import RecallJobs, StartAttempts
 from lanai.core.events import JobsHeld
-from lanai.core.hub import HubCore
 from lanai.core.queue import Span
 from lanai.core.rehearsal import Rehearsal, rehearse
-from lanai.core.schedule.cells import Cell
 from lanai.core.schedule.snapshot import Snapshot
 from lanai.model.ids import BatchId
 from lanai.model.policy import AccountPolicy, Bound, Limits, Policy, ServicePolicy, UserPolicy
@@ -42,35 +41,6 @@ POLICIES = {
     ),
     "none": Policy(backfill="none", preset="tight"),
 }
-
-
-def dump(thing: object, seen: dict[int, int]) -> object:
-    """All that hangs from an object, in plain values. The same object is named by when it was met first."""
-    if thing is None or isinstance(thing, (int, float, str, bytes)):
-        return thing
-    if id(thing) in seen:
-        return f"#{seen[id(thing)]}"
-    seen[id(thing)] = len(seen)
-    if isinstance(thing, Cell):  # nodes stand there in the order of their last change, which decides nothing
-        content = sorted((int(node.id), thing._indexed[node.id], thing._places[node.id]) for node in thing.nodes())
-        return content, dump(thing.tickets, seen), thing.ended
-    if isinstance(thing, dict):
-        return [(dump(key, seen), dump(value, seen)) for key, value in thing.items()]
-    if isinstance(thing, (set, frozenset)):
-        return sorted(map(repr, thing))
-    if isinstance(thing, (list, tuple, deque)):
-        return [dump(each, seen) for each in thing]
-    if callable(thing):
-        return getattr(thing, "__qualname__", "callable")
-    names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-    names += list(getattr(thing, "__dict__", ()))
-    if isinstance(thing, msgspec.Struct):
-        names = list(thing.__struct_fields__)
-    return type(thing).__name__, [(name, dump(getattr(thing, name), seen)) for name in names]
-
-
-def state(core: HubCore) -> object:
-    return dump(core.world, {})
 
 
 def peopled(seed: int, policy: Policy) -> Recorder:

@@ -25,11 +25,11 @@ from lanai.core.nodes import Node
 from lanai.core.recall import make_way, nodes_with_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort
-from lanai.core.schedule.estimate import estimate_us
+from lanai.core.schedule.estimate import LATE_US, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
 from lanai.core.schedule.preempt import Preemption
-from lanai.core.schedule.promises import LATE_US, look_ahead
+from lanai.core.schedule.promises import look_ahead
 from lanai.core.schedule.promising import Promising
 from lanai.core.schedule.refusals import Refusal, Refusals
 from lanai.core.schedule.shares import price, weigh_users

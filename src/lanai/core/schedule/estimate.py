@@ -16,6 +16,9 @@ _ESTIMATE_US: Final = DEFAULT_POLICY.service("").estimate_us
 OVERRUN_US: Final = 60_000_000
 """An attempt that outlives its estimate is given so much more at least, or what it was estimated where that is less."""
 
+LATE_US: Final = 200_000
+"""What is due may be seen so much later: word of an end has to come, and then a pass, unless the hub is very busy."""
+
 
 def estimate_us(world: World, line: Line) -> int:
     """The estimated run time of a job of the line, at least 1.
@@ -39,9 +42,12 @@ def estimate_us(world: World, line: Line) -> int:
 def end_of(start_us: int, estimate: int, now_us: int) -> int:
     """When an attempt that runs is expected to end: after `now_us`.
 
-    Where an expected end has passed, the next one is half as long again from the start.
+    Where an expected end has passed, the next one is half as long again from the start; but word of one that has just
+    passed may be on its way.
     """
     end_us = start_us + estimate
+    if end_us <= now_us < end_us + LATE_US:
+        return end_us + LATE_US
     least_us = min(OVERRUN_US, estimate)
     while end_us <= now_us:
         end_us = max(start_us + (end_us - start_us) * 3 // 2, end_us + least_us)

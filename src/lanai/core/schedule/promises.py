@@ -26,8 +26,6 @@ from lanai.core.schedule.placing import able_cells, has_rules, is_plain, may_go,
 from lanai.core.world import Promise, World
 
 HELD_US: Final = 60_000_000
-LATE_US: Final = 200_000
-"""A pass comes no later than this after what is due, unless the hub is very busy."""
 
 
 def promise(world: World, batch: Batch, line: Line, length_us: int, before: Promise | None) -> Promise | None:

@@ -53,6 +53,23 @@ def test_a_node_that_goes_is_the_reason_also_of_who_asks_for_more_than_others_th
     assert hub.batch(large).line(ShapeId(0)).reason == "no_open_node"
 
 
+def test_who_finds_no_room_is_told_of_the_node_that_has_most_of_what_is_scarce(hub: Recorder) -> None:
+    """It was the one with most gpus, then most memory, whatever was asked for; and gpus were not told of."""
+    hub.join("a", capacity(cpus=4, gpus=2))
+    hub.join("b", capacity(cpus=4, gpus=2, tape=1))
+    hub.submit(1, shape=Shape(cpu_milli=4000))
+    hub.submit(1, shape=Shape(cpu_milli=3000, memory_bytes=GIB, gpu_milli=2000, named=(("tape", 1),)))
+    hub.start()
+    wide, gpu = hub.submit(1, shape=Shape(cpu_milli=2000)), hub.submit(1, shape=Shape(gpu_milli=1000, cpu_milli=3000))
+    named = hub.submit(1, shape=Shape(named=(("tape", 1),)))
+    assert hub.start() == []
+    busy = "all 2 nodes that could take it are busy with 2 attempts; most free on"
+    assert verdict(hub, wide) == f"no_room: needs 2 cpus; {busy} b: 1 cpu, 7 GiB memory"
+    assert verdict(hub, gpu) == f"no_room: needs 3 cpus, 1 gpu; {busy} b: 1 cpu, 7 GiB memory, 0 gpus"
+    one = "the one node that could take it is busy with 1 attempt; most free on"
+    assert verdict(hub, named) == f"no_room: needs 1 cpu, 1 tape; {one} b: 1 cpu, 7 GiB memory, 0 tape"
+
+
 def test_a_node_that_has_not_taken_stock_is_not_away(hub: Recorder) -> None:
     """Just connected: the reason said that 0 of 1 nodes were away."""
     batch = hub.submit(1)

@@ -25,7 +25,7 @@ from lanai.model.policy import DEFAULT_SERVICE
 from lanai.model.records import SaveReason
 from lanai.model.resources import Capacity, Shape
 from lanai.model.units import format_bytes
-from lanai.model.vector import CPU, MEMORY, field
+from lanai.model.vector import CPU, FIELD_BITS, FIELD_MASK, NAMED, field
 
 NO_ROOM: Final = "no_room"
 """The code of those who wait because what could take them is busy, or is not there."""
@@ -257,7 +257,7 @@ def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     if line.shape.nodes > 1:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
-    return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"
+    return "no_room", f"needs {describe(line.shape)}; {_busy(world, line, allowed)}"
 
 
 def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> str:
@@ -277,18 +277,25 @@ def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> st
     return f"{who} {verb} room, but what runs there has its node to itself"
 
 
-def _busy(world: World, nodes: list[Node]) -> str:
-    free = max(nodes, key=lambda node: node.free & world.layout.guard == 0 and node.free)
+def _busy(world: World, line: Line, nodes: list[Node]) -> str:
+    asked = [at for at in range(NAMED + len(world.layout.names)) if field(line.vector, at)]
+    scarcest = max(asked, key=lambda at: field(line.vector, at) / max(field(nodes[0].total, at), 1), default=CPU)
+    guard, shift = world.layout.guard, scarcest * FIELD_BITS
+    free = max(nodes, key=lambda node: node.free & guard == 0 and node.free >> shift & FIELD_MASK)
     running = sum(sum(node.active.values()) for node in nodes)
     where = (
         "the one node that could take it is" if len(nodes) == 1 else f"all {len(nodes)} nodes that could take it are"
     )
     attempts = f"{running} attempt{'' if running == 1 else 's'}"
-    return f"{where} busy with {attempts}; most free on {free.name}: {_free_text(free)}"
+    return f"{where} busy with {attempts}; most free on {free.name}: {_free_text(world, line, free)}"
 
 
-def _free_text(node: Node) -> str:
-    return f"{_cpus(max(0, field(node.free, CPU)))}, {format_bytes(field(node.free, MEMORY) << 20)} memory"
+def _free_text(world: World, line: Line, node: Node) -> str:
+    """Its free cpus and memory, and what else the line asks for."""
+    free = world.layout.left(node.total, node.total - node.free)
+    others = [_gpus(free.gpu_milli)] if line.shape.gpu_milli else []
+    others += [_of_name(name, dict(free.named).get(name, 0)) for name, _ in line.shape.named]
+    return ", ".join([_cpus(free.cpu_milli), _memory(free.memory_bytes), *others])
 
 
 def _closed(nodes: list[Node]) -> str:

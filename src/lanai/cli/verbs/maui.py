@@ -101,8 +101,9 @@ def checkjob(asked: Asked, is_verbose: bool, job: str, format_: str) -> int:
     batch, index = _one(job)
     shown = client.job(batch, index)
     about, why = client.batch(shown["batch"]), client.why(shown["batch"], index)
-    lines = maui.checkjob(shown, about, why, is_verbose=is_verbose)
-    return _print(format_, {"job": shown, "why": why}, lines)
+    ranked = client.priority(shown["batch"], index)["rows"]
+    lines = maui.checkjob(shown, about, why, ranked, is_verbose=is_verbose)
+    return _print(format_, {"job": shown, "why": why, "priority": ranked}, lines)
 
 
 @command.command("checknode")

@@ -81,6 +81,20 @@ def test_a_user_sees_his_own_and_how_much_others_have(hub: Recorder) -> None:
     assert told(both.running) == [(bobs, ((1, 1),), "")]
 
 
+def test_a_job_over_several_nodes_is_on_each_of_them(hub: Recorder) -> None:
+    """It was told of its first node only: the others were taken by nobody, and counted as idle."""
+    for name in "abc":
+        hub.join(name)
+    wide = hub.submit(1, shape=Shape(nodes=2, nodes_most=9))
+    hub.decide()
+    hub.take_all()
+    found = queue(hub.core.world, QueueAsked())
+    assert (found.nodes, found.busy_nodes) == (3, 3)
+    assert [row.shape.nodes for row in found.running.rows] == [3]
+    for name in "abc":
+        assert told(queue(hub.core.world, QueueAsked(node=name)).running) == [(wide, ((1, 1),), "")]
+
+
 @pytest.mark.parametrize("name", ["node", "service", "account"])
 def test_a_name_that_nothing_has_is_no_empty_queue(hub: Recorder, name: str) -> None:
     """A batch keeps the service and the account that it was given, whatever the policy says now."""

@@ -387,8 +387,8 @@ def test_what_starts_waits_no_longer_so_the_next_ones_are_considered(hub: Record
     assert at_nodes(hub, *submitted) == 6
 
 
-def test_who_was_not_considered_is_looked_at_again_where_one_that_was_starts_later_in_the_pass(hub: Recorder) -> None:
-    """The long job is considered, and has its turn in the backfill only, after the one of the other batch was refused."""
+def test_who_was_not_considered_is_when_one_that_was_has_started(hub: Recorder) -> None:
+    """The wide job and one small one are considered; the other one is when that has started beside the promise."""
     settle(hub, Policy(preset="tight", users={"ann": UserPolicy(limits=at_most(2, thing="waiting"))}))
     hub.join("n", capacity(cpus=4))
     hub.submit(1, user="bob")

@@ -5,6 +5,7 @@ from lanai.core.effects import AcceptNode, Answer
 from lanai.core.events import JobsHeld, NodeHeard, NodeTookStock, NodeWished
 from lanai.core.explain import describe
 from lanai.model.ids import BatchId, Index, ShapeId
+from lanai.model.moments import format_moment
 from lanai.model.policy import Policy, ServicePolicy
 from lanai.model.resources import Shape
 
@@ -68,6 +69,22 @@ def test_who_finds_no_room_is_told_of_the_node_that_has_most_of_what_is_scarce(h
     assert verdict(hub, gpu) == f"no_room: needs 3 cpus, 1 gpu; {busy} b: 1 cpu, 7 GiB memory, 0 gpus"
     one = "the one node that could take it is busy with 1 attempt; most free on"
     assert verdict(hub, named) == f"no_room: needs 1 cpu, 1 tape; {one} b: 1 cpu, 7 GiB memory, 0 tape"
+
+
+def test_who_would_be_in_the_way_of_what_was_promised_is_told_of_that(hub: Recorder) -> None:
+    """It was told that all nodes were busy, and that one of them had all its cpus free."""
+    for name in "ab":
+        hub.join(name)
+    hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=60 * SECOND))
+    hub.start()
+    wide = hub.submit(1, shape=Shape(nodes=2, cpu_milli=2000, time_limit_us=60 * SECOND))
+    long = hub.submit(1, shape=Shape(time_limit_us=1200 * SECOND))
+    assert hub.start() == []
+    at = format_moment(hub.core.world.wall_us + 60 * SECOND)
+    assert verdict(hub, long) == (
+        f"no_room: needs 1 cpu; b has room, but is kept for {wide}/1 from {at} on, and it may take 20m"
+    )
+    assert verdict(hub, wide) == "no_room: needs 2 nodes with 2 cpus; of 2 that could take it, 1 have room now"
 
 
 def test_a_node_that_has_not_taken_stock_is_not_away(hub: Recorder) -> None:

@@ -15,16 +15,18 @@ from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
+from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_alone, need
 from lanai.core.world import World
 from lanai.model.ids import Index
+from lanai.model.moments import format_moment
 from lanai.model.node import NodeState
 from lanai.model.node_names import names_of
 from lanai.model.policy import DEFAULT_SERVICE
 from lanai.model.records import SaveReason
 from lanai.model.resources import Capacity, Shape
-from lanai.model.units import format_bytes
+from lanai.model.units import format_bytes, format_duration
 from lanai.model.vector import CPU, FIELD_BITS, FIELD_MASK, NAMED, field
 
 NO_ROOM: Final = "no_room"
@@ -254,6 +256,8 @@ def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
         return "old_agent", f"needs {describe(line.shape)}; {which}"
     if has_rules(world) and (kept := _not_shared(world, batch, line, allowed)):
         return NO_ROOM, f"needs {describe(line.shape)}; {kept}"
+    if kept := _kept_for_others(world, line, allowed):
+        return NO_ROOM, f"needs {describe(line.shape)}; {kept}"
     if line.shape.nodes > 1:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
@@ -275,6 +279,24 @@ def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> st
     if world.policy.sharing == "single_user":
         return f"{who} {verb} room, but another user's jobs are there, and users do not share nodes"
     return f"{who} {verb} room, but what runs there has its node to itself"
+
+
+def _kept_for_others(world: World, line: Line, nodes: list[Node]) -> str:
+    """That there would be room if none of it were promised to others soon; empty where there is none all the same."""
+    guard, until_us = world.layout.guard, world.now_us + estimate_us(world, line)
+    roomy = [node for node in nodes if not (node.free - line.vector) & guard]
+    if len(roomy) < line.shape.nodes:
+        return ""
+    for node in roomy:
+        for step in sorted(node.steps, key=lambda step: step.begin_us):
+            first = step.owner
+            if isinstance(first, Line) and first is not line and first.waiting and step.begin_us < until_us:
+                verb = "has" if len(roomy) == 1 else f"and {len(roomy) - 1} more have"
+                since = format_moment(world.wall_us + step.begin_us - world.now_us)
+                length = format_duration(estimate_us(world, line) / 1e6)
+                job = f"{first.batch}/{first.waiting.head()}"
+                return f"{node.name} {verb} room, but is kept for {job} from {since} on, and it may take {length}"
+    return ""
 
 
 def _busy(world: World, line: Line, nodes: list[Node]) -> str:

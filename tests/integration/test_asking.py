@@ -224,7 +224,7 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     assert "Executable:  exec sleep 1000" in waiting and "of 00:30:00" in waiting
     running = maui(site, "checkjob", f"{batch}/1")
     assert "State: Running" in running and "Allocated Nodes:  [n1:1]" in running
-    assert "Holds:    User" in maui(site, "checkjob", f"{batch}/1000")
+    assert "Holds:    held by " in maui(site, "checkjob", f"{batch}/1000")
     node = maui(site, "checknode", "n1")
     assert "State:  Busy" in node and f"JobList:  {batch}/1,{batch}/2" in node
     start = maui(site, "showstart", f"{batch}/3")

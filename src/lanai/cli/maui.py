@@ -243,8 +243,8 @@ def _dedicated(asked: Answer) -> str:
 
 def _messages(job: Answer, why: Answer, *, is_verbose: bool) -> Iterator[str]:
     if job["state"] == "held":
-        yield "Holds:    User"
-    if job["state"] in WAITS:
+        yield f"Holds:    {printable(why['verdict'])}"
+    elif job["state"] in WAITS:
         yield f"job cannot run in partition ALL ({printable(why['verdict'])})"
     elif why["verdict"]:
         yield f"Message:  {printable(why['verdict'])}"

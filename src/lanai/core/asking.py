@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from lanai.core import holds
 from lanai.core.batches import Batch
 from lanai.core.credentials import is_account, is_service
 from lanai.core.nodes import Grant, Node
@@ -326,7 +327,7 @@ def _blocked(world: World, own: dict[BatchId, Batch], jobs: int, others: int, as
 def _set_aside(batch: Batch) -> Iterator[tuple[str, str, Spans | None, int]]:
     """What of a batch waits in no line: (code, reason, spans, how many); without spans: the delayed ones."""
     if batch.held:
-        yield "held", f"held; `lanai release {batch.id}` lets it run", batch.held, batch.held.count
+        yield "held", holds.words_of_all(batch), batch.held, batch.held.count
     if batch.delayed:
         text = "the last attempt met a fault of the node; it is tried again shortly"
         yield "delayed", text, None, len(batch.delayed)

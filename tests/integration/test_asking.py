@@ -234,7 +234,8 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     odd = maui(site, "showstart", "63@1:00:00")
     assert "requires 63 procs" in odd and "NOTE: answered for 32 nodes with 2 procs each, which is 64" in odd
     assert site.lanai("maui", "showstart", str(batch), ok=False).returncode == 2
-    assert "no procs available" in maui(site, "showbf", "-m", ">=512")
+    assert "no procs available" in maui(site, "showbf", "-m", ">=512", "-q", "normal")
+    assert "no service" in site.lanai("maui", "showbf", "-q", "other", ok=False).stderr
 
 
 def test_mauis_reports(site: Site, short: int, batch: int) -> None:

@@ -178,7 +178,8 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     tries = batch.tries.get(index) if index is not None else None
     if tries:
         charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
-        facts.append(f"tried {tries.attempts} times before" + (f" ({charges})" if charges else ""))
+        often = "once" if tries.attempts == 1 else f"{tries.attempts} times"
+        facts.append(f"tried {often} before" + (f" ({charges})" if charges else ""))
         if tries.gave_way:
             facts.append(f"{tries.gave_way} of these made way for jobs of a more urgent service, which is no charge")
     if index is not None and index in batch.ways:

@@ -150,7 +150,7 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
 
 
 @command.command("showbf")
-@click.option("-c", "class_", metavar="CLASS", help="For jobs of this class (service).")
+@click.option("-c", "-q", "class_", metavar="CLASS", help="For jobs of this class or QOS (service).")
 @click.option("-d", "duration", metavar="DURATION", help="Free for so long at least.")
 @click.option("-f", "feature", metavar="FEATURE", help="On nodes with this feature.")
 @click.option(

@@ -381,7 +381,8 @@ class Sweep:
             node.booked.append(line)
         self._begun.append((nodes, line))
         self._world.book(batch, line, 1)
-        self.considered.start(line)
+        if batch.queues:
+            self.considered.start(line)
         self._left[line] -= 1
         self._world.renewed.discard(line)
         self.starts += len(nodes)

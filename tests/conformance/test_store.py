@@ -461,6 +461,30 @@ def test_the_audit_trail_goes_when_it_is_too_old(opened: Callable[[], Store]) ->
     assert store.recover().last_audit == 3
 
 
+def test_the_present_reasons_of_an_unfinished_batch_are_recovered(store: Store) -> None:
+    """Only the last one of each line, by shape; an empty code takes it away."""
+    store.commit([*whole(1), *whole(2), SaveReason(1, 1, "no_room", "all are busy", 5)])
+    store.commit([SaveReason(1, 0, "next", "soon", 6), SaveReason(1, 1, "reserved", "for ada", 7)])
+    store.commit([SaveReason(2, 0, "no_room", "all are busy", 8), SaveReason(2, 0, "", "", 9)])
+    first, second = store.recover().batches
+    assert first.reasons == [SaveReason(1, 0, "next", "soon", 6), SaveReason(1, 1, "reserved", "for ada", 7)]
+    assert second.reasons == []
+    assert store.recover_batch(1) == first
+
+
+def test_the_last_run_times_of_a_batch_are_recovered(store: Store) -> None:
+    """Of its successes, as far as they are among its last rows or near them; others' rows between do not count."""
+    store.commit([*whole(1, jobs=200), *whole(2, jobs=200)])
+    store.commit([SaveAttempts([row(n, 1, n) for n in range(1, 31)])])
+    store.commit([SaveAttempts([row(31, 1, 31, outcome="exit", state="failed"), row(32, 2, 1)])])
+    store.commit([SaveAttempts([row(n, 1, n) for n in range(33, 131)])])
+    first, second = store.recover().batches
+    assert first.walls == [(n, n, row(n, 1, n)[12]) for n in range(111, 131)]
+    assert second.walls == [(32, 1, row(32, 2, 1)[12])]
+    store.commit([SaveAttempts([row(n, 2, n, outcome="exit", state="failed") for n in range(131, 241)])])
+    assert [each.walls for each in store.recover().batches] == [first.walls, []]
+
+
 def test_giving_records_twice_changes_nothing(store: Store) -> None:
     """A group whose commit was not known to have happened is given again after a restart."""
     groups: list[list[Record]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,6 +48,29 @@ def test_hub_killed_under_load_three_times(site: Site) -> None:
         site.start_hub()
     site.wait(batch)
     assert_each_ran_once(site, batch, 400)
+
+
+def test_why_a_job_waits_and_since_when_is_the_same_after_a_start(site: Site) -> None:
+    """Once the node is back the reason is what it was, since when it was, and in the history once."""
+
+    def said() -> list[object]:
+        found = json.loads(site.lanai("why", str(batch), "--format", "json").stdout)
+        return [found["code"], found["since"], found["history"]]
+
+    site.start_hub()
+    site.start_agent("n1")
+    site.submit(["echo begun >> begun; sleep 600"] * 2)
+    batch = site.submit(["true"] * 2)
+    site.await_lines("begun", 2)
+    eventually(lambda: said()[0] == "no_room", what="the second batch to find no room")
+    before = said()
+    assert site.hub is not None
+    site.lanai("hub", "stop")
+    for _ in range(2):
+        site.hub.kill()
+        site.start_hub()
+        eventually(lambda: site.counts(1) == {"running": 2}, what="the node to be back")
+        assert said() == before
 
 
 def test_agent_killed_its_commands_go_on_and_are_taken_over(site: Site) -> None:

@@ -220,7 +220,7 @@ class Hub:
         self._gather(decision)
         if self.core.needs_pass and not self._has_pass_timer:
             self._has_pass_timer = True
-            self._later(0, self._late_pass)
+            self._later(0 if self.core.goes_on else PASS_US, self._late_pass)
 
     def _gather(self, decision: Decision) -> None:
         self._group.records += decision.records

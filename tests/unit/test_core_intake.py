@@ -213,7 +213,7 @@ def test_a_retry_of_very_many_failures_costs_by_ranges(hub: Recorder) -> None:
     found = hub.store.recover_batch(batch)
     assert found is not None
     tried = tried_of(found)
-    untouched = Tried(Untouched(tried.tries), tried.failed, tried.cancelled)
+    untouched = Tried(Untouched(tried.tries), tried.failed, tried.cancelled, {})
     found.charged.clear()
     hub.feed(BatchRevived(found, untouched), JobsRetried(1, batch, None, (), 0))
     assert hub.answer() == {"changed": 10}

@@ -4,11 +4,23 @@ import msgspec
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
-from lanai.core.events import JobsHeld
+from lanai.core.events import JobsCancelled, JobsHeld, PolicyChanged
 from lanai.core.priorities import Asked, Ranked, priorities
+from lanai.core.shares import shares
 from lanai.model.ids import Index
-from lanai.model.policy import CAPS, WEIGHTS, Policy, Preset, ServicePolicy, UserPolicy
+from lanai.model.policy import (
+    CAPS,
+    WEIGHTS,
+    AccountPolicy,
+    Bound,
+    Limits,
+    Policy,
+    Preset,
+    ServicePolicy,
+    UserPolicy,
+)
 from lanai.model.resources import Shape
+from reservation_scenes import reserve
 
 TIGHT = Policy(preset="tight")
 
@@ -96,6 +108,46 @@ def test_a_user_sees_his_own_lines_and_their_places_among_all(hub: Recorder) -> 
     found = priorities(hub.core.world, Asked(most=1))
     assert ([row.batch for row in found.rows], found.more, found.lines) == ([anns], 1, 2)
     assert [row.batch for row in rows(hub, skip=1)] == [bobs]
+
+
+@pytest.mark.parametrize("preset", ["fair", "tight"])
+def test_shares_and_priorities_agree_on_whose_turn_it_is(hub: Recorder, preset: Preset) -> None:
+    """Of batches in every state of waiting. A limit takes nobody's turn: the pass looks at him and goes on."""
+    users = {"ann": UserPolicy(account="a"), "bob": UserPolicy(account="b", weight=3)}
+    limited = AccountPolicy(limits=Limits(jobs=Bound(1, 1)))
+    policy = Policy(preset=preset, users=users, accounts={"a": AccountPolicy(), "b": AccountPolicy(), "c": limited})
+    hub.feed(PolicyChanged(1, policy, hub.now_us))
+    hub.join("n", capacity(cpus=6), take=False)
+    hub.take_all()
+    reserve(hub, 60, 120)
+    scenes: dict[str, dict[str, object]] = {
+        "waits": {"user": "bob"},
+        "waits too": {"user": "ann", "priority": 3},
+        "date": {"user": "ann", "start_after_us": hub.now_us + SECOND},
+        "held": {"user": "bob", "is_held": True},
+        "partly held": {"user": "ann", "shape": Shape(cpu_milli=64_000)},
+        "paused": {"user": "bob"},
+        "max_running": {"user": "cid", "max_running": 1},
+        "limit of its account": {"user": "cid", "account": "c"},
+        "reservation": {"user": "ann", "reservation": "r"},
+        "too large": {"user": "dan", "shape": Shape(cpu_milli=64_000)},
+        "all at nodes": {"user": "dan", "priority": 1},
+    }
+    batches = {scene: hub.submit(2, **about) for scene, about in scenes.items()}  # type: ignore[arg-type]
+    hub.feed(JobsHeld(1, batches["partly held"], ((2, 2),), 0))
+    hub.feed(JobsCancelled(2, batches["all at nodes"], ((2, 2),), (), 0))
+    hub.batch(batches["paused"]).state = "paused"
+    hub.decide()
+    hub.take_all()
+    by_shares = {share.name: share.turn for share in shares(hub.core.world).shares if share.place == "batch"}
+    by_priority = {str(row.batch): row.turn or None for row in rows(hub)}
+    none_waits = {str(batch): None for batch in batches.values() if not hub.batch(batch).waiting}
+    assert by_shares == by_priority | none_waits
+    with_turn = {scene for scene, batch in batches.items() if by_shares[str(batch)]}
+    assert {by_shares[str(batches[scene])] for scene in with_turn} == set(range(1, len(with_turn) + 1))
+    assert not with_turn & {"date", "held", "paused", "reservation"}
+    assert with_turn >= {"partly held", "max_running", "limit of its account", "too large"}
+    assert {row.turns for row in rows(hub)} == {len(with_turn)}
 
 
 def test_why_names_the_score_where_the_order_goes_by_it(hub: Recorder) -> None:

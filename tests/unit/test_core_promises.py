@@ -5,7 +5,7 @@ import pytest
 
 from core_recorder import SECOND, Recorder, capacity
 from lanai.core.effects import ClaimRoom, RecallJobs, StartAttempts
-from lanai.core.events import JobsCancelled, NodeHeard, NodeWished, ReservationWished, TimePassed
+from lanai.core.events import JobsCancelled, JobsHeld, NodeHeard, NodeWished, ReservationWished, TimePassed
 from lanai.core.schedule import decide
 from lanai.model.ids import BatchId
 from lanai.model.policy import Bound, Limits, Policy, Weights
@@ -215,18 +215,22 @@ def test_nothing_is_promised_where_nobody_could_be_in_the_way(hub: Recorder) -> 
     assert hub.core.world.nodes[hub.core.world.names["n"]].steps == []
 
 
-def test_what_is_cancelled_keeps_nothing(hub: Recorder) -> None:
-    """Under `conservative` promises outlast the pass, but not the jobs that they were made to."""
-    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, backfill="conservative")
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("backfill", ["easy", "conservative"])
+def test_what_is_cancelled_or_held_keeps_nothing(hub: Recorder, backfill: str, is_held: bool) -> None:
+    """A pass is made for those behind; under `conservative` promises outlast it, but not the jobs they were made to."""
+    hub.core.world.policy = msgspec.structs.replace(hub.core.world.policy, backfill=backfill)
     node = hub.node(hub.join("n", capacity(cpus=2)))
     hub.submit(1, shape=job(1, 10))
     hub.start()
     wide, small = hub.submit(1, shape=job(2, 60), user="bob"), hub.submit(1, shape=job(1, 20), user="carl")
     assert started(hub) == []
-    assert promised(hub) == {wide: 10, small: 70}
-    hub.feed(JobsCancelled(1, wide, None, (), hub.now_us))
+    assert promised(hub)[wide] == 10
+    hub.feed(JobsHeld(1, wide, None, hub.now_us) if is_held else JobsCancelled(1, wide, None, (), hub.now_us))
     hub.take_all()
-    assert started(hub) == [small]
+    assert hub.core.needs_pass
+    hub.decide()
+    assert [start.batch for start in hub.take(StartAttempts)] == [small]
     assert promised(hub) == {}
     assert node.steps == []
 

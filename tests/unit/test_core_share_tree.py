@@ -306,6 +306,33 @@ def test_use_is_kept_at_a_planned_stop_and_decays_while_no_hub_is_there(hub: Rec
     hub.take_all()
 
 
+def test_whose_turn_it_is_among_the_batches_of_a_user_survives_the_hub(hub: Recorder) -> None:
+    """The batch that has used more stays behind the other, and does not go first because it was there first."""
+    node = hub.join("n", capacity(cpus=1))
+    first = hub.submit(3, user="ann")
+    hub.start()
+    second = hub.submit(3, user="ann")
+    live(hub, node, 3600)
+    hub.end(node, 1, 1, wall_us=HOUR_US)
+    hub.store.commit(hub.core.suspend())
+    hub.take_all()
+    used = hub.batch(first).leaf.used()
+    assert used > 0
+    hub.now_us += WEEK_US
+    hub.restart()
+    assert hub.batch(first).leaf.used() == pytest.approx(used / 2)
+    assert hub.batch(second).leaf.used() == 0
+    assert hub.batch(first).user_leaf.used() == pytest.approx(used / 2)
+    assert list(share_of(hub.core.world.batches.values())) == [second, first]
+
+
+def test_use_as_older_versions_kept_it_is_taken_over(hub: Recorder) -> None:
+    hub.submit(1, user="ann")
+    hub.store.commit([SaveMeta(USE, f'[{hub.now_us},[["default","ann",0.25]]]')])
+    hub.restart()
+    assert hub.core.world.tree.users["default", "ann"].used() == 0.25 * WHOLE
+
+
 def test_use_that_stands_still_is_not_kept_again(hub: Recorder) -> None:
     node = hub.join("n", capacity(cpus=2))
     hub.submit(1, user="ann")

@@ -237,6 +237,46 @@ def test_tails_are_cut_to_what_is_kept_of_them(store: SqliteWriter, tmp_path: Pa
     reader.close()
 
 
+def test_of_two_tails_of_an_attempt_the_later_is_kept_and_one_of_another_node_is_not(
+    store: SqliteWriter, tmp_path: Path
+) -> None:
+    store.commit(batch())
+    rest = ("done", "ok", 0, 0, 1, 2, 3, 4, 5, None, "")
+    store.commit([SaveAttempts([(row, 1, row, 1, 1, node, *rest) for row, node in ((1, 7), (2, 7), (3, 8))])])
+    first = SaveTail(1, 1, 1, False, b"first", b"", 5, 0, 7)
+    later = SaveTail(1, 1, 1, False, b"later one", b"", 9, 0, 7)
+    elsewhere = SaveTail(1, 3, 1, False, b"x", b"", 1, 0, 7)
+    store.commit([first, SaveTail(1, 2, 1, False, b"two", b"", 3, 0, 7), later, elsewhere])
+    store.commit([SaveTail(1, 2, 1, False, b"second", b"", 6, 0, 7), SaveTail(1, 4, 1, False, b"y", b"", 1, 0, 7)])
+    reader = SqliteReader(tmp_path)
+    told = {index: tail.out for index in range(1, 5) if (tail := reader.tail(1, index)) is not None}
+    assert told == {1: b"later one", 2: b"second"}
+    assert store._db.execute("SELECT tail_bytes FROM tally WHERE batch = 1").fetchone() == (15,)
+    reader.close()
+
+
+def test_tails_cost_the_same_however_many_there_are(store: SqliteWriter) -> None:
+    store.commit(batch(1))
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def cost(first: int) -> int:
+        nonlocal steps
+        steps = 0
+        store._db.set_progress_handler(count, 100)
+        store.commit([SaveTail(1, index, 1, False, b"x", b"", 1, 0) for index in range(first, first + 64)])
+        store._db.set_progress_handler(None, 0)
+        return steps
+
+    few = cost(1)
+    store.commit([SaveTail(1, index, 1, False, b"x", b"", 1, 0) for index in range(1000, 21_000)])
+    assert cost(101) <= few + 5
+
+
 def test_a_batch_is_recovered_while_another_thread_commits(store: SqliteWriter) -> None:
     """`lanai retry` asks for an ended batch in the middle of somebody's transaction, which must not be disturbed."""
     store.commit(batch(1))

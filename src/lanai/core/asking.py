@@ -18,6 +18,7 @@ from lanai.core.batches import Batch
 from lanai.core.credentials import is_account, is_service
 from lanai.core.nodes import Grant, Node
 from lanai.core.queue import Span, Spans, spans_of
+from lanai.core.schedule.access import is_out
 from lanai.core.schedule.heads import tier
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.score import Scorer
@@ -166,7 +167,7 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
             return -tier(world, batch), *line.leaf.claim(), int(line.batch), -score, line.waiting.head()
 
         return by_share
-    shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
+    shares = share_of(batch for batch in world.batches.values() if takes_turns(world, batch))
     scorer = Scorer(world, shares, world.total)
 
     def by_score(line: Line) -> _Place:
@@ -175,6 +176,14 @@ def pass_order(world: World) -> Callable[[Line], _Place]:
         return -tier(world, batch), -score, batch.submitted_at_us, int(line.batch), line.waiting.head()
 
     return by_score
+
+
+def takes_turns(world: World, batch: Batch) -> bool:
+    """Whether something of the batch waits for its turn, as the pass sees it: also what a limit holds does.
+
+    What is held, paused, of a date still to come or bound to a reservation that is not there now does not.
+    """
+    return batch.is_open and batch.waiting > 0 and not is_out(world, batch)
 
 
 def before(world: World, asked: Line) -> list[Line]:

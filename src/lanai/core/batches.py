@@ -48,12 +48,14 @@ class Tries:
 class Tried(NamedTuple):
     """What the jobs of a batch have behind them that did not succeed at once: read from the store, for one batch only.
 
-    `failed` and `cancelled` are those whose last attempt was to be their last.
+    `failed` and `cancelled` are those whose last attempt was to be their last. `shunned` are nodes that could not begin
+    a job, which is to be tried again, on another one.
     """
 
     tries: dict[Index, Tries]
     failed: Spans
     cancelled: Spans
+    shunned: dict[Index, NodeId]
 
 
 def allowed(retries: Retries, cause: str) -> int:

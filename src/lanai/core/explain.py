@@ -6,7 +6,7 @@ numbers change all the time and the code is what happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -31,6 +31,9 @@ from lanai.model.vector import CPU, FIELD_BITS, FIELD_MASK, NAMED, field
 
 NO_ROOM: Final = "no_room"
 """The code of those who wait because what could take them is busy, or is not there."""
+NO_OPEN_NODE: Final = "no_open_node"
+OUTLASTING: Final = frozenset((NO_ROOM, "reserved", "making_way", "avoided"))
+"""Reasons that were so before a start of the hub, and are to be so again once its nodes are back."""
 _Show = Callable[[int], str]
 
 
@@ -41,6 +44,13 @@ def set_reason(world: World, line: Line, code: str, text: str) -> None:
         line.reason = code
         line.since_us = world.wall_us
         world.keep(SaveReason(line.batch, line.shape_id, code, text, world.wall_us))
+
+
+def recover(batch: Batch, reasons: Iterable[SaveReason]) -> None:
+    """Take over what the store has of why lines wait. Those of which nothing does are rid of it by the next pass."""
+    for kept in reasons:
+        line = batch.line(kept.shape)
+        line.reason, line.reason_text, line.since_us = kept.code, kept.text, kept.since_us
 
 
 def forget_reasons(world: World) -> None:
@@ -57,7 +67,9 @@ def no_room(world: World, batch: Batch, line: Line) -> None:
     if kept is not None:
         set_reason(world, line, *kept)
     elif not _is_just_busy(world, batch, line):
-        set_reason(world, line, *why_no_room(world, batch, line))
+        code, text = why_no_room(world, batch, line)
+        if code != NO_OPEN_NODE or line.reason not in OUTLASTING or not _is_expecting(world, line):
+            set_reason(world, line, code, text)
     elif line.reason != NO_ROOM:
         set_reason(world, line, NO_ROOM, f"needs {describe(line.shape)}; the nodes that could take it are busy")
 
@@ -69,6 +81,11 @@ def _is_just_busy(world: World, batch: Batch, line: Line) -> bool:
     if line.shape.nodes == 1:
         return bool(able_cells(world, line))
     return sum(cell.takers() for cell in able_cells(world, line)) >= line.shape.nodes
+
+
+def _is_expecting(world: World, line: Line) -> bool:
+    """Whether a node that could take the line is still to come back to a hub that has just been started."""
+    return any(node.is_returning() for node in _able(world, line))
 
 
 def text_of(world: World, batch: Batch, line: Line) -> str:
@@ -237,10 +254,10 @@ def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
     if large:
         return "too_large", large
     guard = world.layout.guard
-    able = [node for node in nodes if not (node.total - line.vector) & guard and _has(node, line.shape)]
+    able = _able(world, line)
     usable = [node for node in able if node.is_open()]
     if len(usable) < line.shape.nodes:
-        return "no_open_node", f"needs {describe(line.shape)}; {_closed(able)}"
+        return NO_OPEN_NODE, f"needs {describe(line.shape)}; {_closed(able)}"
     allowed = [node for node in usable if not batch.is_barred(node.id) and node.id != line.not_on]
     stalled = [node for node in usable if node.id in batch.stalls]
     is_barred = len(allowed) < line.shape.nodes
@@ -263,6 +280,12 @@ def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
     return "no_room", f"needs {describe(line.shape)}; {_busy(world, line, allowed)}"
+
+
+def _able(world: World, line: Line) -> list[Node]:
+    """The nodes that could take one of the line if they were open and empty."""
+    guard = world.layout.guard
+    return [node for node in _nodes(world) if not (node.total - line.vector) & guard and _has(node, line.shape)]
 
 
 def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> str:

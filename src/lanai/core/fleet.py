@@ -149,6 +149,7 @@ def on_took_stock(world: World, event: NodeTookStock) -> None:
     _rebook(world, node)
     wide.compare(world, node, event.claims)
     ends.take_back(world, node, unwanted)
+    node.is_expected = False
     world.step_in(node)
     node.ended_us = world.now_us
     for batch in {grant.batch.id: grant.batch for grant in node.grants.values()}.values():
@@ -296,6 +297,7 @@ def recover_node(world: World, found: SaveNode) -> None:
     node.total = node.free = world.layout.capacity(found.capacity)
     node.state = NodeState(found.state)
     if node.state is NodeState.UP:
+        node.is_expected = True
         node.become(NodeState.SILENT)
     node.heard_us = world.now_us
     world.nodes[node.id] = node

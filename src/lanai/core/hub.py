@@ -271,6 +271,8 @@ class HubCore:
         for saved in found.batches:
             batch = intake.recover_batch(world, saved)
             ends.finish_if_over(world, batch, wall_us)
+        policy.recover_use(world, found.meta)
+        intake.recover_last_runs(world, found.batches)
         world.needs_pass = True
         return self._end()
 
@@ -295,7 +297,12 @@ class HubCore:
     @property
     def needs_pass(self) -> bool:
         """Something has changed since the last pass, or there is work left to do."""
-        return self.world.needs_pass or bool(self.world.work)
+        return self.world.needs_pass or self.goes_on
+
+    @property
+    def goes_on(self) -> bool:
+        """The next call is wanted at once: a pass has not come to its end, or there is long work left."""
+        return self.world.is_passing or bool(self.world.work)
 
     def decide(self, now_us: int) -> Decision:
         """One pass of the scheduler, or, in turn with passes, a part of what is long work.
@@ -303,12 +310,14 @@ class HubCore:
         When `needs_pass` is still true afterwards, it wants to be called again.
         """
         world = self._begin(now_us)
-        if world.work and (self._has_passed or not world.needs_pass):
+        if world.work and (self._has_passed or not (world.needs_pass or world.is_passing)):
             self._has_passed = False
             world.work.go_on()
         else:
             self._has_passed = True
-            world.needs_pass = not scheduler.decide(world)
+            if not world.is_passing:
+                world.needs_pass = False  # what changes before it ends is for the next one
+            world.is_passing = not scheduler.decide(world)
         return self._end()
 
     def next_due_us(self) -> int | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from lanai.core import credentials, dates, giving_way, holds, reservations
-from lanai.core.batches import Batch, Tried, Tries
+from collections.abc import Iterable
+
+from lanai.core import credentials, dates, explain, giving_way, holds, reservations
+from lanai.core.batches import ANYWHERE, Batch, Tried, Tries
 from lanai.core.effects import AckChunk, Answer
 from lanai.core.events import BatchAbandoned, BatchClosed, BatchOpened, ChunkArrived
 from lanai.core.nodes import Grant
 from lanai.core.queue import Span, Spans
 from lanai.core.schedule import limits
-from lanai.core.world import Arriving, World
+from lanai.core.world import LAST_RUNS, Arriving, World
 from lanai.model.batch import BatchSettings
 from lanai.model.errors import ImpossibleRequest, LanaiError, NothingThere, TooMany, UserError
-from lanai.model.ids import BatchId, GrantId, Index, NodeId
+from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
 from lanai.model.job import JobState, Outcome
 from lanai.model.records import (
     CloseBatch,
@@ -128,8 +130,9 @@ def tried_of(found: RecoveredBatch) -> Tried:
     """What the jobs of a batch have behind them. Costs by the attempts that did not succeed; may be called anywhere."""
     tries: dict[Index, Tries] = {}
     final: dict[str, list[Span]] = {JobState.FAILED: [], JobState.CANCELLED: []}
+    shunned: dict[Index, NodeId] = {}
     current, last = Index(0), ""
-    for index, attempt, outcome, state, _ in found.charged:
+    for index, attempt, outcome, state, node in found.charged:
         if index != current:
             _note_final(final, current, last)
             current = index
@@ -141,9 +144,13 @@ def tried_of(found: RecoveredBatch) -> Tried:
             one.charges.clear()
         elif state != JobState.CANCELLED:
             one.charges[outcome] = one.charges.get(outcome, 0) + 1
+        if state == JobState.QUEUED and outcome in (Outcome.NODE, Outcome.NOTFOUND):
+            shunned[index] = node
+        elif shunned:
+            shunned.pop(index, None)
         last = state
     _note_final(final, current, last)
-    return Tried(tries, Spans.of(final[JobState.FAILED]), Spans.of(final[JobState.CANCELLED]))
+    return Tried(tries, Spans.of(final[JobState.FAILED]), Spans.of(final[JobState.CANCELLED]), shunned)
 
 
 def _note_final(final: dict[str, list[Span]], index: int, state: str) -> None:
@@ -182,14 +189,17 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
             batch.held.remove(index, index)
         elif index not in batch.held:
             pending.add(index, index)
-    batch.tries, batch.failed, batch.cancelled = tried or tried_of(found)
+    batch.tries, batch.failed, batch.cancelled, shunned = tried or tried_of(found)
     for first, last in found.cancelled:
         pending.remove(first, last)
         batch.held.remove(first, last)
         batch.cancelled.add(first, last)
     world.batches[batch.id] = batch
-    _recover_grants(world, batch, found, pending)
+    _recover_grants(world, batch, found, pending, shunned)
     batch.enqueue(pending)
+    for index, node in shunned.items():
+        if batch.dequeue(index, index):  # where no other node could take it, the next pass lets it go there again
+            batch.line(batch.shape_of(index), node).waiting.add(index, index)
     for first, last in pending:
         batch.failed.remove(first, last)
     counts = batch.counts
@@ -200,7 +210,27 @@ def recover_batch(world: World, found: RecoveredBatch, tried: Tried | None = Non
     dates.settle(world, batch)
     holds.recover(world, batch, found.holds)
     giving_way.recover(batch, found.preempted)
+    _recover_walls(batch, found)
+    if not (found.state and found.state.state == "ended"):  # one that is revived begins to wait anew
+        explain.recover(batch, found.reasons)
     return batch
+
+
+def _recover_walls(batch: Batch, found: RecoveredBatch) -> None:
+    """How long its last jobs ran, and those of each line."""
+    of_shape: dict[ShapeId, list[int]] = {}
+    for _, index, wall_us in found.walls:
+        of_shape.setdefault(batch.shape_of(index), []).append(wall_us)
+    for shape, walls_us in of_shape.items():
+        batch.line(shape).observe(walls_us)
+    batch.observe([wall_us for _, _, wall_us in found.walls])
+
+
+def recover_last_runs(world: World, batches: Iterable[RecoveredBatch]) -> None:
+    """What users ran last, by which it is predicted what they will: as far as it was in batches that have not ended."""
+    last = [(row, batch.user, wall_us) for batch in batches for row, _, wall_us in batch.walls[-LAST_RUNS:]]
+    for _, user, wall_us in sorted(last):
+        world.observe(user, [wall_us])
 
 
 def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env: bytes, at_us: int) -> Batch:
@@ -210,7 +240,9 @@ def _made(world: World, batch: BatchId, user: str, settings: BatchSettings, env:
     return made
 
 
-def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: Spans) -> None:
+def _recover_grants(
+    world: World, batch: Batch, found: RecoveredBatch, pending: Spans, shunned: dict[Index, NodeId]
+) -> None:
     for saved in found.grants:
         node = world.nodes.get(saved.node)
         members = {Index(index) for first, last in saved.ranges for index in range(first, last + 1)}
@@ -224,19 +256,22 @@ def _recover_grants(world: World, batch: Batch, found: RecoveredBatch, pending: 
                 batch.hold_wishes.add(index)
             if batch.cancelled.remove(index, index):
                 batch.cancel_wishes.add(index)
-        adopted = _adopt(world, batch, saved.grant, node.id, saved.attempt, members)
+        not_on = shunned.get(min(members), ANYWHERE)
+        adopted = _adopt(world, batch, saved.grant, node.id, saved.attempt, members, not_on)
         adopted.others = tuple(world.nodes[other] for other in saved.others if other in world.nodes)
         adopted.broken = saved.broken
         for other in adopted.others:
             other.claim(adopted)
 
 
-def _adopt(world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index]) -> Grant:
+def _adopt(
+    world: World, batch: Batch, grant: int, node_id: NodeId, attempt: int, members: set[Index], not_on: NodeId
+) -> Grant:
     """Take a recovered grant in. All its members came from one line."""
     node = world.nodes[node_id]
     shape = batch.shape_of(min(members))
     world.layout.meet(name for name, _ in batch.shapes[shape].named)  # its node may offer it no more
-    line = batch.line(shape)
+    line = batch.line(shape, not_on)
     adopted = Grant(GrantId(grant), node, batch, line, attempt, members, world.now_us, was_stacked=True)
     adopted.is_adopted = True
     world.grants[adopted.id] = node.grants[adopted.id] = adopted

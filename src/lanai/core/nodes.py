@@ -112,6 +112,8 @@ class Node:
         """When an attempt ended here last, by the same."""
         self.is_in_step = False
         """It has taken stock on this connection, so that grants may be sent."""
+        self.is_expected = False
+        """It was there when the hub process before this one ended, and is about to join this one."""
         self.grants: dict[GrantId, Grant] = {}
         self.claims: dict[GrantId, Grant] = {}
         """Of attempts that other nodes run: they have room here."""
@@ -141,6 +143,10 @@ class Node:
     def is_open(self) -> bool:
         """New attempts may be sent."""
         return self.is_in_step and self.state is NodeState.UP and not self.is_drained and not self.trouble
+
+    def is_returning(self) -> bool:
+        """It will be open, as far as is known, once it has joined a hub that has just been started."""
+        return self.is_expected and not self.is_drained
 
     def occupy(self, line: Line, count: int) -> None:
         """`count` attempts of the line take room."""

@@ -1,4 +1,4 @@
-"""The policy in force, and the use of accounts and users, which survives the hub.
+"""The policy in force, and the use of accounts, users and batches, which survives the hub.
 
 A policy is taken whole or not at all, and counts from the next pass on. Use is kept once a minute while it changes, and
 at a planned stop: a hub that is killed forgets a minute of it at most.
@@ -13,7 +13,9 @@ from lanai.core.batches import Batch
 from lanai.core.effects import Answer
 from lanai.core.events import PolicyChanged
 from lanai.core.schedule import limits
+from lanai.core.schedule.leaf import Leaf
 from lanai.core.world import SECOND_US, World
+from lanai.model.ids import BatchId
 from lanai.model.policy import DEFAULT_POLICY, Policy
 from lanai.model.policy_text import differs, policy_from_json, policy_to_json
 from lanai.model.records import SaveAccount, SaveMeta
@@ -27,8 +29,16 @@ def recover(world: World, meta: Mapping[str, str]) -> None:
     """Take over what the store holds. To be called before any batch is found again."""
     if kept := meta.get(POLICY):
         put(world, policy_from_json(kept))
-    world.tree.take_back(meta.get(USE, ""), world.wall_us)
+
+
+def recover_use(world: World, meta: Mapping[str, str]) -> None:
+    """Take over what the store holds of the use. To be called after all batches have been found again."""
+    world.tree.take_back(meta.get(USE, ""), world.wall_us, _leaves(world))
     world.use_kept = world.tree.total_use()
+
+
+def _leaves(world: World) -> dict[BatchId, Leaf]:
+    return {batch.id: batch.leaf for batch in world.batches.values()}
 
 
 # -- the policy
@@ -85,9 +95,9 @@ def look_at_use(world: World) -> None:
 
 
 def use_record(world: World) -> SaveMeta | None:
-    """The use of all users, to be kept; None where it is what was kept last, but for the time that has passed."""
+    """The use of users and unfinished batches, to be kept; None where only time has passed since it was kept last."""
     total = world.tree.total_use()
     if total == world.use_kept:
         return None
     world.use_kept = total
-    return SaveMeta(USE, world.tree.kept(world.wall_us))
+    return SaveMeta(USE, world.tree.kept(world.wall_us, _leaves(world)))

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from lanai.core.asking import SPANS, block_of, pass_order, reason_of
+from lanai.core.asking import SPANS, block_of, pass_order, reason_of, takes_turns
 from lanai.core.batches import Batch
 from lanai.core.queue import Span
 from lanai.core.schedule.heads import tier
@@ -69,7 +69,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         place: in the order of the pass among all that is eligible, from 1; 0: something blocks it.
         tier: of its service.
         turn: of its batch in the order of shares, from 1, of `turns` batches with something that may start; 0 where
-            nothing of it may, because it is paused or its date is still to come.
+            nothing of it may: it is paused, its date is still to come, or the reservation that it names is not there.
         code, reason: why it waits.
     """
 
@@ -171,7 +171,7 @@ class _Ranks:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        shares = share_of(batch for batch in world.batches.values() if batch.is_open and batch.waiting)
+        shares = share_of(batch for batch in world.batches.values() if takes_turns(world, batch))
         self._turns = {batch: number for number, batch in enumerate(shares, 1)}
         self.scorer = Scorer(world, shares, world.total)
 

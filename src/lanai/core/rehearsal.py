@@ -107,6 +107,7 @@ def rehearse(world: World, *, policy: Policy | None = None, only: str = "", most
     with _put_back(world):
         if policy is not None and differs:
             policies.put(world, policy)
+        world.renewed.clear()  # what earlier calls of a pass that goes on have found, under the policy in force
         sweep = look(world)
         taken = [(booked, booked.line.waiting.take(booked.jobs)) for booked in sweep.booked()]
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from lanai.core.asking import takes_turns
 from lanai.core.batches import Batch
 from lanai.core.schedule.leaf import WHOLE, Leaf
 from lanai.core.world import World
@@ -28,7 +29,7 @@ class ShareStanding(msgspec.Struct, frozen=True, kw_only=True):
         weight: beside its siblings; of a batch 1/priority.
         part: of what its siblings and it have together, the fraction that is to be its own.
         used, has: what it has used (decayed) and has now, as fractions of all capacity.
-        waiting: jobs of it, or below it, that wait for their turn.
+        waiting: jobs of it, or below it, that wait for their turn: none that are held, paused, or not to start yet.
         rank: among its siblings, from 1, the one whose turn it is.
         turn: of all batches with waiting jobs how many have their turn before it or its first one, and 1; None where
             none waits.
@@ -67,6 +68,7 @@ class _Walk:
 
     def __init__(self, world: World) -> None:
         tree = world.tree
+        self._world = world
         self.left_out = 0
         self._room = BATCHES
         self._turn = 1
@@ -83,7 +85,7 @@ class _Walk:
         for batch in world.batches.values():
             self._batches.setdefault(batch.user_leaf, []).append(batch)
         for user, batches in self._batches.items():
-            waiting = list(map(_waiting, batches))
+            waiting = [_waiting(world, batch) for batch in batches]
             jobs = sum(waiting)
             self._turns[user] = len(waiting) - waiting.count(0)
             for leaf in user.path:
@@ -105,7 +107,7 @@ class _Walk:
         first = nsmallest(self._room, batches, key=lambda batch: _order(batch.leaf)) if self._room else []
         of_all = sum(batch.leaf.pull() for batch in batches) if first else 0.0
         for rank, batch in enumerate(first, 1):
-            waiting, part = _waiting(batch), batch.leaf.pull() / of_all
+            waiting, part = _waiting(self._world, batch), batch.leaf.pull() / of_all
             yield self._shown(batch.leaf, "batch", str(batch.id), user, part, rank, waiting)
             self._turn += bool(waiting)
         self._turn = behind
@@ -136,5 +138,5 @@ def _order(leaf: Leaf) -> tuple[float, int]:
     return leaf.value(), leaf.number
 
 
-def _waiting(batch: Batch) -> int:
-    return batch.waiting if batch.state == "open" else 0
+def _waiting(world: World, batch: Batch) -> int:
+    return batch.waiting if takes_turns(world, batch) else 0

@@ -31,6 +31,9 @@ def look_at_deadlines(world: World) -> None:
     deadline_us = hub_lease_us(world.lease_us)
     for node in world.nodes.values():
         quiet_us = world.now_us - node.heard_us
+        if node.is_expected and quiet_us > SILENT_AFTER_S * SECOND_US:
+            node.is_expected = False
+            world.needs_pass = True
         if node.state is NodeState.UP and quiet_us > SILENT_AFTER_S * SECOND_US:
             node.become(NodeState.SILENT)
             world.tell("node_silent", node.name, f"not heard for {quiet_us // SECOND_US} s")

@@ -108,6 +108,7 @@ def on_held(world: World, event: JobsHeld) -> None:
         world.keep(batch.progress(world.last_row))
     world.do(Answer(event.request, _told(changed + anew + at_nodes, at_nodes=at_nodes, running=running)))
     world.touch(batch)
+    world.needs_pass = True
 
 
 def on_released(world: World, event: JobsReleased) -> None:

@@ -33,6 +33,8 @@ from lanai.model.records import DropGrant, Record, SaveEvent, SaveGrant, SaveMet
 from lanai.model.vector import Layout, Vector
 
 SECOND_US: Final = 1_000_000
+LAST_RUNS: Final = 2
+"""So many run times of a user make a prediction."""
 GRANTS_AT_ONCE: Final = 1000
 """Numbers of grants are set aside in the store in lots of this size; a start goes on after the last lot."""
 GRANTS_LOST_AT_MOST: Final = 1_000_000
@@ -131,7 +133,7 @@ class World:
         self.is_limited = False
         """Whether attempts of any batch count in a limit."""
         self.last_runs: dict[str, deque[int]] = {}
-        """The last two run times of each user."""
+        """The last `LAST_RUNS` run times of each user."""
         self.kept = kept
         self.look_due_us = 0
         self.pruned: dict[BatchId, int] = {}
@@ -153,11 +155,15 @@ class World:
         self.promises: dict[Line, Promise] = {}
         """What the last pass has promised, in the order of the lines."""
         self.renewed: set[Line] = set()
-        """Lines for whose heads a pass that goes on has found a time, or that there is none, in earlier calls."""
+        """Lines that a pass which goes on has done with: it has found a time for their heads, or that there is none."""
         self.is_renewing = False
         """All promises that outlast the pass are being made anew; those of the lines in `renewed` have been."""
+        self.renewal_due_us = 0
+        """When they may be made anew again."""
         self.bettered: set[Line] = set()
         """Lines with such a promise for which a better time was looked for since that began anew."""
+        self.to_better = 0
+        """How much of `effort` the pass may still take for that."""
         self.owed: Line | None = None
         """Whose head's turn came, in the order of `fair`, when there was no room: it is looked at before others."""
         self.giving: dict[Line, Giving] = {}
@@ -184,6 +190,9 @@ class World:
         self.grants_set_aside = 0
         self.last_row = 0
         self.needs_pass = False
+        """Something has changed that no pass has begun with."""
+        self.is_passing = False
+        """The last pass has not come to its end: it goes on in the next call."""
         self.records: list[Record] = []
         self.effects: list[Effect] = []
         self.moved: dict[BatchId, None] = {}
@@ -308,7 +317,7 @@ class World:
         """So many more jobs of the user ran for so long."""
         runs = self.last_runs.get(user)
         if runs is None:
-            runs = self.last_runs[user] = deque(maxlen=2)
+            runs = self.last_runs[user] = deque(maxlen=LAST_RUNS)
         runs += walls_us
 
     def give(

@@ -202,8 +202,8 @@ class Heart:
         self._gather(self.core.decide(now_us))
         self._pass_took_us = boottime_us() - now_us
         if self.core.needs_pass:
-            # It stopped at its work limit; others get their turn first.
-            self._set_pass_timer(now_us, now_us)
+            # Where it stopped at its work limit others get their turn first.
+            self._set_pass_timer(now_us, now_us if self.core.goes_on else now_us + PASS_US)
         # What it has planned, such as that others make way, may be due long before the next tick.
         due_us = self.core.next_due_us()
         if due_us is not None and due_us < self._tick_due_us:

@@ -361,6 +361,8 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
         holds: (what, first, last, value, at_us) of overrides that say who holds jobs, by what and first.
         preempted: the same of those that say which attempts at nodes are to give way.
         account: what it was charged to; empty where an older version did not say.
+        reasons: why its lines wait, by shape; there may be some of lines of which nothing waits any more.
+        walls: (row, index, wall_us) of its last few successes, by row, as far as they are among its last rows.
     """
 
     batch: BatchId
@@ -382,3 +384,5 @@ class RecoveredBatch(msgspec.Struct, frozen=True, kw_only=True):
     holds: list[HoldRow] = []
     preempted: list[HoldRow] = []
     account: str = ""
+    reasons: list[SaveReason] = []
+    walls: list[tuple[int, Index, int]] = []

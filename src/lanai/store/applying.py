@@ -132,17 +132,25 @@ def _attempts(db: sqlite3.Connection, records: list[SaveAttempts]) -> None:
 
 
 def _tails(db: sqlite3.Connection, records: list[SaveTail]) -> None:
-    added: dict[int, int] = {}
+    said = [(tail.batch, tail.index, tail.attempt, tail.node) for tail in records if tail.node]
+    others = set(execute_rows(db, SQL["tails_of_others"], said))
+    rows: dict[tuple[int, int, int], tuple[object, ...]] = {}
+    sizes: dict[tuple[int, int, int], int] = {}
     for tail in records:
+        name = tail.batch, tail.index, tail.attempt
+        if (*name, tail.node) in others:
+            continue
         cap = TAIL_FAILED_BYTES if tail.is_failed else TAIL_OK_BYTES
         out, err = tail.out[-cap:], tail.err[-cap:]
-        name = (tail.batch, tail.index, tail.attempt)
-        if tail.node and [tail.node] != [node for (node,) in db.execute(SQL["tail_from"], name)]:
-            continue
-        size = len(out) + len(err)
-        replaced = db.execute(SQL["drop_tail"], name).fetchall()
-        db.execute(SQL["add_tail"], (*name, tail.is_failed, tail.out_bytes, tail.err_bytes, size, out, err))
-        added[tail.batch] = added.get(tail.batch, 0) + size - sum(kept for (kept,) in replaced)
+        sizes[name] = size = len(out) + len(err)
+        rows.pop(name, None)  # of two the later one is the younger
+        rows[name] = (*name, tail.is_failed, tail.out_bytes, tail.err_bytes, size, out, err)
+    added: dict[int, int] = {}
+    for (batch, _, _), size in sizes.items():
+        added[batch] = added.get(batch, 0) + size
+    for batch, kept in execute_rows(db, SQL["drop_tails"], list(rows)):
+        added[batch] -= kept
+    execute_rows(db, SQL["add_tail"], list(rows.values()))
     execute_rows(db, SQL["tally_tails"], list(added.items()))
 
 

@@ -47,7 +47,7 @@ from lanai.model.records import (
     SaveToken,
     SetBatch,
 )
-from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES
+from lanai.store.port import TAIL_FAILED_BYTES, TAIL_OK_BYTES, TAILS_PER_BATCH_BYTES, WALLS_AMONG, WALLS_MOST
 
 
 class Tables:
@@ -399,7 +399,15 @@ def _recovered(kept: Tables, batch: BatchId) -> RecoveredBatch:
         holds=_of_kind(kept, batch, "hold "),
         preempted=_of_kind(kept, batch, "preempted "),
         account=opened.account,
+        walls=_walls(rows),
+        reasons=[kept.reasons[line] for line in sorted(kept.reasons) if line[0] == batch],
     )
+
+
+def _walls(rows: list[AttemptRow]) -> list[tuple[int, Index, int]]:
+    """Of all rows of a batch, in order."""
+    late = [row for row in rows if row[0] > rows[-1][0] - WALLS_AMONG]
+    return [(row[0], row[2], row[12]) for row in late if row[7] == "ok"][-WALLS_MOST:]
 
 
 def _of_kind(kept: Tables, batch: BatchId, kind: str) -> list[HoldRow]:

@@ -16,6 +16,10 @@ from lanai.model.records import Record, Recovered, RecoveredBatch, SaveChunk
 REASONS_KEPT: Final = 20
 """So many reasons of a line are kept, the present one among them."""
 
+WALLS_MOST: Final = 20
+WALLS_AMONG: Final = 100
+"""A start learns so many run times of a batch, from so many rows of attempts, others' among them."""
+
 TAIL_FAILED_BYTES: Final = 64 * 1024
 TAIL_OK_BYTES: Final = 4 * 1024
 """What is kept of each of the two outputs of an attempt that failed, and of one that succeeded."""

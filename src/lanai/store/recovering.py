@@ -10,7 +10,16 @@ import sqlite3
 from typing import Final
 
 from lanai.model.ids import BatchId, GrantId, Index, NodeId, ShapeId
-from lanai.model.records import Ranges, RecoveredBatch, SaveGrant, SaveNode, SaveProgress, SaveToken, SetBatch
+from lanai.model.records import (
+    Ranges,
+    RecoveredBatch,
+    SaveGrant,
+    SaveNode,
+    SaveProgress,
+    SaveReason,
+    SaveToken,
+    SetBatch,
+)
 from lanai.store.packing import (
     unpack_capacity,
     unpack_counts,
@@ -21,6 +30,7 @@ from lanai.store.packing import (
     unpack_settings,
     unpack_shape,
 )
+from lanai.store.port import WALLS_AMONG, WALLS_MOST
 from lanai.store.queries import statements
 
 SQL: Final = statements("recover")
@@ -53,6 +63,8 @@ def read_batch(db: sqlite3.Connection, batch: BatchId) -> RecoveredBatch | None:
         holds=db.execute(SQL["holds"], (batch,)).fetchall(),
         preempted=db.execute(SQL["preempted"], (batch,)).fetchall(),
         account=account,
+        walls=_walls(db, batch),
+        reasons=[SaveReason(*row) for row in db.execute(SQL["reasons"], (batch,))],
     )
 
 
@@ -149,6 +161,12 @@ def _fresh_attempts(
     if not fresh_row or last_row <= upto:
         return []
     return db.execute(SQL["fresh_attempts"], (max(fresh_row, upto + 1), last_row, batch)).fetchall()
+
+
+def _walls(db: sqlite3.Connection, batch: BatchId) -> list[tuple[int, Index, int]]:
+    _, last_row = db.execute(SQL["tally"], (batch,)).fetchone() or (0, 0)
+    wanted = {"batch": batch, "first": last_row - WALLS_AMONG + 1, "last": last_row, "most": WALLS_MOST}
+    return db.execute(SQL["walls"], wanted).fetchall()[::-1] if last_row else []
 
 
 def _grants(db: sqlite3.Connection, batch: BatchId) -> list[SaveGrant]:

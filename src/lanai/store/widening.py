@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 _ONE_ROW: Final = re.compile(r"VALUES\s*(\(\?(?:, \?)*\))")
 _SIZES: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -21,15 +21,20 @@ _PARAMETERS_MAX: Final = 32_766
 
 def execute_rows(
     db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]], *, at_once_max: int = _SIZES[0]
-) -> None:
-    """Runs `sql`, written for one row, for all `rows` in their order, in as few steps as possible."""
+) -> list[Any]:
+    """Runs `sql`, written for one row, for all `rows` in their order, in as few steps as possible.
+
+    Returns the rows that it gives, if it gives any.
+    """
+    found: list[Any] = []
     at = 0
     for size in _SIZES:
         if size > at_once_max:
             continue
         while len(rows) - at >= size:
-            db.execute(_widened(sql, size), tuple(chain.from_iterable(rows[at : at + size])))
+            found += db.execute(_widened(sql, size), tuple(chain.from_iterable(rows[at : at + size])))
             at += size
+    return found
 
 
 @functools.cache

@@ -56,6 +56,8 @@ class Effort:
     """To find out when everything on a node is expected to end."""
     PER_LOOK: Final = 8
     """To find out when one node has room for a request, beside what is kept there."""
+    PER_LINE: Final = 100
+    """To try a line and to keep what it was promised."""
 
     def __init__(self) -> None:
         self.left = self.UNLIMITED

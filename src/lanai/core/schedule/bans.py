@@ -14,7 +14,8 @@ def lift_vain_bans(world: World) -> None:
     A node that cannot begin the batch's jobs for some time is as good as none.
     """
     banning = [batch for batch in world.batches.values() if batch.avoided or _keeps_away(batch)]
-    open_nodes = [node for node in world.nodes.values() if node.is_open()] if banning else []
+    # After a start of the hub nodes come back one by one: the first of them is not the last that there is.
+    open_nodes = [node for node in world.nodes.values() if node.is_open() or node.is_returning()] if banning else []
     for batch in banning:
         if batch.avoided:
             _lift_avoidance(world, batch, open_nodes)

@@ -145,7 +145,7 @@ class Sweep:
             self._look_at_owed()
         while not (self.is_over or self._is_blocked) and (each := self._order.next()) is not None:
             batch, line = each
-            if not self._left[line]:
+            if not self._left[line] or self.promising.is_done_with(line):
                 self._order.done()
                 continue
             if line is self._owed:
@@ -435,10 +435,11 @@ class Sweep:
 
     def _makes_way(self, batch: Batch, line: Line) -> bool:
         """The head of the line has found no room: whether others make some, which is kept for it as if promised."""
-        if not self.preemption.make_room(batch, line, estimate_us(self._world, line), self._asked):
-            return False
-        self.promising.forget(line)
-        return True
+        had_way = line in self._world.giving
+        has_way = self.preemption.make_room(batch, line, estimate_us(self._world, line), self._asked)
+        if had_way or has_way:
+            self.promising.forget(line)
+        return has_way
 
     # -- questions
 

@@ -30,6 +30,8 @@ from lanai.model.vector import Vector
 
 CONFIRM_US: Final = 100_000
 """So long after it was planned, and no sooner, an attempt is ended; what comes free meanwhile spares it."""
+SLACK_US: Final = 1_000_000
+"""Room that is made is kept for so much longer than it is needed, if all goes well."""
 SEARCHES: Final = 4
 """Of one pass: for so many lines victims are looked for. Those whose victims are on their way need no search."""
 VAIN_US: Final = 1_000_000
@@ -110,13 +112,14 @@ class Preemption:
     ) -> Giving | None:
         """Look for victims; end them if that was planned before and is due."""
         world = self._world
-        chosen = self._search(batch, line, length_us)
+        is_planned = before is not None and not before.is_asked
+        begin_us = before.at_us if before is not None and is_planned else None
+        chosen = self._search(batch, line, length_us, begin_us)
         if chosen is None:
             return None
         nodes, parts = chosen
         for node in nodes:
             recall_surplus(world, node, batch, asked)
-        is_planned = before is not None and not before.is_asked
         due_us = before.due_us if before is not None and is_planned else world.now_us + CONFIRM_US
         if world.now_us >= due_us:
             _end(world, batch, parts)
@@ -124,7 +127,10 @@ class Preemption:
         victims = tuple((part.grant.id, part.member) for part in parts)
         return Giving(nodes, victims, due_us, at_us, is_asked=world.now_us >= due_us)
 
-    def _search(self, batch: Batch, line: Line, length_us: int) -> tuple[tuple[Node, ...], list[Part]] | None:
+    def _search(
+        self, batch: Batch, line: Line, length_us: int, begin_us: int | None
+    ) -> tuple[tuple[Node, ...], list[Part]] | None:
+        """Look for nodes and victims. `begin_us`: when it is planned already that the job begins at the latest."""
         tier = _service(self._world, batch).tier
         lower = self._lower_than(tier)
         if not lower or self._is_vain(tier, line):
@@ -135,7 +141,7 @@ class Preemption:
             self._put_off_us = min(self._put_off_us or next_us, next_us)
             return None
         self._searches += 1
-        length_us += _leave_us(self._world, lower)
+        length_us += _leave_us(self._world, lower) if begin_us is None else max(0, begin_us - now_us)
         able = _able(self._world, batch, line, length_us, lower)
         if len(able) >= line.shape.nodes:
             return _choose(self._world, batch, line, length_us, lower, able)
@@ -184,11 +190,16 @@ def room_to_make(world: World, batch: Batch, line: Line, length_us: int) -> tupl
 
 
 def keep_room(world: World, batch: Batch, line: Line, length_us: int) -> None:
-    """Keep the nodes where others make way from all but the line, from now on."""
+    """Keep the nodes where others make way from all but the line, from now on.
+
+    What outlasts the pass of what others are promised must leave it room in the next ones too, for as long as others
+    may take to make way, and a little longer.
+    """
     giving = world.giving[line]
+    until_us = max(giving.at_us, world.now_us) + length_us + SLACK_US
     for node in giving.nodes:
         vector = need(world, batch, line, node)
-        node.lay(Step(world.now_us, world.now_us + length_us, vector, line, _nobody))
+        node.lay(Step(world.now_us, until_us, vector, line, _nobody))
     world.promises[line] = Promise(line, giving.at_us, giving.nodes, world.now_us)
 
 

@@ -91,7 +91,7 @@ def lift_all(world: World, *, but: Container[Line] = ()) -> dict[Line, Promise]:
 
 
 def renew(world: World) -> None:
-    """Where one of the promises that outlast the pass cannot be kept any more, make all of them anew.
+    """Go on with making all promises that outlast the pass anew, because one of them cannot be kept any more.
 
     Those that were promised something first come first. So nobody who came to wait later gets in front of one whose
     nodes are not free when they were expected to be: of such there might be one more each time. That one may have to
@@ -102,30 +102,27 @@ def renew(world: World) -> None:
     """
     done = world.renewed | world.giving.keys()
     lasting = [promise for line, promise in world.promises.items() if line not in done]
-    if not world.is_renewing:
-        if world.renewed or all(_stands(world, each) for each in lasting):
-            return
-        world.is_renewing = True
     for each in lasting:
         world.lift(world.promises.pop(each.line))
     for before in sorted(lasting, key=_since):
         line = before.line
         promise(world, world.batches[line.batch], line, estimate_us(world, line), before)
     world.is_renewing = False
+    world.bettered |= world.renewed
+    world.renewed.clear()
 
 
-def _stands(world: World, promised: Promise) -> bool:
+def stands(world: World, batch: Batch, promised: Promise, length_us: int) -> bool:
     """Whether the nodes will be free for the line when it was promised them, or are now that this is past."""
     line, begin_us = promised.line, max(promised.at_us, world.now_us)
-    batch, length_us = world.batches[line.batch], estimate_us(world, line)
     return all(
         node.is_open() and future.fits_at(world, node, line, need(world, batch, line, node), length_us, begin_us)
         for node in promised.nodes
     )
 
 
-def _since(promised: Promise) -> int:
-    return promised.since_us
+def _since(promised: Promise) -> tuple[int, int]:
+    return promised.since_us, promised.at_us
 
 
 def _nobody(line: Line) -> bool:

@@ -6,13 +6,15 @@ used goes on to count. What an account has and has used is the sum of what is be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from lanai.core.schedule.leaf import GROWTH_MOST, WHOLE, Clock, Leaf, restart
 from lanai.model.batch import PRIORITY_DEFAULT
+from lanai.model.ids import BatchId
 from lanai.model.policy import EVERYONE, Policy
 
 FORGOTTEN: Final = 1e-12
@@ -22,13 +24,16 @@ NEW: Final = 1 << 62
 
 Place = tuple[str, str, float]
 """An account, a user in it, and the decayed use of the two as a part of all capacity."""
+BATCHES_KEPT: Final = 10_000
+"""Of so many batches at most the use is kept: to write it down holds the hub up for that long."""
 
 
 class KeptUse(msgspec.Struct, frozen=True, array_like=True):
-    """Use as it is kept, by the clock on the wall."""
+    """Use as it is kept, by the clock on the wall; `batches` is that of unfinished ones."""
 
     wall_us: int
     places: list[Place]
+    batches: list[tuple[BatchId, float]] = []
 
 
 class ShareTree:
@@ -114,13 +119,16 @@ class ShareTree:
         """Of all users, in the unit of the clock's beginning: stands still for as long as nobody has anything."""
         return sum(leaf.gathered() for leaf in self.users.values())
 
-    def kept(self, wall_us: int) -> str:
-        """What to keep of it."""
+    def kept(self, wall_us: int, batches: Mapping[BatchId, Leaf]) -> str:
+        """What to keep of it, and of those of the batches that were submitted first."""
         used = [(account, user, leaf.used() / WHOLE) for (account, user), leaf in self.users.items()]
-        return msgspec.json.encode(KeptUse(wall_us, [place for place in used if place[2] > FORGOTTEN])).decode()
+        by_batch = ((batch, leaf.used() / WHOLE) for batch, leaf in batches.items())
+        some = islice((each for each in by_batch if each[1] > FORGOTTEN), BATCHES_KEPT)
+        places = [place for place in used if place[2] > FORGOTTEN]
+        return msgspec.json.encode(KeptUse(wall_us, places, list(some))).decode()
 
-    def take_back(self, kept: str, wall_us: int) -> None:
-        """Take over what was kept; nothing ran meanwhile. An empty text is nothing. Only for a tree that is new."""
+    def take_back(self, kept: str, wall_us: int, batches: Mapping[BatchId, Leaf]) -> None:
+        """Take over what was kept; nothing ran meanwhile. An empty text is nothing. Only where nothing was used yet."""
         if not kept:
             return
         found = msgspec.json.decode(kept, type=KeptUse)
@@ -128,3 +136,6 @@ class ShareTree:
         for account, user, use in found.places:
             for each in self.user(account, user).path:
                 each.credit(use * left * WHOLE)
+        for batch, use in found.batches:
+            if batch in batches:
+                batches[batch].credit(use * left * WHOLE)

@@ -44,6 +44,10 @@ SELECT fresh_row, last_row FROM tally WHERE batch = ?
 SELECT row, idx, attempt, grant, node, state, outcome, wall_us FROM attempt
 WHERE row BETWEEN ? AND ? AND +batch = ? ORDER BY row
 
+-- name: walls
+SELECT row, idx, wall_us FROM attempt
+WHERE row BETWEEN :first AND :last AND +batch = :batch AND outcome = 'ok' ORDER BY row DESC LIMIT :most
+
 -- name: charged
 SELECT idx, attempt, outcome, state, node FROM attempt INDEXED BY attempt_not_ok
 WHERE batch = ? AND outcome <> 'ok' ORDER BY idx, row
@@ -68,6 +72,9 @@ ORDER BY what, first
 -- name: preempted
 SELECT what, first, last, value, at_us FROM override WHERE batch = ? AND what >= 'preempted ' AND what < 'preempted!'
 ORDER BY what, first
+
+-- name: reasons
+SELECT batch, shape, code, text, since_us FROM reason WHERE batch = ? ORDER BY shape
 
 -- name: nodes
 SELECT node, name, key_hash, boot_id, state, is_drained, capacity_pack, features_pack, started_by, joined_at_us,

@@ -78,11 +78,23 @@ INSERT INTO tally (batch, fresh_row, last_row) VALUES (?, ?, ?)
 ON CONFLICT (batch) DO UPDATE SET last_row = max(last_row, excluded.last_row),
     fresh_row = CASE fresh_row WHEN 0 THEN excluded.fresh_row ELSE min(fresh_row, excluded.fresh_row) END
 
--- name: tail_from
-SELECT node FROM attempt WHERE batch = ? AND idx = ? AND attempt = ? ORDER BY row DESC LIMIT 1
+-- name: tails_of_others
+-- Those that a node says it has of attempts that were not on it, as the last row of each says, or have no row.
+WITH said (batch, idx, attempt, node) AS (VALUES (?, ?, ?, ?))
+SELECT said.batch, said.idx, said.attempt, said.node FROM said
+WHERE said.node IS NOT (
+    SELECT attempt.node FROM attempt
+    WHERE attempt.batch = said.batch AND attempt.idx = said.idx AND attempt.attempt = said.attempt
+    ORDER BY attempt.row DESC LIMIT 1
+)
 
--- name: drop_tail
-DELETE FROM tail WHERE batch = ? AND idx = ? AND attempt = ? RETURNING kept_bytes
+-- name: drop_tails
+WITH gone (batch, idx, attempt) AS (VALUES (?, ?, ?))
+DELETE FROM tail WHERE tail IN (
+    -- CROSS: each by the index. Of many rows SQLite would otherwise think that to go through all tails is less.
+    SELECT old.tail FROM gone CROSS JOIN tail AS old
+    WHERE old.batch = gone.batch AND old.idx = gone.idx AND old.attempt = gone.attempt
+) RETURNING batch, kept_bytes
 
 -- name: add_tail
 INSERT INTO tail (batch, idx, attempt, is_failed, out_bytes, err_bytes, kept_bytes, out, err)

@@ -224,7 +224,7 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     assert "Executable:  exec sleep 1000" in waiting and "of 00:30:00" in waiting
     running = maui(site, "checkjob", f"{batch}/1")
     assert "State: Running" in running and "Allocated Nodes:  [n1:1]" in running
-    assert "Holds:    User" in maui(site, "checkjob", f"{batch}/1000")
+    assert "Holds:    held by " in maui(site, "checkjob", f"{batch}/1000")
     node = maui(site, "checknode", "n1")
     assert "State:  Busy" in node and f"JobList:  {batch}/1,{batch}/2" in node
     start = maui(site, "showstart", f"{batch}/3")
@@ -234,7 +234,8 @@ def test_mauis_questions_about_one_thing(site: Site, batch: int) -> None:
     odd = maui(site, "showstart", "63@1:00:00")
     assert "requires 63 procs" in odd and "NOTE: answered for 32 nodes with 2 procs each, which is 64" in odd
     assert site.lanai("maui", "showstart", str(batch), ok=False).returncode == 2
-    assert "no procs available" in maui(site, "showbf", "-m", ">=512")
+    assert "no procs available" in maui(site, "showbf", "-m", ">=512", "-q", "normal")
+    assert "no service" in site.lanai("maui", "showbf", "-q", "other", ok=False).stderr
 
 
 def test_mauis_reports(site: Site, short: int, batch: int) -> None:

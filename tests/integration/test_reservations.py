@@ -127,6 +127,9 @@ def test_a_standing_one_is_planned_for_two_weeks(site: Site) -> None:
     assert found["rule"]["timezone"] == "Europe/Berlin" and found["access"] == {"max_time_s": 600.0}
     assert "nightly" in site.lanai("reservations").stdout
     assert site.lanai("reservations", "nightly").stdout.count("period:") == len(found["periods"])
+    site.lanai("reserve", "change", "nightly", "--to", "07:00", "--on", "mon,sun")
+    changed = asked(site, "reservations", "nightly")["rule"]
+    assert changed == {**found["rule"], "to": "07:00", "on": ["mon", "sun"]}
 
 
 def test_what_cannot_be_is_refused_with_what_can(site: Site) -> None:
@@ -161,6 +164,7 @@ def test_the_hub_checks_for_itself_what_it_is_sent(site: Site) -> None:
         {"name": "x" * 100, "nodes": "*", "end_us": 1 << 52},
         {"name": "x", "nodes": "n[1-999999999]", "end_us": 1 << 52},
         {"name": "x", "nodes": "*", "kind": "mine", "end_us": 1 << 52},
+        {"name": "x", "nodes": "*", "rule": {"from": "5:00", "to": "6:00"}},
         {"name": "x", "nodes": "*", "rule": {"from": "25:00", "to": "1:00", "timezone": "UTC"}},
         {"name": "x", "nodes": "*", "rule": {"from": "5:00", "to": "1:00", "timezone": "../../etc/passwd"}},
         {"name": "x", "nodes": "*"},

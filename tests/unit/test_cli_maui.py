@@ -56,6 +56,36 @@ def test_showq_in_three_blocks() -> None:
     assert "Nodes Active      (0.00%)" in "\n".join(maui.showq({**queue(), "nodes": 0, "cpus": 0}, ("running",)))
 
 
+def test_what_runs_has_waited_until_it_started_and_has_all_its_nodes() -> None:
+    """Its waiting went on growing while it ran, and it was on its first node only."""
+    began = "2026-11-21T21:02:03.000000Z"
+    shown = maui.showq_running(queue(running=[row("1/1", node="n1", started_at=began)]))
+    (line,) = [one for one in shown if one.startswith("1/1")]
+    assert line.split()[3] == "2.0"
+    job = {
+        "id": "1/1", "state": "running", "node": "n1", "nodes": ["n1", "n2", "n3"], "asked": ASKED, "wall_s": None,
+        "submitted_at": NOW, "started_at": began, "attempts": 1,
+    }  # fmt: skip
+    batch = {"user": "ann", "account": "chem", "service": "", "cwd": "/", "priority": 10}
+    text = "\n".join(maui.checkjob(job, batch, {"code": "", "verdict": "it runs"}, [], is_verbose=False))
+    assert "Total: 01:00:00)" in text
+    assert "Total Tasks: 3" in text and "Allocated Nodes:  [n1:2][n2:2][n3:2]" in text and "PE:  6.00" in text
+
+
+def test_a_job_that_waits_has_a_priority_and_what_it_was_promised() -> None:
+    job = {
+        "id": "1/1", "state": "queued", "node": "n1", "nodes": None, "asked": ASKED, "wall_s": 5.0,
+        "submitted_at": NOW, "started_at": NOW, "attempts": 1,
+    }  # fmt: skip
+    batch = {"user": "ann", "account": "chem", "service": "", "cwd": "/", "priority": 10}
+    when = {"certainty": "promised", "starts_at": NOW, "why": "n1 keeps room for it"}
+    why = {"code": "no_room", "verdict": "all are busy", "when": when}
+    lines = list(maui.checkjob(job, batch, why, [{"score": 105.391, "place": 3}], is_verbose=False))
+    assert "StartPriority:  105.391 (place 3)" in lines
+    assert f"Reservation:  from {maui.date(NOW)} (n1 keeps room for it)" in lines
+    assert not [line for line in lines if "Total: 00:00:00" in line], "it waits again"
+
+
 def test_showbf_by_windows() -> None:
     room = {"free_nodes": 2, "free_cpus": 8.0, "for_s": None}
     rooms = [room, {**room, "for_s": 3600.0}, {**room, "free_cpus": 4.0}, {**room, "free_nodes": 0}]

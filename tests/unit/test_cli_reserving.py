@@ -92,6 +92,21 @@ def test_a_rule() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("--to 18:00", {"to": "18:00"}),
+        ("--timezone Asia/Tokyo --on mon", {"timezone": "Asia/Tokyo", "on": ("mon",)}),
+        ("--until 2030-01-01T00:00Z", {"until_us": 1_893_456_000_000_000}),
+        ("--every day", {"on": ()}),
+        ("--every week --on tue --from 8:00", {"on": ("tue",), "from": "8:00"}),
+    ],
+)
+def test_of_a_rule_that_there_is_only_what_is_said_changes(words: str, rule: dict[str, object]) -> None:
+    """All of it had to be said again, and a time zone that was not became this machine's."""
+    assert wish(*words.split(), is_change=True) == {"rule": rule, "is_dry_run": False}
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("", "until when?"),

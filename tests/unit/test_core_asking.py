@@ -64,7 +64,7 @@ def test_those_who_may_not_run_are_blocked_and_it_says_why(hub: Recorder) -> Non
         (large, ((1, 1),), "too_large"),
     ]
     assert (found.blocked.jobs, found.running.rows, found.running.jobs) == (5, [], 4)
-    assert found.blocked.rows[0].reason == f"held; `lanai release {held}` lets it run"
+    assert found.blocked.rows[0].reason.endswith(f"; `lanai release {held}` lets it run")
     assert found.blocked.rows[2].shape.memory_bytes == 64 * GIB
 
 
@@ -79,6 +79,20 @@ def test_a_user_sees_his_own_and_how_much_others_have(hub: Recorder) -> None:
     assert other.running.rows == other.eligible.rows == []
     both = queue(hub.core.world, QueueAsked(user="bob", node="n"))
     assert told(both.running) == [(bobs, ((1, 1),), "")]
+
+
+def test_a_job_over_several_nodes_is_on_each_of_them(hub: Recorder) -> None:
+    """It was told of its first node only: the others were taken by nobody, and counted as idle."""
+    for name in "abc":
+        hub.join(name)
+    wide = hub.submit(1, shape=Shape(nodes=2, nodes_most=9))
+    hub.decide()
+    hub.take_all()
+    found = queue(hub.core.world, QueueAsked())
+    assert (found.nodes, found.busy_nodes) == (3, 3)
+    assert [row.shape.nodes for row in found.running.rows] == [3]
+    for name in "abc":
+        assert told(queue(hub.core.world, QueueAsked(node=name)).running) == [(wide, ((1, 1),), "")]
 
 
 @pytest.mark.parametrize("name", ["node", "service", "account"])

@@ -5,6 +5,7 @@ from lanai.core.effects import AcceptNode, Answer
 from lanai.core.events import JobsHeld, NodeHeard, NodeTookStock, NodeWished
 from lanai.core.explain import describe
 from lanai.model.ids import BatchId, Index, ShapeId
+from lanai.model.moments import format_moment
 from lanai.model.policy import Policy, ServicePolicy
 from lanai.model.resources import Shape
 
@@ -51,6 +52,39 @@ def test_a_node_that_goes_is_the_reason_also_of_who_asks_for_more_than_others_th
     hub.take_all()
     assert hub.start() == []
     assert hub.batch(large).line(ShapeId(0)).reason == "no_open_node"
+
+
+def test_who_finds_no_room_is_told_of_the_node_that_has_most_of_what_is_scarce(hub: Recorder) -> None:
+    """It was the one with most gpus, then most memory, whatever was asked for; and gpus were not told of."""
+    hub.join("a", capacity(cpus=4, gpus=2))
+    hub.join("b", capacity(cpus=4, gpus=2, tape=1))
+    hub.submit(1, shape=Shape(cpu_milli=4000))
+    hub.submit(1, shape=Shape(cpu_milli=3000, memory_bytes=GIB, gpu_milli=2000, named=(("tape", 1),)))
+    hub.start()
+    wide, gpu = hub.submit(1, shape=Shape(cpu_milli=2000)), hub.submit(1, shape=Shape(gpu_milli=1000, cpu_milli=3000))
+    named = hub.submit(1, shape=Shape(named=(("tape", 1),)))
+    assert hub.start() == []
+    busy = "all 2 nodes that could take it are busy with 2 attempts; most free on"
+    assert verdict(hub, wide) == f"no_room: needs 2 cpus; {busy} b: 1 cpu, 7 GiB memory"
+    assert verdict(hub, gpu) == f"no_room: needs 3 cpus, 1 gpu; {busy} b: 1 cpu, 7 GiB memory, 0 gpus"
+    one = "the one node that could take it is busy with 1 attempt; most free on"
+    assert verdict(hub, named) == f"no_room: needs 1 cpu, 1 tape; {one} b: 1 cpu, 7 GiB memory, 0 tape"
+
+
+def test_who_would_be_in_the_way_of_what_was_promised_is_told_of_that(hub: Recorder) -> None:
+    """It was told that all nodes were busy, and that one of them had all its cpus free."""
+    for name in "ab":
+        hub.join(name)
+    hub.submit(1, shape=Shape(cpu_milli=2000, time_limit_us=60 * SECOND))
+    hub.start()
+    wide = hub.submit(1, shape=Shape(nodes=2, cpu_milli=2000, time_limit_us=60 * SECOND))
+    long = hub.submit(1, shape=Shape(time_limit_us=1200 * SECOND))
+    assert hub.start() == []
+    at = format_moment(hub.core.world.wall_us + 60 * SECOND)
+    assert verdict(hub, long) == (
+        f"no_room: needs 1 cpu; b has room, but is kept for {wide}/1 from {at} on, and it may take 20m"
+    )
+    assert verdict(hub, wide) == "no_room: needs 2 nodes with 2 cpus; of 2 that could take it, 1 have room now"
 
 
 def test_a_node_that_has_not_taken_stock_is_not_away(hub: Recorder) -> None:

@@ -12,7 +12,7 @@ from lanai.core.schedule.promises import lift_all
 from lanai.core.world import World
 from lanai.model.batch import BatchSettings
 from lanai.model.ids import BatchId, Index
-from lanai.model.policy import Bound, Limits, Policy
+from lanai.model.policy import Bound, Limits, Policy, ServicePolicy
 from lanai.model.resources import Shape
 from lanai.model.vector import Layout
 
@@ -44,6 +44,20 @@ def test_what_has_room_could_start_now(hub: Recorder) -> None:
     hub.wait(1)
     found = of_shape(hub.core.world, "ann", Shape(cpu_milli=4000))
     assert (found.certainty, seconds_ahead(hub, found), found.why) == ("now", 0, "one node has room")
+
+
+def test_where_a_service_predicts_what_runs_ends_as_predicted(hub: Recorder) -> None:
+    """The pass went by the prediction, and the answer by the limit, which was said to be the earliest start."""
+    hub.join("n", capacity(cpus=4))
+    hub.core.world.policy = Policy(services={"normal": ServicePolicy(estimates="predicted")})
+    hub.core.world.observe("ann", [50 * SECOND, 70 * SECOND])
+    hub.submit(1, user="ann", shape=Shape(cpu_milli=4000, time_limit_us=10 * MINUTE))
+    hub.start()
+    found = of_shape(hub.core.world, "bob", Shape())
+    assert (found.certainty, seconds_ahead(hub, found)) == ("if nothing comes before it", 60)
+    pass_time(hub, 70)
+    found = of_shape(hub.core.world, "bob", Shape())
+    assert seconds_ahead(hub, found) == 50, "it is predicted anew: 60 s more"
 
 
 def test_what_no_node_can_hold_never_starts(hub: Recorder) -> None:

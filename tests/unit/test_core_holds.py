@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from core_recorder import SECOND, Recorder, capacity
+from lanai.core.asking import QueueAsked, queue
 from lanai.core.events import BatchChanged, JobsCancelled, JobsHeld, JobsReleased, JobsRetried
 from lanai.core.holds import OPERATOR, of_job
 from lanai.model.access import Caller, Role
@@ -72,6 +73,18 @@ def test_a_batch_is_held_from_its_submission_until_it_is_released(hub: Recorder)
     assert why(hub, batch, 1) == f"held: held by ann since {now}; `lanai release {batch}` lets it run"
     assert release(hub, batch) == {"changed": 3}
     hub.take_all()
+
+
+def test_the_queue_says_who_holds_it(hub: Recorder) -> None:
+    """It said of an operator's hold that `lanai release` lets it run, which its user may not do."""
+    batch = hub.submit(5)
+    hold(hub, batch, (4, 5), by=OLGA)
+    (row,) = queue(hub.core.world, QueueAsked(blocks=("blocked",))).blocked.rows
+    assert f"held: {row.reason}" == why(hub, batch, 4)
+    hold(hub, batch, (1, 2))
+    (row,) = queue(hub.core.world, QueueAsked(blocks=("blocked",))).blocked.rows
+    assert row.jobs == 4
+    assert row.reason == f"held in 2 parts, by different people or until different times: `lanai why {batch}/N`"
 
 
 def test_a_user_cannot_release_what_an_operator_holds(hub: Recorder) -> None:

@@ -377,6 +377,28 @@ def test_only_the_first_so_many_waiting_jobs_are_considered(hub: Recorder) -> No
     assert reason(hub, first)[0] == "too_large"
 
 
+@pytest.mark.parametrize("batches", [1, 6])
+def test_what_starts_waits_no_longer_so_the_next_ones_are_considered(hub: Recorder, batches: int) -> None:
+    """There was room for all six. Three started, and the others were told to wait for those, which were gone."""
+    settle(hub, Policy(users={"ann": UserPolicy(limits=at_most(3, thing="waiting"))}))
+    hub.join("n", capacity(cpus=8))
+    submitted = [hub.submit(6 // batches) for _ in range(batches)]
+    hub.start()
+    assert at_nodes(hub, *submitted) == 6
+
+
+def test_who_was_not_considered_is_when_one_that_was_has_started(hub: Recorder) -> None:
+    """The wide job and one small one are considered; the other one is when that has started beside the promise."""
+    settle(hub, Policy(preset="tight", users={"ann": UserPolicy(limits=at_most(2, thing="waiting"))}))
+    hub.join("n", capacity(cpus=4))
+    hub.submit(1, user="bob")
+    hub.start()
+    wide = hub.submit(1, shape=Shape(cpu_milli=4000))
+    small, last = hub.submit(1), hub.submit(1)
+    hub.start()
+    assert [at_nodes(hub, batch) for batch in (wide, small, last)] == [0, 1, 1]
+
+
 def test_what_a_pass_has_considered_stays_so(hub: Recorder) -> None:
     settle(hub, Policy(users={"ann": UserPolicy(limits=Limits(waiting=Bound(3, 5)))}))
     one, two = (hub.batch(hub.submit(9)).line(0) for _ in range(2))

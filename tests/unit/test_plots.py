@@ -1,5 +1,6 @@
 """Pictures: what is said where none can be drawn, that a repeat gives the same file, and the axes that are chosen."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_many_replays_and_jobs_of_no_time_can_be_drawn(tmp_path: Path) -> None:
     draw(str(tmp_path), "log $x_$", replays)
     text = (tmp_path / "queue.svg").read_text()
     assert "log $x_$" in text and ">1,000<" in text and ">a $b$<" in text
+
+
+def test_the_legend_of_many_long_names_stays_within_the_picture(tmp_path: Path) -> None:
+    """Four columns of them were wider than the picture, which cut off the first and the last."""
+    names = [f"/etc/site/policy-{n}.toml, load*=1.2,procs-=10" for n in range(24)]
+    draw(str(tmp_path), "log", [drawn(name, (0, 0, 5)) for name in names])
+    text = (tmp_path / "waits.svg").read_text()
+    places = re.findall(r'x="([-.0-9]+)" y="([-.0-9]+)"[^>]*>/etc/site', text)
+    width, height = map(float, re.findall(r'viewBox="0 0 ([.0-9]+) ([.0-9]+)"', text)[0])
+    assert len(places) == len(names)
+    assert all(0 < float(x) < width - 250 and 0 < float(y) < height for x, y in places)
+    assert min(float(y) for _, y in places) > height / 3
 
 
 def test_where_it_cannot_be_written_the_picture_of_before_stays(tmp_path: Path) -> None:

@@ -24,16 +24,20 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+EVERY_DAY: Final = tuple(range(len(DAYS)))
 
 
 class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
-    """When a standing one is in force: HH:MM by the clock of the time zone, on which days; no days: every day."""
+    """When a standing one is in force: HH:MM by the clock of the time zone, on which days; no days: every day.
 
-    from_: str
-    to: str
-    timezone: str
-    on: tuple[str, ...] = ()
-    until_us: _Count = 0
+    In a change what is not given stays as it is; else only `on` and `until_us` need not be given.
+    """
+
+    from_: str | None = None
+    to: str | None = None
+    timezone: str | None = None
+    on: tuple[str, ...] | None = None
+    until_us: _Count | None = None
 
 
 class _Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,7 +178,7 @@ def _times(made: Reservation, wish: _Wish) -> dict[str, object]:
     if wish.rule is not None:
         if wish.begin_us is not None or wish.end_us is not None:
             raise UserError("found both times and a rule, accepted is one of them", code="bad_body")
-        return {"rule": _rule(wish.rule), "periods": ()}
+        return {"rule": _rule(made.rule, wish.rule), "periods": ()}
     if wish.begin_us is None and wish.end_us is None:
         if not made.periods and made.rule is None:
             raise UserError("found no time, accepted are end_us, or a rule", code="bad_body", hint="--for 2h")
@@ -186,12 +190,23 @@ def _times(made: Reservation, wish: _Wish) -> dict[str, object]:
     return {"periods": (Period(begin_us, now.end_us if wish.end_us is None else wish.end_us),)}
 
 
-def _rule(wish: _Rule) -> Rule:
-    if unknown := [day for day in wish.on if day not in DAYS]:
+def _rule(made: Rule | None, wish: _Rule) -> Rule:
+    """The rule that there is, if any, with what is wished of it."""
+    if unknown := [day for day in wish.on or () if day not in DAYS]:
         raise UserError(f"on: found {unknown[0][:80]!r}, accepted are {', '.join(DAYS)}", code="bad_body")
-    on = tuple(sorted({DAYS.index(day) for day in wish.on})) or tuple(range(7))
-    minutes = _minute("from", wish.from_), _minute("to", wish.to)
-    return Rule(on=on, from_minute=minutes[0], to_minute=minutes[1], timezone=wish.timezone, until_us=wish.until_us)
+    fields = {
+        "on": None if wish.on is None else tuple(sorted({DAYS.index(day) for day in wish.on})) or EVERY_DAY,
+        "from_minute": None if wish.from_ is None else _minute("from", wish.from_),
+        "to_minute": None if wish.to is None else _minute("to", wish.to),
+        "timezone": wish.timezone,
+        "until_us": wish.until_us,
+    }
+    if made is not None:
+        return msgspec.structs.replace(made, **_given(fields))
+    if wish.from_ is None or wish.to is None or wish.timezone is None:
+        hint = "--every day --from 08:00 --to 18:00 --timezone UTC"
+        raise UserError("it has no rule yet, which takes from, to and a timezone", code="bad_body", hint=hint)
+    return Rule(**{"on": EVERY_DAY, **_given(fields)})
 
 
 def _minute(name: str, text: str) -> int:

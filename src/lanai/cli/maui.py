@@ -22,6 +22,8 @@ HOLDS: Final = {
     "too_large": "BatchHold",
 }
 """Maui's word for a reason; for all others, limits among them, it says `Idle`."""
+WAITS: Final = ("queued", "held", "blocked")
+"""States of a job that has yet to start, or to start again."""
 XFACTOR_S: Final = 600.0
 """Of the expansion factor, where a job has no time limit."""
 
@@ -48,10 +50,15 @@ def since_s(text: str | None) -> float:
     return 0.0 if text is None else max(0.0, (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
 
 
-def xfactor(queued_at: str | None, limit_s: float | None) -> float:
+def queued_s(queued_at: str | None, started_at: str | None) -> float:
+    """Seconds in which it has waited: until it started, or until now."""
+    return since_s(queued_at) - since_s(started_at)
+
+
+def xfactor(row: Answer) -> float:
     """(time queued + time limit) / time limit."""
-    run_s = limit_s or XFACTOR_S
-    return (since_s(queued_at) + run_s) / run_s
+    run_s: float = row["time_limit_s"] or XFACTOR_S
+    return (queued_s(row["queued_at"], row["started_at"]) + run_s) / run_s
 
 
 def procs(row: Answer) -> float:
@@ -85,7 +92,7 @@ def showq_running(found: Answer) -> Iterator[str]:
     )
     yield ""
     for row in found["running"]["rows"]:
-        cells = ("R", "ALL", f"{xfactor(row['queued_at'], row['time_limit_s']):.1f}", row["service"], row["user"])
+        cells = ("R", "ALL", f"{xfactor(row):.1f}", row["service"], row["user"])
         tail = (row["account"], row["node"], f"{procs(row):g}", clock(row["left_s"]), date(row["started_at"]))
         yield "{:<22} {:>1} {:<3} {:>7} {:<8} {:<10} {:<8} {:<10} {:>6} {:>12} {:>20}".format(row["job"], *cells, *tail)
     yield from ("", *_busy(found), "")
@@ -99,7 +106,7 @@ def showq_idle(found: Answer) -> Iterator[str]:
     )
     yield ""
     for row in found["eligible"]["rows"]:
-        factor = f"{xfactor(row['queued_at'], row['time_limit_s']):.1f}"
+        factor = f"{xfactor(row):.1f}"
         who = (row["service"], row["user"], row["account"], f"{procs(row):g}", clock(row["time_limit_s"]))
         yield form.format(row["job"], row["place"], factor, *who, row["service"], date(row["queued_at"]))
     yield from ("", *_more(found["eligible"]), f"Jobs: {found['eligible']['jobs']}", "")
@@ -178,8 +185,10 @@ def _more(block: Answer) -> Iterator[str]:
 # -- one job, one node
 
 
-def checkjob(job: Answer, batch: Answer, why: Answer, *, is_verbose: bool) -> Iterator[str]:
-    """What is known of a job, and why it cannot run."""
+def checkjob(
+    job: Answer, batch: Answer, why: Answer, ranked: Sequence[Answer], *, is_verbose: bool
+) -> Iterator[str]:
+    """What is known of a job, and why it cannot run. `ranked` has its priority, if it waits in a line."""
     asked = job["asked"]
     yield f"checking job {job['id']}"
     yield ""
@@ -189,21 +198,28 @@ def checkjob(job: Answer, batch: Answer, why: Answer, *, is_verbose: bool) -> It
     used_s = since_s(job["started_at"]) if job["state"] == "running" else job["wall_s"] or 0
     yield f"WallTime: {clock(used_s)} of {clock(limit_s)}"
     yield f"SubmitTime: {date(job['submitted_at'])}"
-    yield f"  (Time Queued  Total: {clock(since_s(job['submitted_at']))})"
+    started_at = None if job["state"] in WAITS else job["started_at"]
+    yield f"  (Time Queued  Total: {clock(queued_s(job['submitted_at'], started_at))})"
     if job["started_at"]:
         yield f"StartTime: {date(job['started_at'])}"
-    yield f"Total Tasks: {asked['nodes']}"
+    cpus, tasks = asked["cpus"], len(job["nodes"] or ()) or asked["nodes"]
+    yield f"Total Tasks: {tasks}"
     yield ""
-    yield f"Req[0]  TaskCount: {asked['nodes']}  Partition: ALL"
+    yield f"Req[0]  TaskCount: {tasks}  Partition: ALL"
     yield f"Features: {' '.join(f'[{name}]' for name in asked['features']) or '[NONE]'}"
     yield f"Dedicated Resources Per Task: {_dedicated(asked)}"
     if job["state"] in ("running", "locked") and job["node"]:
-        yield f"Allocated Nodes:  [{job['node']}:{asked['cpus']:g}]"
+        yield f"Allocated Nodes:  {''.join(f'[{node}:{cpus:g}]' for node in job['nodes'] or [job['node']])}"
     yield f"StartCount: {job['attempts']}"
     if is_verbose:
         yield f"Executable:  {printable(job['command'])}"
         yield f"IWD: {printable(batch['cwd'])}"
-    yield f"PE:  {asked['cpus'] * asked['nodes']:.2f}  Batch priority:  {batch['priority']}"
+    yield f"PE:  {cpus * tasks:.2f}  Batch priority:  {batch['priority']}"
+    if job["state"] in WAITS:
+        yield from (f"StartPriority:  {row['score']:g} (place {row['place'] or '-'})" for row in ranked)
+        when = why.get("when") or {}
+        if when.get("certainty") == "promised":
+            yield f"Reservation:  from {date(when['starts_at'])} ({printable(when['why'])})"
     yield from _messages(job, why, is_verbose=is_verbose)
 
 
@@ -227,8 +243,8 @@ def _dedicated(asked: Answer) -> str:
 
 def _messages(job: Answer, why: Answer, *, is_verbose: bool) -> Iterator[str]:
     if job["state"] == "held":
-        yield "Holds:    User"
-    if job["state"] in ("queued", "held", "blocked"):
+        yield f"Holds:    {printable(why['verdict'])}"
+    elif job["state"] in WAITS:
         yield f"job cannot run in partition ALL ({printable(why['verdict'])})"
     elif why["verdict"]:
         yield f"Message:  {printable(why['verdict'])}"

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 KINDS: Final = ("png", "svg")
 INCHES: Final = (10.0, 5.0)
 DPI: Final = 144
+HANDLE_INCHES: Final = 0.9
+LETTER_INCHES: Final = 0.09
+LINE_INCHES: Final = 0.24
+"""What a column of the legend takes, and each letter and each line of it, in inches."""
+LINES_WITHIN: Final = 3
+"""So many lines of the legend leave room enough for the picture as it is."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Told apart by the colour-blind as well (Okabe, Ito 2008)."""
 DASHES: Final = ("-", "--", ":", "-.")
@@ -177,9 +183,13 @@ def _axes(title: str) -> tuple[Any, Any]:
 
 
 def _explain(figure: Any, axes: Any, count: int) -> None:
-    """The legend, below the picture, where it hides nothing."""
+    """The legend, below the picture, where it hides nothing: as wide as that at most, which grows by its lines."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(count, 4), frameon=False)
+    width, height = INCHES
+    fitting = int(width / (HANDLE_INCHES + LETTER_INCHES * max(map(len, labels))))
+    columns = max(1, min(count, 4, fitting))
+    figure.set_size_inches(width, height + LINE_INCHES * max(0, -(-count // columns) - LINES_WITHIN))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _looks(count: int) -> Iterator[dict[str, Any]]:

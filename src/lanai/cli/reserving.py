@@ -103,12 +103,12 @@ def _only(kinds: tuple[str, ...]) -> str | None:
 
 
 def _times(options: Mapping[str, Any], *, is_change: bool) -> dict[str, Any]:
-    if options["every"]:
-        return {"rule": _rule(options)}
-    for name in ("days", "from_", "to", "until", "timezone"):
-        if options[name]:
-            shown = {"days": "on", "from_": "from"}.get(name, name)
-            raise UserError(f"--{shown} goes with --every day or --every week", code="bad_option")
+    of_rule = [name for name in ("days", "from_", "to", "until", "timezone") if options[name]]
+    if options["every"] or (is_change and of_rule):
+        return {"rule": _changed_rule(options) if is_change else _rule(options)}
+    for name in of_rule:
+        shown = {"days": "on", "from_": "from"}.get(name, name)
+        raise UserError(f"--{shown} goes with --every day or --every week", code="bad_option")
     if options["end"] and options["length"]:
         raise UserError("--end and --for: accepted is one of them", code="bad_option")
     now_us = time.time_ns() // 1000
@@ -131,9 +131,7 @@ def _moment(option: str, text: str | None) -> int | None:
 
 
 def _rule(options: Mapping[str, Any]) -> dict[str, Any]:
-    if options["begin"] or options["end"] or options["length"]:
-        what = "--every goes with --from, --to and --until, not with --begin, --end or --for"
-        raise UserError(what, code="bad_option")
+    _refuse_times(options)
     if not (options["from_"] and options["to"]):
         raise UserError("--every: from when to when? Accepted are --from 08:00 --to 18:00", code="bad_option")
     days = _list(options["days"]) or ()
@@ -141,6 +139,25 @@ def _rule(options: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("--every week: on which days? Accepted is --on mon,tue", code="bad_option")
     rule = {"on": days, "from": options["from_"], "to": options["to"], "timezone": options["timezone"] or local_zone()}
     return {**rule, "until_us": moment_of("--until", options["until"]) if options["until"] else 0}
+
+
+def _changed_rule(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to change of a rule; what is not said stays as it is."""
+    _refuse_times(options)
+    rule = {
+        "on": () if options["every"] == "day" and not options["days"] else _list(options["days"]),
+        "from": options["from_"],
+        "to": options["to"],
+        "timezone": options["timezone"],
+        "until_us": moment_of("--until", options["until"]) if options["until"] else None,
+    }
+    return {name: value for name, value in rule.items() if value is not None}
+
+
+def _refuse_times(options: Mapping[str, Any]) -> None:
+    if options["begin"] or options["end"] or options["length"]:
+        what = "--every goes with --from, --to and --until, not with --begin, --end or --for"
+        raise UserError(what, code="bad_option")
 
 
 def local_zone() -> str:

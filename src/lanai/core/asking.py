@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from lanai.core import holds
 from lanai.core.batches import Batch
 from lanai.core.credentials import is_account, is_service
 from lanai.core.nodes import Grant, Node
@@ -68,7 +69,7 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         spans: the first few of its ranges of indices, of `pieces`.
         jobs: how many it stands for.
-        shape: what each of them asks for.
+        shape: what each of them asks for; of what runs over several nodes, with as many as it has.
         queued_at_us: when its batch was submitted, by the clock on the wall.
         node, started_at_us, left_us: of what runs; 0 where the start is not known yet, None without a time limit.
         place: of what is eligible, by the order of the pass, from 1.
@@ -139,7 +140,7 @@ def queue(world: World, asked: QueueAsked) -> Queue:
                 counts[name] += line.waiting.count
                 if is_own and name == "eligible":
                     eligible.append(line)
-    nodes = [node for node in world.nodes.values() if node.is_open() or node.active]
+    nodes = [node for node in world.nodes.values() if node.is_open() or node.active or node.claims]
     total, busy = _cpus(nodes)
     return Queue(
         running=_running(world, own, asked),
@@ -148,7 +149,7 @@ def queue(world: World, asked: QueueAsked) -> Queue:
         cpu_milli=total,
         busy_milli=busy,
         nodes=len(nodes),
-        busy_nodes=sum(bool(node.active) for node in nodes),
+        busy_nodes=sum(bool(node.active or node.claims) for node in nodes),
     )
 
 
@@ -273,7 +274,8 @@ def _grants(world: World, own: dict[BatchId, Batch], asked: QueueAsked) -> tuple
             return world.grants.values(), jobs
         return (_until_all(world, own, jobs) if jobs else ()), jobs
     node = world.nodes.get(world.names.get(asked.node, NodeId(0)))
-    found = [grant for grant in node.grants.values() if grant.batch.id in own] if node is not None else []
+    there = (*node.grants.values(), *node.claims.values()) if node is not None else ()
+    found = [grant for grant in there if grant.batch.id in own]
     return found, sum(len(grant.members) for grant in found)
 
 
@@ -289,6 +291,8 @@ def _until_all(world: World, own: dict[BatchId, Batch], jobs: int) -> Iterator[G
 def _attempts(world: World, grant: Grant) -> Iterator[QueueRow]:
     """Those that are known to have begun one by one, the others of the grant together."""
     shape, node = grant.line.shape, grant.node.name
+    if grant.others:
+        shape = msgspec.structs.replace(shape, nodes=1 + len(grant.others))
     limit_us = shape.time_limit_us
     for index, at_us in sorted(grant.started.items()):
         # The node's clock may be ahead of the last word of ours.
@@ -332,7 +336,7 @@ def _blocked(world: World, own: dict[BatchId, Batch], jobs: int, others: int, as
 def _set_aside(batch: Batch) -> Iterator[tuple[str, str, Spans | None, int]]:
     """What of a batch waits in no line: (code, reason, spans, how many); without spans: the delayed ones."""
     if batch.held:
-        yield "held", f"held; `lanai release {batch.id}` lets it run", batch.held, batch.held.count
+        yield "held", holds.words_of_all(batch), batch.held, batch.held.count
     if batch.delayed:
         text = "the last attempt met a fault of the node; it is tried again shortly"
         yield "delayed", text, None, len(batch.delayed)

@@ -15,17 +15,19 @@ from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
+from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_alone, need
 from lanai.core.world import World
 from lanai.model.ids import Index
+from lanai.model.moments import format_moment
 from lanai.model.node import NodeState
 from lanai.model.node_names import names_of
 from lanai.model.policy import DEFAULT_SERVICE
 from lanai.model.records import SaveReason
 from lanai.model.resources import Capacity, Shape
-from lanai.model.units import format_bytes
-from lanai.model.vector import CPU, MEMORY, field
+from lanai.model.units import format_bytes, format_duration
+from lanai.model.vector import CPU, FIELD_BITS, FIELD_MASK, NAMED, field
 
 NO_ROOM: Final = "no_room"
 """The code of those who wait because what could take them is busy, or is not there."""
@@ -193,7 +195,8 @@ def why(world: World, batch: Batch, index: Index | None) -> dict[str, object]:
     tries = batch.tries.get(index) if index is not None else None
     if tries:
         charges = ", ".join(f"{cause} {count}" for cause, count in sorted(tries.charges.items()))
-        facts.append(f"tried {tries.attempts} times before" + (f" ({charges})" if charges else ""))
+        often = "once" if tries.attempts == 1 else f"{tries.attempts} times"
+        facts.append(f"tried {often} before" + (f" ({charges})" if charges else ""))
         if tries.gave_way:
             facts.append(f"{tries.gave_way} of these made way for jobs of a more urgent service, which is no charge")
     if index is not None and index in batch.ways:
@@ -271,10 +274,12 @@ def why_no_room(world: World, batch: Batch, line: Line) -> tuple[str, str]:
         return "old_agent", f"needs {describe(line.shape)}; {which}"
     if has_rules(world) and (kept := _not_shared(world, batch, line, allowed)):
         return NO_ROOM, f"needs {describe(line.shape)}; {kept}"
+    if kept := _kept_for_others(world, line, allowed):
+        return NO_ROOM, f"needs {describe(line.shape)}; {kept}"
     if line.shape.nodes > 1:
         free = sum(not (node.free - line.vector) & guard for node in allowed)
         return "no_room", f"needs {describe(line.shape)}; of {len(allowed)} that could take it, {free} have room now"
-    return "no_room", f"needs {describe(line.shape)}; {_busy(world, allowed)}"
+    return "no_room", f"needs {describe(line.shape)}; {_busy(world, line, allowed)}"
 
 
 def _able(world: World, line: Line) -> list[Node]:
@@ -300,18 +305,43 @@ def _not_shared(world: World, batch: Batch, line: Line, nodes: list[Node]) -> st
     return f"{who} {verb} room, but what runs there has its node to itself"
 
 
-def _busy(world: World, nodes: list[Node]) -> str:
-    free = max(nodes, key=lambda node: node.free & world.layout.guard == 0 and node.free)
+def _kept_for_others(world: World, line: Line, nodes: list[Node]) -> str:
+    """That there would be room if none of it were promised to others soon; empty where there is none all the same."""
+    guard, until_us = world.layout.guard, world.now_us + estimate_us(world, line)
+    roomy = [node for node in nodes if not (node.free - line.vector) & guard]
+    if len(roomy) < line.shape.nodes:
+        return ""
+    for node in roomy:
+        for step in sorted(node.steps, key=lambda step: step.begin_us):
+            first = step.owner
+            if isinstance(first, Line) and first is not line and first.waiting and step.begin_us < until_us:
+                verb = "has" if len(roomy) == 1 else f"and {len(roomy) - 1} more have"
+                since = format_moment(world.wall_us + step.begin_us - world.now_us)
+                length = format_duration(estimate_us(world, line) / 1e6)
+                job = f"{first.batch}/{first.waiting.head()}"
+                return f"{node.name} {verb} room, but is kept for {job} from {since} on, and it may take {length}"
+    return ""
+
+
+def _busy(world: World, line: Line, nodes: list[Node]) -> str:
+    asked = [at for at in range(NAMED + len(world.layout.names)) if field(line.vector, at)]
+    scarcest = max(asked, key=lambda at: field(line.vector, at) / max(field(nodes[0].total, at), 1), default=CPU)
+    guard, shift = world.layout.guard, scarcest * FIELD_BITS
+    free = max(nodes, key=lambda node: node.free & guard == 0 and node.free >> shift & FIELD_MASK)
     running = sum(sum(node.active.values()) for node in nodes)
     where = (
         "the one node that could take it is" if len(nodes) == 1 else f"all {len(nodes)} nodes that could take it are"
     )
     attempts = f"{running} attempt{'' if running == 1 else 's'}"
-    return f"{where} busy with {attempts}; most free on {free.name}: {_free_text(free)}"
+    return f"{where} busy with {attempts}; most free on {free.name}: {_free_text(world, line, free)}"
 
 
-def _free_text(node: Node) -> str:
-    return f"{_cpus(max(0, field(node.free, CPU)))}, {format_bytes(field(node.free, MEMORY) << 20)} memory"
+def _free_text(world: World, line: Line, node: Node) -> str:
+    """Its free cpus and memory, and what else the line asks for."""
+    free = world.layout.left(node.total, node.total - node.free)
+    others = [_gpus(free.gpu_milli)] if line.shape.gpu_milli else []
+    others += [_of_name(name, dict(free.named).get(name, 0)) for name, _ in line.shape.named]
+    return ", ".join([_cpus(free.cpu_milli), _memory(free.memory_bytes), *others])
 
 
 def _closed(nodes: list[Node]) -> str:

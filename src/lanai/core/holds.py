@@ -156,6 +156,14 @@ def words(batch: Batch, hold: Hold | None) -> str:
     return f"held by {_who(hold)}; {release} lets it run"
 
 
+def words_of_all(batch: Batch) -> str:
+    """The same of all of the batch that is held. Costs by the number of holds, not of jobs."""
+    people = [hold for hold in batch.holds if hold.kind != SYSTEM]
+    if len(people) > 1:
+        return f"held in {len(people)} parts, by different people or until different times: `lanai why {batch.id}/N`"
+    return words(batch, people[0] if people else None)
+
+
 def facts(batch: Batch) -> list[str]:
     """What people hold of the batch: how many jobs each."""
     found = []

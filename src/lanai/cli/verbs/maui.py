@@ -101,8 +101,9 @@ def checkjob(asked: Asked, is_verbose: bool, job: str, format_: str) -> int:
     batch, index = _one(job)
     shown = client.job(batch, index)
     about, why = client.batch(shown["batch"]), client.why(shown["batch"], index)
-    lines = maui.checkjob(shown, about, why, is_verbose=is_verbose)
-    return _print(format_, {"job": shown, "why": why}, lines)
+    ranked = client.priority(shown["batch"], index)["rows"]
+    lines = maui.checkjob(shown, about, why, ranked, is_verbose=is_verbose)
+    return _print(format_, {"job": shown, "why": why, "priority": ranked}, lines)
 
 
 @command.command("checknode")
@@ -149,7 +150,7 @@ def showstart(asked: Asked, job: str, format_: str) -> int:
 
 
 @command.command("showbf")
-@click.option("-c", "class_", metavar="CLASS", help="For jobs of this class (service).")
+@click.option("-c", "-q", "class_", metavar="CLASS", help="For jobs of this class or QOS (service).")
 @click.option("-d", "duration", metavar="DURATION", help="Free for so long at least.")
 @click.option("-f", "feature", metavar="FEATURE", help="On nodes with this feature.")
 @click.option(

@@ -71,6 +71,7 @@ def change(asked: Asked, /, name: str, format_: str, **options: Any) -> int:
     \b
     Examples:
       lanai reserve change course --end 20:00
+      lanai reserve change nightly --to 07:00
       lanai reserve change course --users ann,bob,carl
       lanai reserve change course --batches +417
       lanai reserve change course --count 6 --dry-run

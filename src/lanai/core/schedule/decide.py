@@ -63,7 +63,7 @@ def decide(world: World) -> bool:
         world.effort.begin(LOOKED_AHEAD_MOST)
         look_ahead(world)
         world.effort.begin(Effort.UNLIMITED)
-    return not sweep.has_released
+    return not (sweep.has_released or sweep.considered.has_others)
 
 
 def look(world: World) -> Sweep:
@@ -381,6 +381,8 @@ class Sweep:
             node.booked.append(line)
         self._begun.append((nodes, line))
         self._world.book(batch, line, 1)
+        if batch.queues:
+            self.considered.start(line)
         self._left[line] -= 1
         self._world.renewed.discard(line)
         self.starts += len(nodes)
@@ -463,4 +465,7 @@ class Sweep:
     def _is_considered(self, line: Line, *, hard: bool) -> bool:
         """Whether the line's head is among the waiting jobs that limits let the pass consider."""
         taken = line.waiting.count - self._left[line]
-        return self.considered.admit(line, line.waiting.count, hard=hard) > taken
+        is_considered = self.considered.admit(line, line.waiting.count, hard=hard) > taken
+        if hard and not is_considered:
+            self.considered.refuse(line)
+        return is_considered

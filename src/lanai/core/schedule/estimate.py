@@ -29,14 +29,21 @@ def estimate_us(world: World, line: Line) -> int:
     request_us = line.shape.time_limit_us
     if not world.policy.services:  # as what follows comes to; it is asked for very often
         return request_us or line.mean_run_us or _ESTIMATE_US
-    batch = world.batches[line.batch]
-    service = world.policy.service(batch.settings.service)
-    if service.estimates == "predicted":
-        runs_us = world.last_runs.get(batch.user)
-        if runs_us:
-            mean_us = max(1, sum(runs_us) // len(runs_us))
-            return min(mean_us, request_us) if request_us else mean_us
-    return request_us or line.mean_run_us or max(1, service.estimate_us)
+    service = world.policy.service(world.batches[line.batch].settings.service)
+    known_us = predicted_us(world, line) if service.estimates == "predicted" else 0
+    return known_us or request_us or line.mean_run_us or max(1, service.estimate_us)
+
+
+def predicted_us(world: World, line: Line) -> int:
+    """The prediction, no more than the request; 0 where the service does not predict, or knows no run of the user's."""
+    batch = world.batches.get(line.batch)
+    if batch is None or world.policy.service(batch.settings.service).estimates != "predicted":
+        return 0
+    runs_us = world.last_runs.get(batch.user)
+    if not runs_us:
+        return 0
+    mean_us = max(1, sum(runs_us) // len(runs_us))
+    return min(mean_us, line.shape.time_limit_us or mean_us)
 
 
 def end_of(start_us: int, estimate: int, now_us: int) -> int:

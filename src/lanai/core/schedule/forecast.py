@@ -24,7 +24,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Grant, Node
 from lanai.core.schedule import access, future, heads, limits, placing, preempt
 from lanai.core.schedule.counters import Counter
-from lanai.core.schedule.estimate import end_of, estimate_us
+from lanai.core.schedule.estimate import end_of, estimate_us, predicted_us
 from lanai.core.schedule.lines import Line
 from lanai.core.supposed import supposed
 from lanai.core.world import Promise, World
@@ -194,8 +194,9 @@ def fit_number(free: Vector, request: Vector) -> int:
 
 def expected_us(world: World, line: Line) -> int:
     """How long an attempt of the line is expected to run; 0 where nothing says."""
-    if line.shape.time_limit_us or line.mean_run_us:
-        return line.shape.time_limit_us or line.mean_run_us
+    known_us = predicted_us(world, line) if world.policy.services else 0
+    if known_us := known_us or line.shape.time_limit_us or line.mean_run_us:
+        return known_us
     batch = world.batches.get(line.batch)
     return batch.mean_run_us() if batch is not None else 0
 
@@ -213,11 +214,12 @@ def ends(world: World, node: Node) -> Iterator[tuple[int, Line]]:
         length_us = expected_us(world, line)
         if length_us:
             for start_us in nsmallest(node.active[line], found):
-                yield _end_us(world, start_us, length_us, is_limit=bool(line.shape.time_limit_us)), line
+                yield _end_us(world, start_us, length_us, is_limit=length_us == line.shape.time_limit_us), line
     for claim in node.claims.values():
         length_us = expected_us(world, claim.line)
+        is_limit = length_us == claim.line.shape.time_limit_us
         for start_us in _starts(world, claim) if length_us else ():
-            yield _end_us(world, start_us, length_us, is_limit=bool(claim.line.shape.time_limit_us)), claim.line
+            yield _end_us(world, start_us, length_us, is_limit=is_limit), claim.line
 
 
 def _starts(world: World, grant: Grant) -> Iterator[int]:

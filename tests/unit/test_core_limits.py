@@ -10,6 +10,7 @@ from core_recorder import GIB, SECOND, Recorder, capacity
 from lanai.core import events as ev
 from lanai.core.effects import Answer, StartAttempts
 from lanai.core.schedule import limits
+from lanai.core.schedule.considered import Considered
 from lanai.core.schedule.counters import AMOUNTS, MILLI_US, Counter
 from lanai.core.schedule.estimate import estimate_us
 from lanai.model.access import Caller, Role
@@ -402,7 +403,7 @@ def test_who_was_not_considered_is_when_one_that_was_has_started(hub: Recorder) 
 def test_what_a_pass_has_considered_stays_so(hub: Recorder) -> None:
     settle(hub, Policy(users={"ann": UserPolicy(limits=Limits(waiting=Bound(3, 5)))}))
     one, two = (hub.batch(hub.submit(9)).line(0) for _ in range(2))
-    considered = limits.Considered(hub.core.world)
+    considered = Considered(hub.core.world)
     assert [considered.admit(one, most) for most in (1, 2, 2, 1)] == [1, 2, 2, 1]
     assert considered.admit(two, 9) == 1
     assert considered.admit(one, 9) == 2

@@ -15,6 +15,7 @@ from lanai.core.batches import Batch, Hold
 from lanai.core.nodes import Node
 from lanai.core.priorities import score_facts
 from lanai.core.schedule import limits
+from lanai.core.schedule.considered import Considered
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_alone, need
@@ -107,7 +108,7 @@ def is_not_backfilled(world: World, batch: Batch, line: Line) -> None:
     set_reason(world, line, "behind", f"others are in front of it and find no room; {which}")
 
 
-def limit_reached(world: World, line: Line, considered: limits.Considered) -> None:
+def limit_reached(world: World, line: Line, considered: Considered) -> None:
     """The line waits because of a limit."""
     found = limits.blocked_by(world, line, considered)
     if found is not None:

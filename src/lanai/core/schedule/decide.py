@@ -25,6 +25,7 @@ from lanai.core.nodes import Node
 from lanai.core.recall import make_way, nodes_with_surplus
 from lanai.core.schedule import access, bans, heads, limits, tickets
 from lanai.core.schedule.agenda import Effort
+from lanai.core.schedule.considered import Considered
 from lanai.core.schedule.estimate import LATE_US, estimate_us
 from lanai.core.schedule.lines import Line
 from lanai.core.schedule.placing import find, has_rules, is_plain, most_and_able
@@ -112,7 +113,7 @@ class Sweep:
         self.has_released = False
         """What was kept of a limit is others' now: they are to be looked at once more."""
         self.total = total
-        self.considered = limits.Considered(world)
+        self.considered = Considered(world)
         self.preemption = Preemption(world)
         self._asked: set[NodeId] = set()
         self.promising = Promising(world, left, self._asked)

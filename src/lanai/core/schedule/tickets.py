@@ -20,6 +20,7 @@ from lanai.core.batches import Batch
 from lanai.core.nodes import NEVER_US, Node
 from lanai.core.schedule import access, heads, limits
 from lanai.core.schedule.cells import Cell
+from lanai.core.schedule.considered import Considered
 from lanai.core.schedule.estimate import estimate_us
 from lanai.core.schedule.lines import SURPLUS_US, Line
 from lanai.core.schedule.placing import able_cells, has_rules, is_alone, is_plain
@@ -68,7 +69,7 @@ LINES: Final = 128
 """So many lines have tickets of one cell at most. Where none of them fits into what an end makes free, a pass comes."""
 
 
-def deal(world: World, total: Vector, considered: limits.Considered) -> None:
+def deal(world: World, total: Vector, considered: Considered) -> None:
     """Leave tickets on all cells: who is looked at first, where an attempt ends, until the next pass.
 
     Each line has one, so that none is left out because those before it do not fit into what becomes free. Then turns
@@ -94,7 +95,7 @@ def deal(world: World, total: Vector, considered: limits.Considered) -> None:
         _deal(world, cell, lines)
 
 
-def _lines_in_order(world: World, total: Vector, considered: limits.Considered) -> Iterator[tuple[Batch, Line]]:
+def _lines_in_order(world: World, total: Vector, considered: Considered) -> Iterator[tuple[Batch, Line]]:
     batches = [batch for batch in world.batches.values() if batch.is_open and not access.is_out(world, batch)]
     if world.policy.preset == "tight" or heads.is_strict(world):
         left = {line: line.waiting.count for batch in batches for line in batch.lines.values() if line.waiting}

@@ -71,8 +71,21 @@ def is_open(fd: int) -> bool:
     return True
 
 
+_others: set[int] = set()
+"""Children of this process that are there for other tests."""
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    _others.update(children())
+    yield
+    _others.clear()
+
+
 def children() -> list[int]:
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    """Those of the test that runs."""
+    pids = map(int, Path("/proc/thread-self/children").read_text().split())
+    return [pid for pid in pids if pid not in _others]
 
 
 class Gate:
